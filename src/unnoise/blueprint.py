@@ -1,0 +1,93 @@
+"""What a model is made of, as values: enough to build it again on another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .codecs.base import Codec, codecs
+from .data.base import Spec
+from .denoisers.base import Denoiser, denoisers
+from .denoisers.learned_variance import LearnedVarianceDenoiser
+from .errors import BadOption
+from .nn.base import networks
+from .process.base import Schedule, schedules
+from .registry import Choice
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """The parts of a model.
+
+    Args:
+        spec: What one sample is.
+        codec: The way into the space that the model works in.
+        process: The schedule.
+        prediction: What the network predicts, by name.
+        sigma_data: Standard deviation of the encoded data.
+        learned_variance: Whether the network also learned a variance.
+        network: Which network, and its options.
+    """
+
+    spec: Spec
+    codec: Codec
+    process: Schedule
+    prediction: str
+    sigma_data: float
+    learned_variance: bool
+    network: Choice
+
+    def build(self, seed: int = 0) -> Denoiser:
+        """The denoiser with fresh weights, the same for one seed.
+
+        Raises:
+            IncompatibleParts: The parts cannot work together.
+        """
+        shape = self.codec.shape(self.spec.shape)
+        out_shape = (2 * shape[0], *shape[1:]) if self.learned_variance else shape
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = networks[self.network.name](shape, out_shape, self.spec.num_classes, self.network.config)
+        denoiser = denoisers[self.prediction](network, self.process, self.sigma_data)
+        return LearnedVarianceDenoiser(denoiser) if self.learned_variance else denoiser
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that `Blueprint.of` reads."""
+        return {
+            "data": {"kind": self.spec.kind, "shape": list(self.spec.shape)},
+            "codec": codecs.describe(self.codec),
+            "process": schedules.describe(self.process),
+            "denoiser": {
+                "name": self.prediction,
+                "sigma_data": self.sigma_data,
+                "learned_variance": self.learned_variance,
+            },
+            "network": networks.describe(self.network),
+            "conditioning": {"label": list(self.spec.class_names)} if self.spec.num_classes else {},
+        }
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Blueprint:
+        """The blueprint that `describe` wrote.
+
+        Raises:
+            BadOption: Something is missing or wrong.
+            UnknownName: A part is not known here.
+        """
+        try:
+            data, denoiser = values["data"], values["denoiser"]
+            names = tuple(str(name) for name in values["conditioning"].get("label", ()))
+            return cls(
+                Spec(data["kind"], tuple(data["shape"]), names),
+                codecs.build(values["codec"], "codec"),
+                schedules.build(values["process"], "process"),
+                denoiser["name"],
+                float(denoiser["sigma_data"]),
+                bool(denoiser["learned_variance"]),
+                networks.build(values["network"], "network"),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BadOption(f"the description of the model lacks {error}") from None

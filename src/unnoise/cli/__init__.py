@@ -1,0 +1,1 @@
+"""The command line: parses, calls, draws progress. No tensor mathematics stands here."""

@@ -1,0 +1,122 @@
+"""`unnoise info`, `unnoise data` and `unnoise list`: look before you act."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .progress import DataProgress
+
+
+def _rows(values: list[tuple[str, Any]]) -> None:
+    width = max(len(name) for name, _ in values)
+    for name, value in values:
+        typer.echo(f"{name:<{width}}  {value}")
+
+
+def _flat(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value:.5g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items())
+
+
+def info(
+    path: Annotated[Path, typer.Argument(help="A model folder, a run folder, or a file of samples.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tells what a model is, how a run went, or how a file was made.
+
+    - `unnoise info runs/digits`
+
+    - `unnoise info threes.png`
+    """
+    from ..model import Model
+    from ..samples import read_recipe
+
+    if path.is_file():
+        recipe = read_recipe(path)
+        typer.echo(json.dumps(recipe, indent=2))
+        return
+    model = Model.load(path)
+    described = model.blueprint.describe()
+    if as_json:
+        facts = {**described, "parameters": model.parameters(), "hash": model.hash, "trained": model.trained, "notes": model.notes}
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    spec = model.spec
+    sampling = model.sampling
+    rows: list[tuple[str, Any]] = [
+        ("model", f"{path}  (hash {model.hash[:12]})"),
+        ("makes", f"{spec.kind} of shape {spec.shape}"),
+        ("labels", ", ".join(spec.class_names) or "none"),
+        ("network", f"{_flat(described['network'])}: {model.parameters():,} parameters"),
+        ("predicts", f"{described['denoiser']['name']}, sigma_data {described['denoiser']['sigma_data']:g}"),
+        ("process", _flat(described["process"])),
+        ("sampling", f"{sampling.sampler.registered_name}, {sampling.steps} steps, {sampling.grid} grid, guidance {sampling.guidance:g}"),  # type: ignore[attr-defined]
+        *((f"trained: {key}", value) for key, value in model.trained.items() if value != ""),
+        *(("note", note) for note in model.notes),
+    ]
+    _rows(rows)
+
+
+def data(
+    path: Annotated[str, typer.Argument(help="A folder of images, Parquet, NPY/NPZ, CSV, or a shipped data set's name.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Looks at data before training: counts, shapes, ranges, labels, duplicates, unreadable files.
+
+    - `unnoise data ~/Pictures/cats`
+
+    - `unnoise data digits`
+    """
+    from ..data.base import datasets
+    from ..data.inspect import inspect_data
+    from ..data.open import source_of
+
+    source = datasets.build(path) if path in datasets and not Path(path).exists() else source_of(path)
+    report = inspect_data(source.load(DataProgress()))
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), indent=2))
+        return
+    span = "no finite values" if report.low is None else f"{report.low:g} to {report.high:g}, mean {report.mean:.4g}, std {report.std:.4g}"
+    labels = ", ".join(f"{name} ({count:,})" for name, count in list(report.labels.items())[:20])
+    more = f" and {len(report.labels) - 20} more" if len(report.labels) > 20 else ""
+    rows: list[tuple[str, Any]] = [
+        ("samples", f"{report.count:,} {report.kind}, shape {report.shape} ({report.values_per_sample:,} values), {report.dtype}"),
+        ("values", span + (f", {report.not_finite:,} not finite" if report.not_finite else "")),
+        ("labels", (labels or "none") + more),
+        ("captions", f"{report.captions:,}" if report.captions else "none"),
+        ("duplicates", f"{report.duplicates:,}" + (f", such as {report.duplicate_examples[0]}" if report.duplicate_examples else "")),
+        ("unreadable", f"{len(report.skipped):,}"),
+        *(("", line) for line in report.skipped[:20]),
+        *(("warning", line) for line in report.warnings),
+    ]
+    _rows(rows)
+
+
+def list_parts(
+    kind: Annotated[str | None, typer.Argument(help="recipes, samplers, schedules, predictions, networks, ...")] = None,
+    options: Annotated[bool, typer.Option("--options", help="Show the options of each too.")] = False,
+) -> None:
+    """Lists what there is, with one line about each.
+
+    - `unnoise list samplers`
+
+    - `unnoise list schedules --options`
+    """
+    from ..errors import UnknownName
+    from ..recipes.catalogue import catalogue
+
+    kinds = catalogue()
+    if kind is None:
+        for name, parts in kinds.items():
+            typer.echo(f"{name:<16}{', '.join(part.name for part in parts)}")
+        return
+    if kind not in kinds:
+        raise UnknownName("list", kind, kinds)
+    width = max(len(part.name) for part in kinds[kind]) + 2
+    for part in kinds[kind]:
+        typer.echo(f"{part.name:<{width}}{part.summary}")
+        for name, text in part.options.items() if options else ():
+            typer.echo(f"{'':<{width}}  {name:<20}{text}")

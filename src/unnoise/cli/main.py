@@ -1,0 +1,76 @@
+"""The command `unnoise`: its subcommands, and how errors reach a person."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from .demo import demo
+from .draw import draw_app
+from .look import data, info, list_parts
+from .sample import replay, sample
+from .train import train
+
+app = typer.Typer(
+    name="unnoise",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"unnoise {version('unnoise')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Diffusion models, from noise to data: train one, sample from it, look at the result.
+
+    `unnoise train digits` then `unnoise sample runs/digits -n 16 --label 3 -o threes.png`
+    """
+
+
+app.command("train")(train)
+app.command("sample")(sample)
+app.command("replay")(replay)
+app.command("info")(info)
+app.command("data")(data)
+app.command("list")(list_parts)
+app.command("demo")(demo)
+app.add_typer(draw_app, name="draw")
+
+
+def run() -> None:
+    """The entry point. What a user can mend is one line on stderr, and exit code 2."""
+    # Before torch is imported: its waiting threads otherwise spin, which on a busy machine costs up to ten times the time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from ..errors import UnnoiseError
+
+    try:
+        app()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (UnnoiseError, OSError) as error:
+        print(f"unnoise: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def one_line(error: BaseException) -> str:
+    """An error in one line: for the operating system's, what failed and on which file."""
+    if isinstance(error, OSError) and error.strerror:
+        hint = {28: ": free some space, or write elsewhere", 13: ": choose a place that you may write to"}.get(error.errno or 0, "")
+        return f"{error.strerror.lower()}: {error.filename}{hint}" if error.filename else f"{error.strerror.lower()}{hint}"
+    return " ".join(str(error).split())

@@ -1,0 +1,104 @@
+"""`unnoise sample` and `unnoise replay`: from a model to files, and from a file to the same file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .progress import bar, console
+
+
+def _options(overrides: list[str] | None, sampler: str | None, guidance: float | None, settings: Any) -> tuple[Any, Any]:
+    """The sampler and guidance specs with options such as sampler.eta=0.5 set."""
+    from ..errors import BadOption
+    from ..recipes.recipe import override, parse_override
+    from ..samplers.base import samplers
+
+    default = samplers.describe(settings.sampler) if sampler is None else {"name": sampler}
+    scale = settings.guidance if guidance is None else guidance
+    values: dict[str, Any] = {"sampler": default, "guidance": {"name": "classifier_free", "scale": scale}}
+    for text in overrides or []:
+        path, value = parse_override(text)
+        if path[0] not in values or len(path) < 2:
+            raise BadOption(f"{text}: expected sampler.OPTION=value or guidance.OPTION=value")
+        override(values, path, value)
+    return values["sampler"], values["guidance"]
+
+
+def sample(
+    model: Annotated[Path, typer.Argument(help="A model folder, or the run folder around it.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Options of the parts, such as `sampler.eta=0.5`.")] = None,
+    n: Annotated[int, typer.Option("-n", "--number", help="How many.")] = 16,
+    label: Annotated[str | None, typer.Option(help="A class by name or number; `all` goes through them in turn.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="See `unnoise list samplers`; the model's own by default.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps from noise to data; the model's own by default.")] = None,
+    grid: Annotated[str | None, typer.Option(help="At which times: see `unnoise list grids`.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale: 1 is off, 0 unconditional.")] = None,
+    seed: Annotated[int, typer.Option(help="Sample k of a seed is the same in any batch.")] = 0,
+    first: Annotated[int, typer.Option(help="Index of the first sample.")] = 0,
+    batch_size: Annotated[int | None, typer.Option(help="Samples at a time; chosen by their size by default.")] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="A picture, animation (.gif), data file (.npz .csv) or folder.")] = Path(
+        "samples.png"
+    ),
+) -> None:
+    """Makes samples. Every file carries the recipe that it was made by; `unnoise replay FILE` makes it again.
+
+    - `unnoise sample runs/digits -n 16 --label 3 --guidance 2 -o threes.png`
+
+    - `unnoise sample runs/digits -n 100 --label all --sampler ddim --steps 50 sampler.eta=1 -o digits/`
+
+    - `unnoise sample runs/spiral -n 500 -o spiral.gif`
+    """
+    from ..model import Model
+    from ..samples import check_target
+
+    check_target(out)
+    loaded = Model.load(model)
+    for note in loaded.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    stepper, rule = _options(overrides, sampler, guidance, loaded.sampling)
+    names = loaded.spec.class_names
+    asked = [names[(first + i) % len(names)] for i in range(n)] if label == "all" and names else label
+    with bar() as progress:
+        task = progress.add_task("sampling", total=None, facts="")
+        made = loaded.sample(
+            n, label=asked, sampler=stepper, steps=steps, grid=grid, guidance=rule, seed=seed, first=first,
+            batch_size=batch_size, keep_frames=out.suffix.lower() in (".gif", ".apng"),
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )  # fmt: skip
+    _report(made.save(out))
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(help="A file that `unnoise sample` wrote.")],
+    model: Annotated[Path | None, typer.Option(help="Where the model stands now; as the file says by default.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Where to write; FILE with `-replay` by default.")] = None,
+) -> None:
+    """Makes the same file again, byte for byte on the same build, from the recipe that it carries.
+
+    - `unnoise replay threes.png`
+
+    - `unnoise replay threes.png --model runs/digits -o again.png`
+    """
+    from ..errors import ModelFolderError
+    from ..model import Model
+    from ..samples import read_recipe
+
+    recipe = read_recipe(file)
+    place = model if model is not None else recipe["model"]["path"]
+    if place is None:
+        raise ModelFolderError("the file does not say where its model stands: give it with --model")
+    loaded = Model.load(place)
+    target = out if out is not None else file.with_name(f"{file.stem}-replay{file.suffix}")
+    if target.suffix.lower() != file.suffix.lower():
+        raise ModelFolderError(f"the same file has the same suffix: write to {target.with_suffix(file.suffix)}")
+    _report(loaded.replay(recipe).save(target))
+
+
+def _report(written: list[Path]) -> None:
+    if len(written) == 1:
+        typer.echo(written[0])
+    else:
+        typer.echo(f"{len(written)} files in {written[0].parent}")

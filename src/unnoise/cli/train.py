@@ -1,0 +1,101 @@
+"""`unnoise train`: from a recipe to a model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .progress import DataProgress, Rate, StopSignals, bar, console
+
+if TYPE_CHECKING:
+    from ..recipes.recipe import Recipe
+    from ..recipes.run import Run
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe (`unnoise list recipes`) or a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Options by path, such as `training.lr=1e-4`.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data of yours: a folder of images, Parquet, NPY/NPZ or CSV.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; runs/RECIPE by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, data order, times and noise.")] = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the recipe with every default, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read the data, build the model, tell, and stop.")] = False,
+) -> None:
+    """Trains a model. The same command again goes on where it stopped.
+
+    - `unnoise train spiral`
+
+    - `unnoise train digits --out runs/my-digits training.steps=600 training.lr=1e-4`
+
+    - `unnoise train images --data ~/Pictures/cats --out runs/cats data.size=32`
+
+    Ctrl-C and SIGTERM save and stop; kill -9 loses at most the steps since the last checkpoint.
+    """
+    from ..recipes.recipe import load_recipe, read_values
+    from ..recipes.run import Run, prepare, with_data
+
+    values = read_values(recipe)
+    if data is not None:
+        values = with_data(values, data)
+    texts = list(overrides or [])
+    checked = load_recipe(values, texts if seed is None else [*texts, f"seed={seed}"])
+    if print_config:
+        typer.echo(checked.yaml(), nl=False)
+        return
+    folder = out if out is not None else Path("runs") / Path(recipe).stem
+    if dry_run:
+        _tell(checked, prepare(checked, DataProgress()), folder)
+        return
+    run = Run(checked, folder, DataProgress())
+    for note in run.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    if run.finished:
+        console.print(f"{folder} is trained already ({run.state.step:,} steps): nothing to do", highlight=False)
+        return
+    if run.state.step:
+        console.print(f"going on from step {run.state.step:,}", highlight=False)
+    _watch(run)
+
+
+def _watch(run: Run) -> None:
+    from ..training.loop import Finished, Stepped, Validated
+
+    settings, rate, smoothed = run.recipe.training, Rate(), None
+    facts = ""
+    with StopSignals() as stop, bar() as progress:
+        task = progress.add_task("training", total=settings.steps, completed=run.state.step, facts="")
+        for event in run.events(stop):
+            if isinstance(event, Stepped) and (event.step % 10 == 0 or event.step == settings.steps):
+                loss = float(event.loss)
+                smoothed = loss if smoothed is None else 0.98 * smoothed + 0.02 * loss
+                facts = f"  loss {smoothed:.4f}  {rate(event.step * settings.batch_size):,.0f} samples/s"
+                progress.update(task, completed=event.step, facts=facts)
+            elif isinstance(event, Validated):
+                floor = f"  (Bayes floor {event.floor.loss:.4f})" if event.floor else ""
+                line = f"step {event.step:>7,}  validation loss {event.loss.loss:.4f}{floor}{facts}"
+                progress.console.print(line, highlight=False, markup=False)
+            elif isinstance(event, Finished) and event.stopped:
+                progress.stop()
+                console.print(f"stopped and saved at step {event.step:,}; the same command goes on from there", highlight=False)
+                sys.exit(128 + (stop.received or 0))
+    console.print(f"the model stands in {run.folder / 'model'}; to sample: unnoise sample {run.folder} -o samples.png", highlight=False)
+
+
+def _tell(recipe: Recipe, prepared: Any, folder: Path) -> None:
+    from ..objectives.mse import preconditioned
+
+    denoiser = prepared.blueprint.build(recipe.seed)
+    spec, training = prepared.blueprint.spec, recipe.training
+    labels = f", {spec.num_classes} labels" if spec.num_classes else ""
+    parameters = sum(p.numel() for p in preconditioned(denoiser).network.parameters())
+    epochs = training.steps * training.batch_size / len(prepared.train)
+    typer.echo(f"data      {len(prepared.train):,} samples of shape {spec.shape}{labels}, {len(prepared.held_out):,} held out")
+    for line in prepared.train.skipped:
+        typer.echo(f"skipped   {line}")
+    network = recipe.network.name
+    typer.echo(f"network   {network}, {parameters:,} parameters, predicting {recipe.denoiser.name}")
+    typer.echo(f"training  {training.steps:,} steps of {training.batch_size} samples: {epochs:,.1f} times the data")
+    typer.echo(f"out       {folder} (nothing was written)")

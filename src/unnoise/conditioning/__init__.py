@@ -1,0 +1,1 @@
+"""What can be asked for: words, labels and pictures, as tensors that networks take."""

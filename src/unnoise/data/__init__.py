@@ -1,0 +1,1 @@
+"""Data sets: what stands on disk, as tensors with a specification."""

@@ -1,0 +1,128 @@
+"""What a data set is to the rest of the house: a specification, samples by index, and a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from ..registry import Registry
+
+Kind = Literal["points", "image", "array"]
+Progress = Callable[[str, int, int], None]  # what is being done, how many are done, how many there are
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one sample is: it sizes the network and the codec, and says how to draw it.
+
+    Args:
+        kind: Points are float vectors, images uint8 in [0, 255], arrays floats of any shape and unit.
+        shape: Of one sample, channels first: (2,) or (3, 32, 32).
+        class_names: The labels' names in the order of their numbers; empty without labels.
+    """
+
+    kind: Kind
+    shape: tuple[int, ...]
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """How many labels there are; 0 without labels."""
+        return len(self.class_names)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples in memory or mapped from disk.
+
+    Args:
+        x: Shape (N, *spec.shape); uint8 for images, float32 for the rest.
+        spec: What one sample is.
+        labels: Shape (N,), int64 in [0, num_classes), or None.
+        texts: N captions, or None.
+        skipped: What could not be read, one line each.
+    """
+
+    x: Tensor
+    spec: Spec
+    labels: Tensor | None = None
+    texts: tuple[str, ...] | None = None
+    skipped: tuple[str, ...] = field(default=(), compare=False)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, indices: Tensor) -> Dataset:
+        """The samples at `indices`, of shape (n,), in that order."""
+        labels = None if self.labels is None else self.labels[indices]
+        texts = None if self.texts is None else tuple(self.texts[int(i)] for i in indices)
+        return Dataset(self.x[indices], self.spec, labels, texts)
+
+    def split(self, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+        """The samples in two parts that share none, the second with `fraction` of them, the same for one seed.
+
+        Args:
+            fraction: In [0, 1).
+            seed: Which split.
+
+        Returns:
+            The training part and the held-out part; the latter is empty for fraction 0.
+        """
+        held_out = round(len(self) * fraction)
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self.take(order[held_out:].sort().values), self.take(order[:held_out].sort().values)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the samples, their labels and their specification, as 64 hexadecimal digits."""
+        digest = hashlib.sha256(repr((self.spec, self.texts)).encode())
+        for tensor in (self.x, self.labels):
+            if tensor is not None:
+                digest.update(tensor.contiguous().numpy().reshape(-1).data)
+        return digest.hexdigest()
+
+    def check(self) -> None:
+        """Refuses data that nothing can be learned from.
+
+        Raises:
+            DataError: There are no samples, some are not finite, or all are the same.
+        """
+        if len(self) == 0:
+            raise DataError("the data set has no samples")
+        if self.x.dtype.is_floating_point:
+            bad = ~torch.isfinite(self.x).flatten(1).all(1)
+            if bad.any():
+                first = int(bad.nonzero()[0])
+                raise DataError(
+                    f"{int(bad.sum())} of {len(self)} samples hold NaN or infinity (the first is number {first}): "
+                    "remove or repair them"
+                )
+        if bool((self.x == self.x[:1]).all()):
+            raise DataError(
+                f"all {len(self)} samples are the same, so there is nothing to learn: "
+                "look at the data with `unnoise data`"
+            )
+
+
+class DataSource(ABC):
+    """A frozen dataclass that says where data comes from; `load` brings it."""
+
+    @abstractmethod
+    def load(self, progress: Progress | None = None) -> Dataset:
+        """The data set.
+
+        Args:
+            progress: Told what is being done, how many are done and how many there are.
+
+        Raises:
+            DataError: Nothing can be read there.
+        """
+
+
+datasets: Registry[DataSource] = Registry("data set", "unnoise.data")

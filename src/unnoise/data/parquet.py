@@ -1,0 +1,178 @@
+"""Parquet files in the convention of Hugging Face data sets: images as bytes, or points as columns of numbers."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from ..options import option
+from ._cache import Album, cache_key, load_pictures
+from ._columns import class_names, numeric_columns, read_labels, read_numbers, read_texts
+from ._pixels import MEASURED, Picture, check_channels
+from .base import Dataset, DataSource, Progress, Spec, datasets
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BATCH = 256
+_DEFAULTS = {"image_column": "image", "label_column": "label", "text_column": "text"}
+
+
+@datasets.register("parquet")
+@dataclass(frozen=True)
+class ParquetDataset(DataSource):
+    """The rows of one Parquet file, of all that match a pattern, or of all below a folder, in the order of their names.
+
+    A table with an image column gives images, decoded as `FolderDataset` does; one without gives points, whose
+    coordinates are its columns of numbers. Class names come from the file's Hugging Face metadata; without them, the
+    distinct labels are the classes. Images that cannot be read are skipped and named in `Dataset.skipped`.
+
+    Args:
+        path: A file, a pattern such as "train-*.parquet", or a folder.
+        image_column: Holds encoded images: bytes, or a struct with a field "bytes".
+        label_column: Holds whole numbers or words; "" for none.
+        text_column: Holds captions; "" for none.
+        size: Side of the squares in pixels. 0: squares of one size up to 256 keep it; otherwise the most common smaller
+            side of the first 1,000 images, at most 256, rounded down to a multiple of 8.
+        channels: 1 grey, 3 colour, 4 colour and transparency; 0 for 1 if every pixel of every image is grey, else 3.
+        limit: How many rows are read at most; 0 for all.
+        cache: Whether the pixels are kept in the user's cache, so that the next load only maps them into memory.
+    """
+
+    path: str = option(help="a .parquet file, a pattern, or a folder of such files")
+    image_column: str = option("image", help="the column of encoded images")
+    label_column: str = option("label", help="the column of labels; empty for none")
+    text_column: str = option("text", help="the column of captions; empty for none")
+    size: int = option(0, help="side of the square images in pixels; 0 to infer it", low=0, high=4096)
+    channels: int = option(0, help="1 grey, 3 colour, 4 with transparency; 0 to infer it", low=0, high=4)
+    limit: int = option(0, help="how many rows are read at most; 0 for all", low=0)
+    cache: bool = option(True, help="keep the decoded pixels in the user's cache")
+
+    def __post_init__(self) -> None:
+        check_channels(self.channels)
+
+    def load(self, progress: Progress | None = None) -> Dataset:
+        """Images, uint8 of shape (N, C, size, size), or points, float32 of shape (N, D).
+
+        Raises:
+            DataError: There is no such file, it cannot be read, its columns do not fit, or no image can be read.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        files = find_files(self.path)
+        first, reading = None, files[0]
+        try:
+            for reading in files:
+                schema = pq.read_schema(reading)
+                first = first or schema
+                self._check_columns(reading, schema, first)
+            return self._load(files, first, progress)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{reading} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+
+    def _check_columns(self, file: Path, schema: pa.Schema, first: pa.Schema) -> None:
+        for setting, default in _DEFAULTS.items():
+            name = getattr(self, setting)
+            if name != default and name and name not in schema.names:
+                raise DataError(f"{file} has no column {name!r} (data.{setting}); it has {', '.join(schema.names)}")
+            if (name in schema.names) != (name in first.names):
+                raise DataError(f"column {name!r} is not in all of the files, see {file}: give files of one kind")
+            if class_names(schema, name) != class_names(first, name):
+                raise DataError(f"the classes of column {name!r} differ, see {file}: give files of one kind")
+
+    def _load(self, files: Sequence[Path], schema: pa.Schema, progress: Progress | None) -> Dataset:
+        images = self.image_column in schema.names
+        columns, left_out = ([], ()) if images else numeric_columns(schema, self.label_column, self.text_column)
+        wanted = [name for name in (*columns, self.label_column, self.text_column) if name in schema.names]
+        table, total = self._table(files, wanted)
+        if total == 0:
+            raise DataError(f"{self.path} has no rows: give a file that has some")
+        labels, names = self._labels(table, class_names(schema, self.label_column))
+        texts, missing = self._texts(table.slice(0, total))
+        if not images:
+            x = read_numbers(table, columns)
+            rows = Dataset(x, Spec("points", (len(columns),), names), labels, texts, (*left_out, *missing))
+            return replace(rows.take(torch.arange(total)), skipped=rows.skipped)
+        key = cache_key(files, "parquet", self.image_column, self.size, self.channels, total) if self.cache else None
+        found = load_pictures(self._album(files, total), key, progress)
+        kept = found.kept()
+        labels = None if labels is None else labels[kept]
+        texts = None if texts is None else tuple(texts[i] for i in kept)
+        spec = Spec("image", tuple(found.x.shape[1:]), names)
+        return Dataset(found.x, spec, labels, texts, (*found.skipped, *missing))
+
+    def _table(self, files: Sequence[Path], columns: list[str]) -> tuple[pa.Table, int]:
+        """These columns of all rows, and how many rows are wanted."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.concat_tables([pq.read_table(file, columns=columns, partitioning=None) for file in files])
+        rows = sum(pq.read_metadata(file).num_rows for file in files)
+        return table, min(rows, self.limit or rows)
+
+    def _labels(self, table: pa.Table, names: tuple[str, ...]) -> tuple[Tensor | None, tuple[str, ...]]:
+        if self.label_column not in table.column_names:
+            return None, ()
+        return read_labels(table.column(self.label_column), self.label_column, names)
+
+    def _texts(self, table: pa.Table) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+        if self.text_column not in table.column_names:
+            return None, ()
+        return read_texts(table.column(self.text_column), self.text_column)
+
+    def _album(self, files: Sequence[Path], total: int) -> Album:
+        def pictures() -> Iterator[Picture]:
+            return islice(_rows(files, self.image_column), total)
+
+        return Album(pictures, lambda: islice(pictures(), MEASURED), total, self.size, self.channels)
+
+
+def find_files(path: str) -> list[Path]:
+    """The Parquet files that a path means, in the order of their names.
+
+    Args:
+        path: A file, a pattern, or a folder.
+
+    Raises:
+        DataError: There are none.
+    """
+    where = Path(path).expanduser()
+    if where.is_file():
+        return [where]
+    pattern = where.is_dir()
+    found = where.rglob("*.parquet") if pattern else (Path(name) for name in glob.glob(str(where), recursive=True))
+    files = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
+    if files:
+        return files
+    if pattern:
+        raise DataError(f"there are no .parquet files in {where}: give a file, a pattern or a folder of .parquet files")
+    raise DataError(f"there is no file {where}: give a .parquet file, a pattern such as train-*.parquet, or a folder")
+
+
+def _rows(files: Sequence[Path], column: str) -> Iterator[Picture]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for file in files:
+        row = 0
+        with pq.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(batch_size=_BATCH, columns=[column]):
+                values = batch.column(0)
+                if pa.types.is_struct(values.type) and values.type.get_field_index("bytes") >= 0:
+                    values = values.field("bytes")
+                if not (pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)):
+                    raise DataError(
+                        f"column {column!r} of {file} holds {values.type}, no images: see data.image_column"
+                    )
+                for encoded in values.to_pylist():
+                    yield f"{file.name} row {row}", encoded
+                    row += 1

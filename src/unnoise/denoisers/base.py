@@ -1,0 +1,146 @@
+r"""What a denoiser is, and how four coefficients make one of any network.
+
+A denoiser answers one question: given noisy data, its time and a condition, what is the clean data on average? All samplers
+and guidance rules speak this one currency. A network F may predict something else (noise, v, velocity ...); then
+
+.. math:: D(x_t, t) = c_{skip}(t) x_t + c_{out}(t) F(c_{in}(t) x_t, c_{noise}(t))
+
+and the four coefficients are all there is to a prediction.
+
+References:
+    Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), Equation 7,
+    https://arxiv.org/abs/2206.00364
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import IncompatibleParts
+from ..nn.base import Condition
+from ..process.base import Schedule
+from ..registry import Registry
+from ..shapes import match, over, per_sample
+
+
+class Denoiser(nn.Module, ABC):
+    """The posterior mean of the clean data."""
+
+    schedule: Schedule
+
+    @abstractmethod
+    def forward(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        """E[x_0 | x_t, cond].
+
+        Args:
+            x_t: Noisy data, shape (B, ...).
+            t: Its time in [0, 1], shape () or (B,), float64.
+            cond: What is asked for, by name; None is unconditional.
+
+        Returns:
+            Shape of x_t.
+        """
+
+    def with_variance(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> tuple[Tensor, Tensor | None]:
+        """The estimate, and where a variance was learned its fraction (see `MarkovChain.reverse_log_variance`), in one call."""
+        return self(x_t, t, cond), None
+
+    def null_condition(self, batch: int, device: torch.device | None = None) -> Condition:
+        """The condition that says nothing, for `batch` samples."""
+        return {}
+
+
+class Coefficients(NamedTuple):
+    """What makes a denoiser of a network; each of shape () or (B,), float64."""
+
+    skip: Tensor
+    out: Tensor
+    in_: Tensor
+    noise: Tensor
+
+
+class PreconditionedDenoiser(Denoiser):
+    """A denoiser made of a network by four coefficients.
+
+    Args:
+        network: F(x, noise_level, cond), or None where only coefficients and targets are wanted.
+        schedule: Alpha and sigma.
+        sigma_data: The standard deviation of the clean data.
+
+    Raises:
+        IncompatibleParts: The prediction needs signal at every time, and the schedule ends without any.
+    """
+
+    needs_signal = False
+    """Whether the prediction says nothing of x_0 where alpha is 0."""
+
+    def __init__(self, network: nn.Module | None, schedule: Schedule, sigma_data: float = 1.0) -> None:
+        super().__init__()
+        if self.needs_signal and schedule.vanishing:
+            raise IncompatibleParts(
+                f"{getattr(self, 'registered_name', 'this')} prediction cannot work on a schedule that ends without signal "
+                f"({type(schedule).__name__}, alpha(1) = 0): predict v, velocity, x0 or edm instead"
+            )
+        self.network = network
+        self.schedule = schedule
+        self.sigma_data = sigma_data
+        self._remembered: dict[float, tuple[float, ...]] = {}
+
+    @abstractmethod
+    def coefficients(self, t: Tensor) -> Coefficients:
+        """The four coefficients at times of shape () or (B,)."""
+
+    @abstractmethod
+    def target(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network should have said, for x_t = alpha x_0 + sigma eps; shape of x_0."""
+
+    def input_scale(self, t: Tensor) -> Tensor:
+        """The factor that gives the network's input unit variance, shape of t."""
+        return ((self.schedule.alpha(t) * self.sigma_data) ** 2 + self.schedule.sigma(t) ** 2).rsqrt()
+
+    def raw(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> tuple[Tensor, float | Tensor, float | Tensor]:
+        """The network's own answer in the dtype of x_t, with the skip and out coefficients shaped over x_t."""
+        assert self.network is not None
+        skip: float | Tensor
+        if t.ndim == 0:
+            skip, out, in_, level = self._at(float(t))
+            levels = torch.full((len(x_t),), level, dtype=torch.float32, device=x_t.device)
+            inputs = in_ * x_t
+        else:
+            c = self.coefficients(t)
+            skip, out, inputs = over(c.skip, x_t), over(c.out, x_t), over(c.in_, x_t) * x_t
+            levels = per_sample(c.noise, x_t).to(device=x_t.device, dtype=torch.float32)
+        answer = self.network(inputs.to(self._dtype(x_t)), levels, cond)
+        return answer.to(x_t.dtype), skip, out
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        """E[x_0 | x_t, cond]; see `Denoiser.forward`."""
+        answer, skip, out = self.raw(x_t, t, cond)
+        match("the network's answer", answer, x_t)
+        return out * answer if isinstance(skip, float) and skip == 0 else skip * x_t + out * answer
+
+    def null_condition(self, batch: int, device: torch.device | None = None) -> Condition:
+        """The network's null condition; see `Denoiser.null_condition`."""
+        null = getattr(self.network, "null_condition", None)
+        return {} if null is None else null(batch, device)
+
+    def _dtype(self, x_t: Tensor) -> torch.dtype:
+        first = next(self.network.parameters(), None) if self.network is not None else None
+        return x_t.dtype if first is None else first.dtype
+
+    def _at(self, t: float) -> tuple[float, ...]:
+        # Remembered: a sampler asks for the same few times for every batch, and each costs a dozen tensor operations.
+        found = self._remembered.get(t)
+        if found is None:
+            if len(self._remembered) > 10_000:
+                self._remembered.clear()
+            found = tuple(float(c) for c in self.coefficients(torch.tensor(t, dtype=torch.float64)))
+            self._remembered[t] = found
+        return found
+
+
+denoisers: Registry[PreconditionedDenoiser] = Registry("prediction", "unnoise.denoisers")

@@ -1,0 +1,170 @@
+"""Exact denoisers: the yardsticks that samplers, objectives and trained models are held against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import BadOption, ShapeError
+from ..process.base import Schedule
+from ..randomness import address, normal_like, uniform
+from ..shapes import over, per_sample
+from .base import Condition, Denoiser
+
+
+def _wanted(owner: Tensor | None, cond: Condition | None, num_classes: int, batch: int) -> Tensor | None:
+    """Which members each sample of the batch may come from, shape (B, K), or None for all."""
+    if owner is None or cond is None or "label" not in cond:
+        return None
+    label = cond["label"].to(owner.device)[:, None]
+    if label.shape[0] != batch:
+        raise ShapeError(f"expected {batch} labels, got {label.shape[0]}")
+    return (owner[None] == label) | (label == num_classes)
+
+
+class GaussianMixtureOracle(Denoiser):
+    """The exact denoiser of a mixture of round normal distributions.
+
+    Args:
+        means: Shape (K, D).
+        stds: Shape (K,), at least 0.
+        weights: Shape (K,), positive; they are scaled to sum to 1.
+        schedule: Alpha and sigma.
+        labels: The class of each component, K integers from 0 on, for conditions {"label": (B,)}.
+
+    Raises:
+        ShapeError: The shapes do not fit.
+        BadOption: A weight or standard deviation is out of range.
+    """
+
+    def __init__(
+        self,
+        means: Tensor,
+        stds: Tensor,
+        weights: Tensor,
+        schedule: Schedule,
+        labels: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.means, self.stds, weights = (torch.as_tensor(v, dtype=torch.float64) for v in (means, stds, weights))
+        if self.means.ndim != 2 or self.stds.shape != self.means.shape[:1] or weights.shape != self.stds.shape:
+            raise ShapeError(
+                f"expected means (K, D), stds (K,) and weights (K,), got {tuple(self.means.shape)}, {tuple(self.stds.shape)} "
+                f"and {tuple(weights.shape)}"
+            )
+        if bool((weights <= 0).any()) or bool((self.stds < 0).any()):
+            raise BadOption("weights must be positive and stds at least 0")
+        self.log_weights = (weights / weights.sum()).log()
+        self.schedule = schedule
+        self.owner = None if labels is None else torch.as_tensor(labels)
+        self.num_classes = 0 if self.owner is None else int(self.owner.max()) + 1
+
+    def null_condition(self, batch: int, device: torch.device | None = None) -> Condition:
+        """The label after the last, where there are labels."""
+        if self.owner is None:
+            return {}
+        return {"label": torch.full((batch,), self.num_classes, device=device)}
+
+    def _terms(self, x: Tensor, t: Tensor, cond: Condition | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if x.ndim != 2 or x.shape[1] != self.means.shape[1]:
+            raise ShapeError(f"expected x of shape (B, {self.means.shape[1]}), got {tuple(x.shape)}")
+        alpha, sigma = (over(v, x) for v in (self.schedule.alpha(t), self.schedule.sigma(t)))
+        means, stds = self.means.to(x), self.stds.to(x)
+        variance = (alpha * stds) ** 2 + sigma**2  # (K,) or (B, K)
+        offset = x[:, None] - (alpha[..., None] if alpha.ndim else alpha) * means  # (B, K, D)
+        log_terms = self.log_weights.to(x) - 0.5 * ((offset**2).sum(-1) / variance)
+        log_terms = log_terms - 0.5 * x.shape[1] * (2 * math.pi * variance).log()
+        wanted = _wanted(self.owner, cond, self.num_classes, len(x))
+        if wanted is not None:
+            log_terms = torch.where(wanted.to(x.device), log_terms, -torch.inf)
+            prior = torch.where(wanted.to(x.device), self.log_weights.to(x), -torch.inf)
+            log_terms = log_terms - prior.logsumexp(1, keepdim=True)
+        return log_terms, offset, variance, alpha
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        """E[x_0 | x_t, cond] for x_t of shape (B, D); see `Denoiser.forward`."""
+        log_terms, offset, variance, alpha = self._terms(x_t, t, cond)
+        shares = log_terms.softmax(1)[..., None]
+        pull = (alpha * self.stds.to(x_t) ** 2 / variance)[..., None]  # (K, 1) or (B, K, 1)
+        return (shares * (self.means.to(x_t) + pull * offset)).sum(1)
+
+    def log_prob(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        """The log-density of noisy data at time t, in nats; x of shape (B, D), result (B,)."""
+        return self._terms(x, t, cond)[0].logsumexp(1)
+
+    def score(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        """The gradient of `log_prob` in x, shape (B, D)."""
+        log_terms, offset, variance, _ = self._terms(x, t, cond)
+        return -(log_terms.softmax(1)[..., None] * offset / variance[..., None]).sum(1)
+
+    def sample(self, n: int, seed: int = 0, label: int | None = None) -> Tensor:
+        """Exact samples of the clean data, shape (n, D), float64.
+
+        Args:
+            n: How many.
+            seed: Which.
+            label: Only from the components of this class.
+        """
+        weights = self.log_weights.exp()
+        if label is not None and self.owner is not None:
+            weights = torch.where(self.owner == label, weights, 0.0)
+        edges = (weights / weights.sum()).cumsum(0)
+        u = torch.from_numpy(uniform(address(seed, "mixture"), range(n))[:, 0].copy())
+        component = torch.searchsorted(edges, u).clamp(max=len(edges) - 1)
+        eps = normal_like(address(seed, "mixture noise"), range(n), torch.empty(n, self.means.shape[1], dtype=torch.float64))
+        return self.means[component] + self.stds[component, None] * eps
+
+
+class DatasetOracle(Denoiser):
+    """The exact posterior mean of a finite data set: the network that would reach the Bayes floor.
+
+    Args:
+        points: The clean data, shape (N, ...).
+        schedule: Alpha and sigma.
+        labels: The class of each sample, shape (N,), for conditions {"label": (B,)}.
+        num_classes: How many classes there are; the null label.
+    """
+
+    block = 8192
+
+    def __init__(self, points: Tensor, schedule: Schedule, labels: Tensor | None = None, num_classes: int | None = None) -> None:
+        super().__init__()
+        self.points = points
+        self.schedule = schedule
+        self.owner = labels
+        self.num_classes = (0 if labels is None else int(labels.max()) + 1) if num_classes is None else num_classes
+
+    def null_condition(self, batch: int, device: torch.device | None = None) -> Condition:
+        """The label after the last, where there are labels."""
+        if self.owner is None:
+            return {}
+        return {"label": torch.full((batch,), self.num_classes, device=device)}
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        """The mean of the data, each sample weighted by how likely it became x_t; see `Denoiser.forward`.
+
+        Raises:
+            ShapeError: x_t has another shape than the data.
+        """
+        if x_t.shape[1:] != self.points.shape[1:]:
+            raise ShapeError(f"expected x_t of shape (B, {str(tuple(self.points.shape[1:]))[1:]}, got {tuple(x_t.shape)}")
+        x = x_t.flatten(1).double()
+        alpha = per_sample(self.schedule.alpha(t), x_t).to(x)[:, None]
+        sigma = per_sample(self.schedule.sigma(t), x_t).to(x)[:, None].clamp(min=1e-12)
+        wanted = _wanted(self.owner, cond, self.num_classes, len(x))
+        # One block of the data at a time: the largest exponent so far, the sum and the weighted sum relative to it.
+        top, total, mean = torch.full_like(sigma, -torch.inf), torch.zeros_like(sigma), torch.zeros_like(x)
+        for first in range(0, len(self.points), self.block):
+            points = self.points[first : first + self.block].flatten(1).to(x)
+            # Distances by one matrix product; in float64, so that the cancellation costs nothing that matters.
+            logits = (alpha * (x @ points.T) - 0.5 * alpha**2 * (points**2).sum(1)) / sigma**2
+            if wanted is not None:
+                logits = torch.where(wanted[:, first : first + self.block].to(x.device), logits, -torch.inf)
+            new_top = torch.maximum(top, logits.amax(1, keepdim=True))
+            keep = torch.where(top.isinf(), 0.0, (top - new_top).exp())
+            weights = torch.where(new_top.isinf(), 0.0, (logits - new_top).exp())
+            total, mean, top = keep * total + weights.sum(1, keepdim=True), keep * mean + weights @ points, new_top
+        return (mean / total).reshape(x_t.shape).to(x_t.dtype)

@@ -1,0 +1,84 @@
+"""Every error that a user can cause, under one root.
+
+    UnnoiseError
+    ├── ShapeError            a tensor has another shape than its partner      (ValueError)
+    ├── UnknownName           no member of a registry is called so             (LookupError)
+    ├── BadOption             an option that does not exist or has a bad value (ValueError)
+    ├── IncompatibleParts     parts that cannot work together                  (ValueError)
+    ├── DataError             data that cannot be read or learned from         (ValueError)
+    ├── ModelFolderError      a model folder that cannot be read               (RuntimeError)
+    ├── RunFolderError        a run folder that cannot be used                 (RuntimeError)
+    ├── TrainingDiverged      the loss is no longer a number                   (RuntimeError)
+    └── MissingExtra          an optional dependency is not installed          (ImportError)
+
+A message says what was expected, what came, and what to do about it, in one line.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UnnoiseError(Exception):
+    """The root: whatever a user can mend. Faces print it as one line and exit with 2."""
+
+
+class ShapeError(UnnoiseError, ValueError):
+    """A tensor has another shape than its partner."""
+
+
+class BadOption(UnnoiseError, ValueError):
+    """An option that does not exist, or has a value of the wrong type or out of its range."""
+
+
+class IncompatibleParts(UnnoiseError, ValueError):
+    """Parts that cannot work together, such as noise prediction where no signal is left."""
+
+
+class DataError(UnnoiseError, ValueError):
+    """Data that cannot be read, or that nothing can be learned from."""
+
+
+class ModelFolderError(UnnoiseError, RuntimeError):
+    """A model folder that is missing, damaged, or of another format version."""
+
+
+class RunFolderError(UnnoiseError, RuntimeError):
+    """A run folder that belongs to another recipe, or cannot be resumed."""
+
+
+class TrainingDiverged(UnnoiseError, RuntimeError):
+    """The loss became infinite or not a number."""
+
+
+class MissingExtra(UnnoiseError, ImportError):
+    """An optional dependency is not installed.
+
+    Args:
+        purpose: What needs it, as the subject of the sentence.
+        module: The module that could not be imported.
+        extra: The extra of unnoise that brings it.
+    """
+
+    def __init__(self, purpose: str, module: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs {module}, which is not installed: pip install 'unnoise[{extra}]'")
+
+
+class UnknownName(UnnoiseError, LookupError):
+    """No member of a registry is called so.
+
+    Args:
+        kind: What the registry holds, such as "sampler".
+        name: What was asked for.
+        known: The names that exist.
+    """
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+        super().__init__(f"no {kind} is called {name!r}{nearest(name, known)}")
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The clause that helps after a wrong name: the nearest known one, and all of them."""
+    known = sorted(known)
+    close = get_close_matches(str(name), known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{hint} (known: {', '.join(known) or 'none'})"

@@ -1,0 +1,1 @@
+"""What steers sampling: rules that make a denoiser of a denoiser."""

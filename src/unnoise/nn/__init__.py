@@ -1,0 +1,1 @@
+"""Raw networks F(x, noise_level, cond). They know no schedule."""

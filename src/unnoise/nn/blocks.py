@@ -1,0 +1,147 @@
+"""The blocks of the U-Net, for data of one, two or three dimensions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def convolution(
+    dims: int, channels: int, out_channels: int, size: int = 3, stride: int = 1, zero: bool = False
+) -> nn.Module:
+    """A convolution over `dims` dimensions that keeps sizes, or divides them by the stride and rounds up.
+
+    Args:
+        dims: 1, 2 or 3.
+        channels: Channels that enter.
+        out_channels: Channels that leave.
+        size: Places that it covers in each dimension, an odd number.
+        stride: What sizes are divided by.
+        zero: Whether it gives zero until trained.
+    """
+    layer = CONVOLUTIONS[dims](channels, out_channels, size, stride, padding=size // 2)
+    if zero:
+        nn.init.zeros_(layer.weight)
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def divisor(number: int, limit: int) -> int:
+    """The largest divisor of a number that is not above a limit; 1 where there is none."""
+    return next((n for n in range(min(number, limit), 0, -1) if number % n == 0), 1)
+
+
+def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
+    """Group normalisation with as many groups as divide the channels, of at least four channels each.
+
+    A group of one channel would lose the mean of its feature map, and everything where one place is left.
+
+    Args:
+        channels: Channels of what it normalises, any number.
+        groups: The most groups there may be.
+    """
+    return nn.GroupNorm(divisor(channels, min(groups, channels // 4)), channels)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions around a skip connection, steered by a vector after the second normalisation (AdaGN).
+
+    skip(x) + Conv(SiLU(GroupNorm(h) * (1 + scale) + shift)) with h = Conv(SiLU(GroupNorm(x))). The second convolution
+    is zero at the start.
+
+    References:
+        Diffusion Models Beat GANs on Image Synthesis (Dhariwal and Nichol, 2021), Equation 3, https://arxiv.org/abs/2105.05233
+
+    Args:
+        dims: 1, 2 or 3.
+        channels: Channels that enter.
+        out_channels: Channels that leave.
+        embedding: The dimension of the vector.
+        groups: The most groups of a normalisation.
+        dropout: The share of values dropped before the second convolution, in [0, 1].
+    """
+
+    def __init__(
+        self, dims: int, channels: int, out_channels: int, embedding: int, groups: int = 32, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.norm_in = group_norm(channels, groups)
+        self.conv_in = convolution(dims, channels, out_channels)
+        self.modulation = nn.Linear(embedding, 2 * out_channels)
+        self.norm_out = group_norm(out_channels, groups)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = convolution(dims, out_channels, out_channels, zero=True)
+        same = channels == out_channels
+        self.skip = nn.Identity() if same else convolution(dims, channels, out_channels, size=1)
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        """Shape (B, out_channels, *size) for x of shape (B, channels, *size) and a vector of shape (B, embedding)."""
+        h = self.conv_in(nn.functional.silu(self.norm_in(x), inplace=True))  # (B, out_channels, *size)
+        steering = self.modulation(told).reshape(len(x), -1, *[1] * (x.ndim - 2))  # (B, 2 out_channels, 1, ...)
+        scale, shift = steering.chunk(2, dim=1)
+        h = torch.addcmul(shift, self.norm_out(h), 1 + scale)
+        out: Tensor = self.skip(x) + self.conv_out(self.dropout(nn.functional.silu(h, inplace=True)))
+        return out
+
+
+class SelfAttention(nn.Module):
+    """Every place looks at every other: x + Linear(attention(Linear(GroupNorm(x)))), the identity at the start.
+
+    Places are laid out as tokens with the channels innermost, which is a mere view of data in channels-last order. The
+    softmax is taken in float32 inside `scaled_dot_product_attention`, whatever the precision of the network.
+
+    References:
+        Attention Is All You Need (Vaswani et al., 2017), Equation 1, https://arxiv.org/abs/1706.03762
+
+    Args:
+        channels: Channels that enter and leave.
+        head_channels: Channels of a head; the nearest number above it that divides the channels is taken.
+        groups: The most groups of the normalisation.
+    """
+
+    def __init__(self, channels: int, head_channels: int = 32, groups: int = 32) -> None:
+        super().__init__()
+        self.heads = divisor(channels, channels // head_channels)
+        self.norm = group_norm(channels, groups)
+        self.project_in = nn.Linear(channels, 3 * channels)
+        self.project_out = nn.Linear(channels, channels)
+        nn.init.zeros_(self.project_out.weight)
+        nn.init.zeros_(self.project_out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, channels, *size), as x."""
+        tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, places, channels)
+        triples = self.project_in(tokens).unflatten(2, (3, self.heads, -1))  # (B, places, 3, heads, head channels)
+        query, key, value = triples.permute(2, 0, 3, 1, 4)  # each (B, heads, places, head channels)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value)
+        out: Tensor = self.project_out(mixed.transpose(1, 2).flatten(2))  # (B, places, channels)
+        return x + out.transpose(1, 2).reshape(x.shape)
+
+
+class Downsample(nn.Module):
+    """A convolution of stride 2: a size n becomes n / 2, rounded up."""
+
+    def __init__(self, dims: int, channels: int) -> None:
+        super().__init__()
+        self.conv = convolution(dims, channels, channels, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, channels, *halved) for x of shape (B, channels, *size)."""
+        out: Tensor = self.conv(x)
+        return out
+
+
+class Upsample(nn.Module):
+    """Nearest neighbours, then a convolution, to any size that is asked for."""
+
+    def __init__(self, dims: int, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = convolution(dims, channels, out_channels)
+
+    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
+        """Shape (B, out_channels, *size) for x of shape (B, channels, *any)."""
+        out: Tensor = self.conv(nn.functional.interpolate(x, size=size, mode="nearest"))
+        return out

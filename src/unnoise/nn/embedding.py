@@ -1,0 +1,97 @@
+"""Noise levels and labels as vectors."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BadOption, ShapeError
+
+LABEL_SPREAD = 0.1
+"""Standard deviation of label vectors at the start, about that of the noise level's: neither drowns the other."""
+
+
+def check_even(dim: int) -> None:
+    """Checks that a sinusoidal embedding can have a dimension.
+
+    Raises:
+        BadOption: It is not a positive even number.
+    """
+    if dim < 2 or dim % 2:
+        raise BadOption(f"the dimension of a sinusoidal embedding must be a positive even number, got {dim}")
+
+
+def sinusoidal(noise_level: Tensor, dim: int) -> Tensor:
+    r"""The sines, then the cosines of a noise level at geometrically falling frequencies.
+
+    .. math:: [\sin(t f_0), \ldots, \sin(t f_{h-1}), \cos(t f_0), \ldots, \cos(t f_{h-1})]
+
+    with :math:`f_i = 10000^{-i / h}` and :math:`h` half the dimension.
+
+    References:
+        Attention Is All You Need (Vaswani et al., 2017), Section 3.5, https://arxiv.org/abs/1706.03762
+        Denoising Diffusion Probabilistic Models (Ho et al., 2020), Appendix B, https://arxiv.org/abs/2006.11239
+
+    Args:
+        noise_level: Shape (B,), any real values; about 0 to 1000.
+        dim: An even number.
+
+    Returns:
+        Shape (B, dim), float32 whatever the dtype of the noise level.
+
+    Raises:
+        BadOption: `dim` is not a positive even number.
+        ShapeError: The noise level is not a vector.
+    """
+    check_even(dim)
+    if noise_level.ndim != 1:
+        raise ShapeError(f"expected a noise level of shape (B,), got {tuple(noise_level.shape)}")
+    half = dim // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=noise_level.device)
+    angles = noise_level.float()[:, None] * torch.exp(exponents * (-math.log(10000) / half))  # (B, half)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)  # (B, dim)
+
+
+class ConditionEmbedding(nn.Module):
+    """What the blocks of a network are told: the noise level, and the label where there are labels.
+
+    SiLU(Linear(SiLU(Linear(sinusoidal(noise_level)))) + table[label]), as in ADM. The last row of the table, which has
+    `num_classes` + 1, stands for no label.
+
+    References:
+        Diffusion Models Beat GANs on Image Synthesis (Dhariwal and Nichol, 2021), Section 3, https://arxiv.org/abs/2105.05233
+
+    Args:
+        frequencies: The dimension of the sinusoidal embedding, an even number.
+        dim: The dimension of the result.
+        num_classes: The number of labels; 0 for none.
+
+    Raises:
+        BadOption: `frequencies` is not a positive even number.
+    """
+
+    def __init__(self, frequencies: int, dim: int, num_classes: int = 0) -> None:
+        super().__init__()
+        check_even(frequencies)
+        self.frequencies = frequencies
+        self.enter = nn.Linear(frequencies, dim)
+        self.leave = nn.Linear(dim, dim)
+        self.label = nn.Embedding(num_classes + 1, dim) if num_classes else None
+        if self.label is not None:
+            nn.init.normal_(self.label.weight, std=LABEL_SPREAD)
+
+    def forward(self, noise_level: Tensor, labels: Tensor) -> Tensor:
+        """The vectors for a batch.
+
+        Args:
+            noise_level: Shape (B,).
+            labels: Integers of shape (B,), from 0 to `num_classes`; not looked at where there are no labels.
+
+        Returns:
+            Shape (B, dim).
+        """
+        waves = sinusoidal(noise_level, self.frequencies)
+        told = self.leave(nn.functional.silu(self.enter(waves.to(self.enter.weight.dtype))))  # (B, dim)
+        if self.label is not None:
+            told = told + self.label(labels)
+        return nn.functional.silu(told)

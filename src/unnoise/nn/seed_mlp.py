@@ -1,0 +1,81 @@
+"""The small network of textbooks: a point beside the embedding of its noise level, through two hidden layers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..options import option
+from .base import Condition, Network, networks
+from .embedding import check_even, sinusoidal
+
+SPREAD = 0.01
+"""Standard deviation of every weight at the start; biases are zero."""
+
+SLOPE = 0.01
+"""The slope of LeakyReLU below zero."""
+
+
+@dataclass(frozen=True)
+class SeedMLPConfig:
+    """The options of the textbook network."""
+
+    hidden: int = option(256, help="units of each of the two hidden layers", low=1)
+    time_dim: int = option(64, help="dimension of the sinusoidal embedding of the noise level, even", low=2)
+    label_dim: int = option(16, help="dimension of the label embedding, where there are labels", low=1)
+
+
+@networks.register("seed_mlp")
+class SeedMLP(Network):
+    """[x, embedding(noise level), embedding(label)] -> hidden -> hidden -> out, with LeakyReLU between.
+
+    Works on the flattened sample, whatever its shape. On points of the plane it has 83,458 parameters, and 87,618 with
+    three labels. For better results on the same data take the network "mlp".
+
+    Raises:
+        IncompatibleParts: The shapes hold no numbers.
+        BadOption: `time_dim` is odd.
+    """
+
+    Config = SeedMLPConfig
+    config: SeedMLPConfig
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        out_shape: tuple[int, ...] | None = None,
+        num_classes: int = 0,
+        config: SeedMLPConfig | None = None,
+    ) -> None:
+        super().__init__(shape, out_shape, num_classes, config)
+        check_even(self.config.time_dim)
+        hidden, label_dim = self.config.hidden, self.config.label_dim if num_classes else 0
+        self.label = nn.Embedding(num_classes + 1, label_dim) if num_classes else None
+        self.first = nn.Linear(math.prod(self.shape) + self.config.time_dim + label_dim, hidden)
+        self.second = nn.Linear(hidden, hidden)
+        self.last = nn.Linear(hidden, math.prod(self.out_shape))
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.normal_(parameter, std=SPREAD)
+
+    def forward(self, x: Tensor, noise_level: Tensor, cond: Condition | None = None) -> Tensor:
+        """The raw prediction, shape (B, *out_shape), for x of shape (B, *shape) and noise_level of shape (B,).
+
+        Raises:
+            BadOption: The condition holds something that this network was not made for.
+            ShapeError: A tensor has another shape.
+        """
+        self.check(x, noise_level)
+        labels = self.labels(cond, x)
+        parts = [x.flatten(1), sinusoidal(noise_level, self.config.time_dim).to(x.dtype)]
+        if self.label is not None:
+            parts.append(self.label(labels))
+        h = nn.functional.leaky_relu(self.first(torch.cat(parts, dim=1)), SLOPE)  # (B, hidden)
+        h = nn.functional.leaky_relu(self.second(h), SLOPE)
+        out: Tensor = self.last(h)
+        return out.reshape(len(x), *self.out_shape)  # (B, *out_shape)

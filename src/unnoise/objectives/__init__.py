@@ -1,0 +1,1 @@
+"""What is learned: losses, the density of times, and the weight of each time."""

@@ -1,0 +1,130 @@
+"""Options, declared once: a frozen dataclass field is the setting, its help, its range and its check."""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
+
+from .errors import BadOption, nearest
+
+T = TypeVar("T")
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    low: float | None = None,
+    high: float | None = None,
+    one_of: Any = None,
+) -> Any:
+    """A dataclass field that a person may set.
+
+    Args:
+        default: The value when nothing is said; required when left out.
+        help: One line, with the unit where there is one.
+        low: Smallest value allowed.
+        high: Largest value allowed.
+        one_of: The registry whose members are the values, for a field that holds a part.
+
+    Returns:
+        The field, with all of this in its metadata.
+    """
+    metadata = {"help": help, "low": low, "high": high, "one_of": one_of}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def option_fields(cls: type) -> dict[str, dataclasses.Field[Any]]:
+    """The fields of an options class that a person may set, by name."""
+    return {f.name: f for f in dataclasses.fields(cls) if f.init}
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """An instance of an options class from plain values, each checked.
+
+    Args:
+        cls: A dataclass.
+        values: Plain values by option name, as YAML or a command line gives them.
+        where: The dotted path that leads here, for messages.
+
+    Returns:
+        The instance.
+
+    Raises:
+        BadOption: An option does not exist, is missing, or has a bad value.
+    """
+    fields = option_fields(cls)
+    prefix = f"{where}." if where else ""
+    for name in values:
+        if name not in fields:
+            raise BadOption(f"{prefix}{name}: there is no such option{nearest(name, fields)}")
+    checked = {name: _check(cls, fields[name], value, prefix + name) for name, value in values.items()}
+    missing = [n for n, f in fields.items() if n not in checked and f.default is dataclasses.MISSING]
+    if missing:
+        raise BadOption(f"{prefix}{missing[0]}: must be given")
+    try:
+        return cls(**checked)
+    except BadOption as error:
+        raise BadOption(f"{where}: {error}" if where else str(error)) from None
+
+
+def _check(cls: type, field: dataclasses.Field[Any], value: Any, where: str) -> Any:
+    registry = field.metadata.get("one_of")
+    if registry is not None:
+        return registry.build(value, where)
+    kind = _hints(cls)[field.name]
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if isinstance(value, kind):
+            return value
+        if not isinstance(value, Mapping):
+            raise BadOption(f"{where}: expected options by name, got {value!r}")
+        return build(kind, value, where)
+    value = coerce(kind, value, where)
+    low, high = field.metadata.get("low"), field.metadata.get("high")
+    for each in value if isinstance(value, tuple) else (value,):
+        if isinstance(each, (int, float)) and not isinstance(each, bool):
+            if low is not None and each < low:
+                raise BadOption(f"{where}: must be at least {low}, got {each}")
+            if high is not None and each > high:
+                raise BadOption(f"{where}: must be at most {high}, got {each}")
+    return value
+
+
+def coerce(kind: Any, value: Any, where: str) -> Any:
+    """A plain value as the type that an option declares, "1e-4" as a float for instance.
+
+    Raises:
+        BadOption: The value cannot be read as that type.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    try:
+        adapter = TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        inner = "".join(f".{part}" for part in first["loc"])
+        raise BadOption(f"{where}{inner}: {first['msg'].lower()} (got {first['input']!r})") from None
+
+
+def plain(instance: Any) -> dict[str, Any]:
+    """The options of an instance as plain values that YAML and JSON can hold; the inverse of `build`."""
+    values = {}
+    for name, field in option_fields(type(instance)).items():
+        value = getattr(instance, name)
+        registry = field.metadata.get("one_of")
+        values[name] = registry.describe(value) if registry is not None else _plain_value(value)
+    return values
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return [_plain_value(v) for v in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(value)
+    return value

@@ -1,0 +1,1 @@
+"""The noising process: schedules, the closed form, conversions, the discrete chain."""

@@ -1,0 +1,161 @@
+"""Random numbers addressed by meaning: a function of (seed, purpose, sample, position), never a stream with a state.
+
+Whatever a person can see (starting noise, noise of stochastic samplers, data order, condition dropout, timesteps) comes
+from here. Sample 17 is therefore sample 17 alone, in any batch, on any device and in a run that was resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Words = NDArray[np.uint64]
+Floats = NDArray[np.float64]
+
+_LOW = np.uint64(0xFFFFFFFF)
+_SHIFT = np.uint64(32)
+_MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_KEY_STEPS = 0x9E3779B9, 0xBB67AE85
+
+
+def philox(key: tuple[int, int], counter: tuple[Words, Words, Words, Words]) -> tuple[Words, Words, Words, Words]:
+    """Philox4x32-10: four random 32-bit words for every counter.
+
+    Args:
+        key: Two 32-bit words.
+        counter: Four arrays of 32-bit words (in uint64) that broadcast together.
+
+    Returns:
+        Four arrays of 32-bit words (in uint64).
+
+    References:
+        Parallel Random Numbers: As Easy as 1, 2, 3 (Salmon et al., 2011), Section 3.3, https://doi.org/10.1145/2063384.2063405
+    """
+    a, b, c, d = counter
+    key_0, key_1 = key
+    for _ in range(10):
+        product_0, product_1 = _MULTIPLIERS[0] * a, _MULTIPLIERS[1] * c
+        a = (product_1 >> _SHIFT) ^ b ^ np.uint64(key_0)
+        c = (product_0 >> _SHIFT) ^ d ^ np.uint64(key_1)
+        b, d = product_1 & _LOW, product_0 & _LOW
+        key_0, key_1 = (key_0 + _KEY_STEPS[0]) & 0xFFFFFFFF, (key_1 + _KEY_STEPS[1]) & 0xFFFFFFFF
+    return a, b, c, d
+
+
+def address(seed: int, purpose: str, *position: int | float) -> tuple[int, int]:
+    """A key of two 32-bit words for one meaning of randomness; distinct meanings give independent numbers.
+
+    Args:
+        seed: What the person chose; any integer.
+        purpose: What the numbers are for, such as "start".
+        position: Numbers that tell apart the uses, such as the epoch or the ends of an interval.
+    """
+    text = f"{seed}/{purpose}/".encode() + b"".join(
+        struct.pack("<cq", b"i", p) if isinstance(p, int) else struct.pack("<cd", b"f", p) for p in position
+    )
+    return struct.unpack("<II", hashlib.blake2b(text, digest_size=8).digest())
+
+
+def random_words(key: tuple[int, int], samples: Sequence[int] | NDArray[np.int64], count: int) -> Words:
+    """Random 32-bit words for every sample.
+
+    Args:
+        key: From `address`.
+        samples: n sample indices, at least 0.
+        count: Words a sample.
+
+    Returns:
+        Shape (n, count), uint64 below 2**32.
+    """
+    index = np.asarray(samples, dtype=np.int64).astype(np.uint64)[:, None]
+    block = np.arange(-(-count // 4), dtype=np.uint64)[None, :]
+    zero = np.zeros((1, 1), dtype=np.uint64)
+    words = philox(key, (block + zero, index & _LOW, index >> _SHIFT, zero))
+    return np.stack(np.broadcast_arrays(*words), axis=-1).reshape(len(index), -1)[:, :count]
+
+
+def uniform(key: tuple[int, int], samples: Sequence[int] | NDArray[np.int64], count: int = 1) -> Floats:
+    """Uniform numbers in the open interval (0, 1), shape (n, count), float64; arguments as in `random_words`."""
+    return (random_words(key, samples, count).astype(np.float64) + 0.5) * 2.0**-32
+
+
+def normal(key: tuple[int, int], samples: Sequence[int] | NDArray[np.int64], count: int = 1) -> Floats:
+    """Standard normal numbers by Box and Muller, shape (n, count), float64; arguments as in `random_words`."""
+    u = uniform(key, samples, count + count % 2).reshape(len(samples), -1, 2)
+    radius, angle = np.sqrt(-2.0 * np.log(u[..., 0])), 2.0 * math.pi * u[..., 1]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).reshape(len(samples), -1)[:, :count]
+
+
+def normal_like(key: tuple[int, int], samples: Sequence[int], like: Tensor) -> Tensor:
+    """Standard normal noise of the shape (n, ...), dtype and device of `like`."""
+    values = normal(key, samples, math.prod(like.shape[1:]))
+    return torch.from_numpy(values).to(device=like.device, dtype=like.dtype).reshape(like.shape)
+
+
+def permutations(seed: int, size: int, first_epoch: int, num_epochs: int) -> NDArray[np.int64]:
+    """The order of the data in each epoch.
+
+    Args:
+        seed: Which order.
+        size: How many samples the data has.
+        first_epoch: The first epoch wanted.
+        num_epochs: How many epochs.
+
+    Returns:
+        Shape (num_epochs, size): each row a permutation of 0 ... size - 1.
+    """
+    rows = [random_words(address(seed, "order", epoch), range(1), size) for epoch in range(first_epoch, first_epoch + num_epochs)]
+    return np.argsort(np.concatenate(rows), axis=1, kind="stable")
+
+
+class Noise(Protocol):
+    """What a stochastic sampler draws from: noise addressed by interval."""
+
+    def __call__(self, like: Tensor, t: float, s: float, draw: int = 0) -> Tensor:
+        """Standard normal noise of the shape of `like` for the step from t to s."""
+        ...
+
+
+class NoiseSource:
+    """The noise of a batch of samples, each with its own address.
+
+    Args:
+        seed: Which world.
+        sample_indices: The index of every sample of the batch, at least 0.
+    """
+
+    def __init__(self, seed: int, sample_indices: Sequence[int]) -> None:
+        self.seed = seed
+        self.sample_indices = [int(i) for i in sample_indices]
+
+    def start(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standard normal starting noise.
+
+        Args:
+            shape: Of one sample.
+            dtype: Of the result.
+
+        Returns:
+            Shape (n, *shape).
+        """
+        like = torch.empty((len(self.sample_indices), *shape), dtype=dtype)
+        return normal_like(address(self.seed, "start"), self.sample_indices, like)
+
+    def __call__(self, like: Tensor, t: float, s: float, draw: int = 0) -> Tensor:
+        """Standard normal noise for one step.
+
+        Args:
+            like: Gives the shape (n, ...), dtype and device.
+            t: Where the step begins.
+            s: Where it ends.
+            draw: Which of several draws in one interval.
+        """
+        return normal_like(address(self.seed, "step", float(t), float(s), draw), self.sample_indices, like)

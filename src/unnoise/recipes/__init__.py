@@ -1,0 +1,1 @@
+"""Whole runs as typed recipes, and what runs them."""

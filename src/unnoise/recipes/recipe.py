@@ -1,0 +1,199 @@
+"""A recipe: everything that a training run depends on, as one checked value that YAML can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from ..codecs.base import Codec, codecs
+from ..data.base import DataSource, datasets
+from ..denoisers.base import denoisers
+from ..errors import BadOption, UnknownName, nearest
+from ..model import SamplingSettings
+from ..nn.base import networks
+from ..objectives.base import Objective, objectives
+from ..objectives.mse import MSEObjective
+from ..options import build, option, option_fields, plain
+from ..process.base import Schedule, schedules
+from ..process.linear import LinearSchedule
+from ..registry import Choice, Registry
+from ..training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class DenoiserSettings:
+    """What the network predicts."""
+
+    name: str = option("noise", help="what the network predicts: see `unnoise list predictions`")
+    sigma_data: float | Literal["auto"] = option("auto", help="standard deviation of the encoded data; auto measures it")
+    learned_variance: bool = option(False, help="whether the network also learns a variance (objective hybrid)")
+
+    def __post_init__(self) -> None:
+        if self.name not in denoisers:
+            raise BadOption(str(UnknownName("prediction", self.name, denoisers)))
+
+
+class _AutoCodecs(Registry[Codec]):
+    """The codecs, and "auto": pixels for images, zero mean and unit variance for the rest."""
+
+    def build(self, spec: Any, where: str = "") -> Any:
+        """None for "auto"; see `Registry.build`."""
+        return None if spec in ("auto", None) else codecs.build(spec, where)
+
+    def describe(self, part: Any) -> Any:
+        """See `Registry.describe`."""
+        return "auto" if part is None else codecs.describe(part)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a training run depends on."""
+
+    data: DataSource = option(help="what is learned: see `unnoise list datasets`", one_of=datasets)
+    network: Choice = option(help="the network: see `unnoise list networks`", one_of=networks)
+    description: str = option("", help="one line for people")
+    seed: int = option(0, help="of weights, data order, times, noise and condition dropout", low=0)
+    codec: Codec | None = option(None, help="the way into the space of the model; auto chooses by the data", one_of=_AutoCodecs("codec"))
+    process: Schedule = option(LinearSchedule(), help="the noise schedule", one_of=schedules)
+    denoiser: DenoiserSettings = option(DenoiserSettings(), help="what the network predicts")
+    objective: Objective = option(MSEObjective(), help="the loss", one_of=objectives)
+    training: TrainingSettings = option(TrainingSettings(), help="how the weights are found")
+    sampling: SamplingSettings = option(SamplingSettings(), help="how the model is sampled when nothing else is said")
+
+    def __post_init__(self) -> None:
+        if self.objective.learns_variance != self.denoiser.learned_variance:
+            name = self.objective.registered_name  # type: ignore[attr-defined]
+            raise BadOption(
+                f"denoiser.learned_variance: must be {str(self.objective.learns_variance).lower()} with the objective {name!r}"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """The recipe as plain values, with every default written out."""
+        values = plain(self)
+        order = ["description", "seed", "data", "codec", "process", "denoiser", "network", "objective", "training", "sampling"]
+        return {name: values[name] for name in order}
+
+    def yaml(self) -> str:
+        """The recipe as a file that `unnoise train` takes."""
+        import yaml
+
+        return str(yaml.safe_dump(self.describe(), sort_keys=False, allow_unicode=True, width=120))
+
+
+PARTS: dict[str, Registry[Any]] = {
+    "data": datasets, "network": networks, "codec": codecs, "process": schedules, "objective": objectives,
+}  # fmt: skip
+
+
+def shipped() -> dict[str, str]:
+    """The recipes that come with unnoise: name and description."""
+    import yaml
+
+    found = {}
+    for file in sorted(files(__package__).iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".yaml"):
+            found[file.name.removesuffix(".yaml")] = str(yaml.safe_load(file.read_text()).get("description", ""))
+    return found
+
+
+def read_values(recipe: str | Path) -> dict[str, Any]:
+    """The plain values of a shipped recipe, by name, or of a YAML file.
+
+    Raises:
+        UnknownName: No recipe is called so, and no such file exists.
+        BadOption: The file is not a mapping in YAML.
+    """
+    import yaml
+
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            raise BadOption(f"there is no recipe file {path}") from None
+    elif str(recipe) in shipped():
+        text = (files(__package__) / f"{recipe}.yaml").read_text()
+    else:
+        raise UnknownName("recipe", str(recipe), shipped())
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadOption(f"{recipe} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise BadOption(f"{recipe}: expected sections by name, such as `training:`, got {type(values).__name__}")
+    return values
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """The path and value of an override such as "training.lr=1e-4".
+
+    Raises:
+        BadOption: It is not of the form section.key=value.
+    """
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise BadOption(f"expected section.key=value, such as training.lr=1e-4, got {text!r}")
+    try:
+        return key.strip().split("."), yaml.safe_load(value)
+    except yaml.YAMLError:
+        return key.strip().split("."), value
+
+
+def override(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Sets one value in place. A part that gets another name loses the options of the old one.
+
+    Raises:
+        BadOption: The path leads through something that is not a section.
+    """
+    place = values
+    for i, step in enumerate(path[:-1]):
+        inner = place.setdefault(step, {})
+        if isinstance(inner, str):
+            inner = place[step] = {"name": inner}
+        if not isinstance(inner, dict):
+            raise BadOption(f"{'.'.join(path)}: {'.'.join(path[: i + 1])} has no options of its own")
+        place = inner
+    last = path[-1]
+    if last == "name" and place.get("name") != value and len(path) > 1 and path[0] != "denoiser":
+        place.clear()
+    if isinstance(place.get(last), dict) and isinstance(value, str):
+        value = {"name": value}
+    place[last] = value
+
+
+def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), **more: Any) -> Recipe:
+    """A checked recipe.
+
+    Args:
+        recipe: A shipped recipe's name, a YAML file, or plain values.
+        overrides: Texts such as "training.lr=1e-4".
+        more: Values by dotted or double-underscored path, such as training__lr=1e-4.
+
+    Raises:
+        UnknownName: No recipe is called so.
+        BadOption: A key or a value is wrong; the message names the nearest known key.
+    """
+    values = dict(recipe) if isinstance(recipe, Mapping) else read_values(recipe)
+    for path, value in [parse_override(text) for text in overrides] + [(k.replace("__", ".").split("."), v) for k, v in more.items()]:
+        if path[0] not in option_fields(Recipe):
+            raise BadOption(f"{'.'.join(path)}: there is no such section{nearest(path[0], option_fields(Recipe))}")
+        override(values, path, value)
+    data = values.get("data")
+    if isinstance(data, dict) and "path" in _required(data) and not data.get("path"):
+        raise BadOption("data.path: this recipe needs data of yours: add --data PATH")
+    return build(Recipe, values)
+
+
+def _required(data: Mapping[str, Any]) -> list[str]:
+    import dataclasses
+
+    name = data.get("name")
+    if name not in datasets:
+        return []
+    fields = option_fields(datasets.options_class(str(name)))
+    return [key for key, field in fields.items() if field.default is dataclasses.MISSING]

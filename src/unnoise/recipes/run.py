@@ -1,0 +1,267 @@
+"""Runs a recipe in a run folder: resumes what was begun, writes metrics, pictures, checkpoints and the model.
+
+    runs/digits/
+    ├── recipe.yaml         the recipe, with every default written out
+    ├── metrics.jsonl       one line of numbers every few steps
+    ├── samples/            grids of samples while it trains
+    ├── loss.png            the loss, with the Bayes floor where it is known
+    ├── checkpoints/        to go on from
+    └── model/              the averaged model, replaced whole at every checkpoint
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+
+from ..blueprint import Blueprint
+from ..codecs.identity import IdentityCodec
+from ..data.base import Dataset, Progress, datasets
+from ..data.open import source_of
+from ..errors import RunFolderError
+from ..model import Model
+from ..objectives.mse import preconditioned
+from ..options import option_fields, plain
+from ..training.checkpoint import newest_whole, save_checkpoint, write_atomically
+from ..training.loop import CheckpointDue, Event, Finished, SamplesDue, Stepped, Trainee, Validated
+from ..training.loop import train as train_loop
+from ..training.state import TrainState
+from .metrics import MetricsFile
+from .recipe import Recipe, load_recipe
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run before its first step.
+
+    Args:
+        recipe: With measured values in the place of "auto".
+        blueprint: What the model is made of.
+        train: The training data.
+        held_out: The validation data; empty to validate on the training data.
+    """
+
+    recipe: Recipe
+    blueprint: Blueprint
+    train: Dataset
+    held_out: Dataset
+
+
+def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
+    """Loads the data and settles what the recipe leaves open.
+
+    Raises:
+        DataError: The data cannot be read or learned from.
+        IncompatibleParts: The parts cannot work together.
+    """
+    data = recipe.data.load(progress)
+    data.check()
+    train, held_out = data.split(recipe.training.validation_share, recipe.seed)
+    if len(train) == 0:
+        train.check()
+    codec = recipe.codec
+    if codec is None:
+        codec = IdentityCodec.pixels() if data.spec.kind == "image" else IdentityCodec.standardizing(train.x)
+    sigma_data = recipe.denoiser.sigma_data
+    if sigma_data == "auto":
+        sigma_data = round(float(codec.encode(train.x[:10_000]).double().std()), 6)
+    blueprint = Blueprint(
+        data.spec, codec, recipe.process, recipe.denoiser.name, float(sigma_data), recipe.denoiser.learned_variance, recipe.network
+    )
+    settled = replace(recipe, codec=codec, denoiser=replace(recipe.denoiser, sigma_data=float(sigma_data)))
+    return Prepared(settled, blueprint, train, held_out)
+
+
+def with_data(values: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+    """The plain values of a recipe, with other data; options of the data section that fit it stay.
+
+    Args:
+        values: As `read_values` gives them.
+        path: A folder of images, Parquet, NPY/NPZ or CSV, or a shipped data set's name.
+
+    Raises:
+        DataError: Nothing that can be read stands there.
+    """
+    if str(path) in datasets and not Path(path).exists():
+        return {**values, "data": {"name": str(path)}}
+    spec = datasets.describe(source_of(path))
+    kept = values.get("data")
+    known = option_fields(datasets.options_class(spec["name"]))
+    own = {k: v for k, v in kept.items() if k in known and k != "path"} if isinstance(kept, Mapping) else {}
+    return {**values, "data": {"name": spec["name"], **own, "path": str(path)}}
+
+
+class Run:
+    """A recipe in its folder.
+
+    Args:
+        recipe: What to run.
+        folder: Where; made if missing, resumed if it holds the same recipe.
+        progress: Told while data is read.
+
+    Raises:
+        RunFolderError: The folder holds another recipe, or something else.
+        DataError: The data cannot be read or learned from.
+    """
+
+    def __init__(self, recipe: Recipe, folder: str | Path, progress: Progress | None = None) -> None:
+        self.folder = Path(folder)
+        self._claim(recipe)
+        prepared = prepare(recipe, progress)
+        self.recipe, self.blueprint, self.train_data, held_out = prepared.recipe, prepared.blueprint, prepared.train, prepared.held_out
+        denoiser = self.blueprint.build(self.recipe.seed)
+        self.trainee = Trainee(denoiser, recipe.objective, self.blueprint.codec, self.train_data, held_out, recipe.seed)
+        network = preconditioned(denoiser).network
+        assert network is not None
+        self.state = TrainState(network, recipe.training)
+        self.notes: list[str] = list(self.train_data.skipped)
+        self.best: dict[str, Any] = {}
+        self._fingerprint = self.train_data.fingerprint()
+        self._resume()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / "recipe.yaml", recipe.yaml().encode())
+        self.metrics = MetricsFile(self.folder / "metrics.jsonl", self.state.step)
+
+    def _claim(self, recipe: Recipe) -> None:
+        import yaml
+
+        file = self.folder / "recipe.yaml"
+        if file.is_file():
+            changed = sorted(_differences(yaml.safe_load(file.read_text()) or {}, recipe.describe()))
+            if changed:
+                raise RunFolderError(
+                    f"{self.folder} holds a run of another recipe (it differs in {', '.join(changed[:6])}): "
+                    "use another --out, or the options that it was begun with"
+                )
+        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise RunFolderError(f"{self.folder} exists and is not a run folder: use another --out")
+
+    def _resume(self) -> None:
+        found, damaged = newest_whole(self.folder / "checkpoints")
+        self.notes += [f"damaged checkpoint passed over: {line}" for line in damaged]
+        if found is None:
+            if damaged:
+                self.notes.append("no whole checkpoint is left: training starts from the beginning")
+            return
+        tensors, step, facts = found
+        if facts["data"] != self._fingerprint:
+            raise RunFolderError(f"the data has changed since the run in {self.folder} was begun: use another --out")
+        self.state.restore(tensors, step)
+        self.best = dict(facts.get("best") or {})  # type: ignore[call-overload]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are made."""
+        return self.state.step >= self.recipe.training.steps
+
+    def model(self) -> Model:
+        """The averaged model as it stands."""
+        denoiser = copy.deepcopy(self.trainee.denoiser)
+        network = preconditioned(denoiser).network
+        assert network is not None
+        network.load_state_dict(self.state.ema_weights())
+        images = self.state.step * self.recipe.training.batch_size
+        trained = {
+            "recipe": self.recipe.description,
+            "steps": self.state.step,
+            "samples_seen": images,
+            "data": self._fingerprint,
+            "data_size": len(self.train_data),
+            "seed": self.recipe.seed,
+            **self.best,
+        }
+        path = str(self.folder)
+        return Model(self.blueprint, denoiser, self.recipe.sampling, trained, path)
+
+    def save(self) -> None:
+        """Writes the checkpoint and the model.
+
+        Raises:
+            OSError: The disk is full, or may not be written to; what stood there before stays.
+        """
+        model = self.model()
+        facts = {
+            "data": self._fingerprint,
+            "best": self.best,
+            "model": {**self.blueprint.describe(), "sampling": plain(self.recipe.sampling), "trained": model.trained},
+        }
+        save_checkpoint(self.folder / "checkpoints", self.state.tensors(), self.state.step, facts)
+        model.save(self.folder / "model")
+
+    def events(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+        """Trains from where the run stands, writing as it goes.
+
+        Args:
+            stop: Asked after every step; when true, the state is saved and the run ends.
+
+        Yields:
+            Every event of the loop, after it was written down.
+
+        Raises:
+            TrainingDiverged: The loss is no longer a number.
+            OSError: The disk is full, or may not be written to.
+        """
+        every, began, begun_at = self.recipe.training.log_every, time.perf_counter(), self.state.step
+        for event in train_loop(self.trainee, self.state, stop):
+            match event:
+                case Stepped(step=step, loss=loss, learning_rate=lr):
+                    if step % every == 0 or step == self.recipe.training.steps:
+                        rate = (step - begun_at) * self.recipe.training.batch_size / (time.perf_counter() - began)
+                        self.metrics.write({"step": step, "loss": float(loss), "lr": lr, "samples_per_second": round(rate, 1)})
+                case Validated(step=step, loss=strata, floor=floor):
+                    self.best = {"validation_loss": strata.loss, **({"bayes_floor": floor.loss} if floor else {})}
+                    by_time = {"t": list(strata.t), "loss": list(strata.by_time), "floor": list(floor.by_time) if floor else None}
+                    self.metrics.write({"step": step, **self.best, "by_time": by_time})
+                case CheckpointDue():
+                    self.metrics.flush()
+                    self.save()
+                case SamplesDue(step=step):
+                    self._draw(step)
+                case Finished():
+                    self.metrics.flush()
+            yield event
+
+    def _draw(self, step: int) -> None:
+        from .gallery import draw_run_samples
+
+        draw_run_samples(self.model(), self.folder / "samples" / f"{step:09d}.png")
+
+
+def _differences(old: Any, new: Any, where: str = "") -> list[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = set(old) | set(new)
+        return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))]
+    same = json.dumps(old) == json.dumps(new) if not isinstance(old, (dict, list)) or not isinstance(new, (dict, list)) else old == new
+    return [] if same else [where]
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    out: str | Path = "runs/model",
+    *,
+    on_event: Callable[[Event], None] | None = None,
+    **overrides: Any,
+) -> Model:
+    """Trains a recipe, or goes on with the run that stands in `out`, and returns the model.
+
+    Args:
+        recipe: A shipped recipe's name, a YAML file, plain values, or a recipe.
+        out: The run folder.
+        on_event: Told every event.
+        overrides: Options by double-underscored path, such as training__lr=1e-4.
+
+    Raises:
+        UnnoiseError: Something in the recipe, the data or the folder must be mended first.
+    """
+    checked = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, **overrides)
+    run = Run(checked, out)
+    for event in run.events():
+        if on_event is not None:
+            on_event(event)
+    return run.model()

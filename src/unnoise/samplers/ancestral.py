@@ -1,0 +1,57 @@
+"""Ancestral sampling: Euler's rule to a lower noise level, then fresh noise up to the level wanted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..denoisers.base import Condition, Denoiser
+from ..options import option
+from ..process.base import scales
+from ..process.chain import jump
+from ..randomness import Noise
+from .base import Sampler, Stepped, fresh_noise_step, samplers
+
+
+@samplers.register("ancestral")
+@dataclass(frozen=True)
+class AncestralSampler(Sampler):
+    """Euler ancestral, known from k-diffusion. With noise_scale 1 it draws from the same distributions as DDIM with eta.
+
+    References:
+        Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021), Appendix F,
+        https://arxiv.org/abs/2011.13456
+    """
+
+    order = 1
+
+    eta: float = option(1.0, help="how much noise is drawn afresh: 0 none, 1 as much as the posterior has", low=0.0, high=1.0)
+    noise_scale: float = option(1.0, help="factor on the fresh noise; a little above 1 brings back lost detail", low=0.0, high=2.0)
+
+    @property
+    def stochastic(self) -> bool:  # type: ignore[override]
+        """Whether eta is above 0."""
+        return self.eta > 0
+
+    def step(
+        self,
+        denoiser: Denoiser,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        state: Any,
+        *,
+        cond: Condition | None = None,
+        noise: Noise | None = None,
+    ) -> Stepped:
+        """See `Sampler.step`."""
+        schedule = denoiser.schedule
+        denoised = denoiser(x_t, t, cond)
+        sigma_s = scales(schedule, float(s))[1]
+        up = self.eta * math.sqrt(jump(*scales(schedule, float(t)), *scales(schedule, float(s))).posterior)
+        down = math.sqrt(max(sigma_s**2 - up**2, 0.0))
+        x_s = fresh_noise_step(denoised, x_t, schedule, t, s, down, up * self.noise_scale, noise)
+        return Stepped(x_s, denoised, None)

@@ -1,0 +1,67 @@
+"""DDPM: the reverse of the Markov chain, for the whole chain or for longer jumps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..denoisers.base import Condition, Denoiser
+from ..errors import IncompatibleParts
+from ..options import option
+from ..process.base import scales
+from ..process.chain import jump
+from ..randomness import Noise
+from .base import Sampler, Stepped, fresh_noise_step, samplers
+
+
+@samplers.register("ddpm")
+@dataclass(frozen=True)
+class DDPMSampler(Sampler):
+    """Draws x_s from a normal distribution around the posterior's mean; the last step, to clean data, draws nothing.
+
+    The variance is that of the posterior, that of the forward step ("beta"), or what the model learned between the two.
+
+    References:
+        Denoising Diffusion Probabilistic Models (Ho et al., 2020), Algorithm 2, https://arxiv.org/abs/2006.11239
+        learned: Improved Denoising Diffusion Probabilistic Models (Nichol & Dhariwal, 2021), Section 3.1
+    """
+
+    order = 1
+    stochastic = True
+
+    variance: Literal["posterior", "beta", "learned"] = option("posterior", help="posterior, beta or learned")
+
+    def step(
+        self,
+        denoiser: Denoiser,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        state: Any,
+        *,
+        cond: Condition | None = None,
+        noise: Noise | None = None,
+    ) -> Stepped:
+        """See `Sampler.step`.
+
+        Raises:
+            IncompatibleParts: The variance is to be learned and the model did not learn it.
+        """
+        schedule = denoiser.schedule
+        denoised, fraction = denoiser.with_variance(x_t, t, cond)
+        if self.variance == "learned" and fraction is None:
+            raise IncompatibleParts("this model learned no variance: use variance posterior or beta, or train with learned_variance")
+        sigma_s = scales(schedule, float(s))[1]
+        if sigma_s == 0:
+            return Stepped(scales(schedule, float(s))[0] * denoised, denoised, None)
+        variance = jump(*scales(schedule, float(t)), *scales(schedule, float(s)))
+        kept = math.sqrt(max(sigma_s**2 - variance.posterior, 0.0))
+        fresh: float | Tensor = math.sqrt(variance.beta if self.variance == "beta" else variance.posterior)
+        if self.variance == "learned" and fraction is not None:
+            high, low = math.log(variance.beta), math.log(variance.posterior)
+            fresh = torch.exp(0.5 * (fraction * high + (1 - fraction) * low))
+        return Stepped(fresh_noise_step(denoised, x_t, schedule, t, s, kept, fresh, noise), denoised, None)

@@ -1,0 +1,241 @@
+"""What a model made, as data, as pictures, and as files that carry the recipe they were made by."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from .data.base import Spec
+from .errors import BadOption, DataError
+from .training.checkpoint import write_atomically
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+KEY = "unnoise"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".apng", ".npz", ".csv", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a model made.
+
+    Args:
+        tensor: In the units of the data: uint8 of shape (n, C, H, W) for images, else float32 of shape (n, *shape).
+        spec: What one sample is.
+        recipe: How it was made; enough to make it again.
+        frames: For animations, previews of every step of the same shape as `tensor`, noise first; empty if not kept.
+    """
+
+    tensor: Tensor
+    spec: Spec
+    recipe: Mapping[str, Any]
+    frames: tuple[Tensor, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def images(self) -> list[Image]:
+        """A picture of every sample; of points, one picture of them all."""
+        from .pictures.grid import to_images
+        from .pictures.points import scatter
+
+        if self.spec.kind == "image":
+            return to_images(self.tensor)
+        if self.spec.kind == "points":
+            return [scatter(self.tensor.numpy())]
+        raise DataError(f"samples of shape {self.spec.shape} have no picture: save them as .npz")
+
+    def picture(self, tensor: Tensor | None = None) -> Image:
+        """One picture of all samples: a grid of images, or a scatter plot of points.
+
+        Args:
+            tensor: Other samples of the same kind to draw so, such as a frame.
+        """
+        from .pictures.grid import image_grid
+        from .pictures.points import scatter
+
+        tensor = self.tensor if tensor is None else tensor
+        if self.spec.kind == "image":
+            return image_grid(tensor)
+        if self.spec.kind == "points":
+            return scatter(tensor.numpy(), limits=_limits(self.tensor))
+        raise DataError(f"samples of shape {self.spec.shape} have no picture: save them as .npz")
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Writes the samples, with their recipe in the file's metadata.
+
+        Args:
+            path: A picture of all (.png .jpg .webp), an animation of the steps (.gif .apng), data (.npz .csv .safetensors),
+                or a folder, which gets one file a sample.
+
+        Returns:
+            The files written.
+
+        Raises:
+            BadOption: The suffix is not known, or the samples cannot be written so.
+            OSError: The file cannot be written.
+        """
+        path = Path(path)
+        check_target(path)
+        suffix = path.suffix.lower()
+        if not suffix or path.is_dir():
+            return self._save_folder(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, self._encode(suffix))
+        return [path]
+
+    def _save_folder(self, folder: Path) -> list[Path]:
+        folder.mkdir(parents=True, exist_ok=True)
+        suffix = ".png" if self.spec.kind == "image" else ".npz"
+        written = []
+        for i in range(len(self)):
+            one = replace(self, tensor=self.tensor[i : i + 1], recipe={**self.recipe, "index": self.recipe["first"] + i}, frames=())
+            path = folder / f"{self.recipe['first'] + i:06d}{suffix}"
+            write_atomically(path, one._encode(suffix, enlarge=False))
+            written.append(path)
+        return written
+
+    def _encode(self, suffix: str, enlarge: bool = True) -> bytes:
+        text = json.dumps(self.recipe, sort_keys=True)
+        data: dict[str, Callable[[str], bytes]] = {".npz": self._npz, ".csv": self._csv, ".safetensors": self._safetensors}
+        if suffix in data:
+            return data[suffix](text)
+        if suffix in (".gif", ".apng"):
+            return self._animation(suffix, text)
+        image = self.picture() if enlarge else self.images()[0]
+        return encode_image(image, suffix, text, _readable(self.recipe))
+
+    def _animation(self, suffix: str, text: str) -> bytes:
+        from .pictures.animation import save_animation
+
+        if not self.frames:
+            raise BadOption("an animation needs the frames: sample with keep_frames=True")
+        buffer = io.BytesIO()
+        frames = [self.picture(frame) for frame in self.frames]
+        save_animation(frames, buffer, format=suffix[1:], comment=f"{KEY}: {text}")
+        return buffer.getvalue()
+
+    def _npz(self, text: str) -> bytes:
+        buffer = io.BytesIO()
+        np.savez(buffer, x=self.tensor.numpy(), recipe=np.array(text))
+        return buffer.getvalue()
+
+    def _csv(self, text: str) -> bytes:
+        if self.spec.kind != "points":
+            raise BadOption(f"only points fit a .csv, not samples of shape {self.spec.shape}: use .npz")
+        header = ",".join("xyz"[i] if self.spec.shape[0] <= 3 else f"x{i}" for i in range(self.spec.shape[0]))
+        rows = [",".join(repr(v) for v in row) for row in self.tensor.double().tolist()]
+        return "\n".join([f"# {KEY}: {text}", header, *rows, ""]).encode()
+
+    def _safetensors(self, text: str) -> bytes:
+        from safetensors.torch import save
+
+        return save({"x": self.tensor.contiguous()}, metadata={KEY: text})
+
+
+def check_target(path: Path) -> None:
+    """Refuses a file that samples cannot be written to, before anything is computed for it.
+
+    Raises:
+        BadOption: The suffix is not known.
+    """
+    suffix = path.suffix.lower()
+    if suffix and not path.is_dir() and suffix not in SUFFIXES:
+        why = "cannot carry a recipe; use .npz" if suffix == ".npy" else "is not one of " + " ".join(SUFFIXES)
+        raise BadOption(f"cannot write {path.name}: {suffix} {why}")
+
+
+def _limits(points: Tensor) -> float:
+    """The half-width of a square around 0 that holds nearly all points."""
+    return float(points.double().abs().flatten().quantile(0.999)) * 1.25
+
+
+def _readable(recipe: Mapping[str, Any]) -> str:
+    """The line of settings that image viewers of the field show."""
+    sampler, label = recipe["sampler"]["name"], recipe.get("label")
+    asked = "" if label is None else f"label: {label}, "
+    return f"{asked}Steps: {recipe['steps']}, Sampler: {sampler}, CFG scale: {recipe['guidance']['scale']}, Seed: {recipe['seed']}"
+
+
+def encode_image(image: Image, suffix: str, recipe: str, readable: str) -> bytes:
+    """A picture as the bytes of a file that carries a recipe.
+
+    Args:
+        image: What to write.
+        suffix: .png, .jpg, .jpeg or .webp.
+        recipe: JSON.
+        readable: One line for people.
+    """
+    from PIL.PngImagePlugin import PngInfo
+
+    buffer = io.BytesIO()
+    if suffix == ".png":
+        info = PngInfo()
+        info.add_itxt(KEY, recipe)
+        info.add_itxt("parameters", readable)
+        image.save(buffer, "PNG", pnginfo=info)
+        return buffer.getvalue()
+    exif = image.getexif()
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + f"{KEY}: {recipe}".encode("utf-16-be")  # UserComment
+    if suffix == ".webp":
+        image.save(buffer, "WEBP", quality=95, exif=exif.tobytes())
+    else:
+        image.convert("RGB").save(buffer, "JPEG", quality=95, exif=exif.tobytes())
+    return buffer.getvalue()
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The recipe that a file carries.
+
+    Raises:
+        DataError: The file carries none, or cannot be read.
+    """
+    path = Path(path)
+    try:
+        text = _read_text(path)
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    if text is None:
+        raise DataError(f"{path} carries no unnoise recipe: it was not made by unnoise, or another program wrote it anew")
+    return dict(json.loads(text))
+
+
+def _read_text(path: Path) -> str | None:
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            return str(file["recipe"]) if "recipe" in file else None
+    if suffix == ".csv":
+        with path.open() as lines:
+            first = lines.readline().strip()
+        return first.removeprefix(f"# {KEY}: ") if first.startswith(f"# {KEY}: ") else None
+    if suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as tensors:
+            return (tensors.metadata() or {}).get(KEY)
+    return _read_image_text(path)
+
+
+def _read_image_text(path: Path) -> str | None:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        if KEY in image.info:
+            return str(image.info[KEY])
+        comment = image.info.get("comment") or image.info.get("Comment") or b""
+        raw = image.getexif().get_ifd(0x8769).get(0x9286, b"")
+    text = comment.decode() if isinstance(comment, bytes) else str(comment)
+    if isinstance(raw, bytes) and raw.startswith(b"UNICODE\0"):
+        text = raw[8:].decode("utf-16-be")
+    return text.removeprefix(f"{KEY}: ") if text.startswith(f"{KEY}: ") else None

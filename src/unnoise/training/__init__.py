@@ -1,0 +1,1 @@
+"""How a model learns: the loop, the moving average of its weights, checkpoints, validation."""

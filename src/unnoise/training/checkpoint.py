@@ -1,0 +1,99 @@
+"""Checkpoints: one safetensors file each, written atomically, with a checksum; the newest whole one is what a run goes on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+SUFFIX = ".safetensors"
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    value = 0
+    for name in sorted(tensors):
+        value = zlib.crc32(memoryview(tensors[name].reshape(-1).numpy()).cast("B"), zlib.crc32(name.encode(), value))
+    return f"{value:08x}"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that it is either the old one or the whole new one, whenever the machine stops.
+
+    Raises:
+        OSError: The disk is full, or may not be written to; the old file stays.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], step: int, facts: Mapping[str, object], keep: int = 2) -> Path:
+    """Writes the state of a run, and removes all but the newest checkpoints.
+
+    Args:
+        folder: Where checkpoints stand; made if missing.
+        tensors: The state.
+        step: Updates made so far.
+        facts: More to remember, as JSON.
+        keep: How many checkpoints stay.
+
+    Returns:
+        The file.
+
+    Raises:
+        OSError: The disk is full, or may not be written to; the checkpoints before stay.
+    """
+    from safetensors.torch import save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = {"step": str(step), "checksum": _checksum(tensors), "facts": json.dumps(facts)}
+    path = folder / f"{step:09d}{SUFFIX}"
+    write_atomically(path, save(dict(tensors), metadata=metadata))
+    for old in checkpoints(folder)[keep:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the newest first."""
+    return sorted(folder.glob(f"[0-9]*{SUFFIX}"), reverse=True)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], int, dict[str, object]]:
+    """The state, step and facts in a checkpoint.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        if _checksum(tensors) != metadata["checksum"]:
+            raise ValueError(f"{path.name}: its checksum does not fit")
+        return tensors, int(metadata["step"]), json.loads(metadata["facts"])
+    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+        raise ValueError(f"{path.name}: {error}") from None
+
+
+def newest_whole(folder: Path) -> tuple[tuple[dict[str, Tensor], int, dict[str, object]] | None, list[str]]:
+    """The newest checkpoint that can be read, or None, and a line about each damaged one that was passed over."""
+    damaged = []
+    for path in checkpoints(folder):
+        try:
+            return load_checkpoint(path), damaged
+        except ValueError as error:
+            damaged.append(str(error))
+    return None, damaged

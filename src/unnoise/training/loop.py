@@ -1,0 +1,166 @@
+"""The training loop: a generator of events. Whoever iterates logs, draws, saves and stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..codecs.base import Codec
+from ..data.base import Dataset
+from ..denoisers.base import Denoiser
+from ..errors import TrainingDiverged
+from ..objectives.base import Objective
+from ..objectives.mse import preconditioned
+from .draws import DrawStream
+from .settings import TrainingSettings
+from .state import TrainState
+from .validation import Strata, Validation
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """One update was made. `step` counts updates; `loss` is a 0-dimensional tensor, read only when it is wanted."""
+
+    step: int
+    loss: Tensor
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Validated:
+    """The validation loss of the averaged model, and the Bayes floor on the same triples where it is known."""
+
+    step: int
+    loss: Strata
+    floor: Strata | None
+
+
+@dataclass(frozen=True)
+class SamplesDue:
+    """It is time to draw samples of the averaged model."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class CheckpointDue:
+    """It is time to save the state."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event: all steps are made, or the run was asked to stop."""
+
+    step: int
+    stopped: bool
+
+
+Event = Stepped | Validated | SamplesDue | CheckpointDue | Finished
+
+
+class Averaged:
+    """A context in which a network has the averaged weights of a run."""
+
+    def __init__(self, state: TrainState) -> None:
+        self.state = state
+
+    def __enter__(self) -> None:
+        self.raw = [p.detach().clone() for p in self.state.parameters]
+        self._set(self.state.ema)
+
+    def __exit__(self, *_: object) -> None:
+        self._set(self.raw)
+
+    def _set(self, values: list[Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, value in zip(self.state.parameters, values, strict=True):
+                parameter.copy_(value)
+
+
+@dataclass
+class Trainee:
+    """What is trained on what.
+
+    Args:
+        denoiser: Whose network is trained.
+        objective: What it learns.
+        codec: The way into the model's space.
+        train: The training data.
+        held_out: Data for validation; empty to validate on the training data.
+        seed: Of data order, times, noise and condition dropout.
+    """
+
+    denoiser: Denoiser
+    objective: Objective
+    codec: Codec
+    train: Dataset
+    held_out: Dataset
+    seed: int
+
+
+def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    """Trains until all steps are made or `stop` says so.
+
+    Args:
+        trainee: What is trained on what.
+        state: Where the run stands; it is changed in place.
+        stop: Asked after every step.
+
+    Yields:
+        Events; before `Finished` there is always a `CheckpointDue`.
+
+    Raises:
+        TrainingDiverged: The loss is no longer a number.
+    """
+    settings, denoiser, objective = state.settings, trainee.denoiser, trainee.objective
+    device = next(denoiser.parameters()).device
+    stream = DrawStream(trainee.train, trainee.codec, denoiser, objective, settings.batch_size, trainee.seed)
+    validation, floor = _validation(trainee, settings)
+    network = preconditioned(denoiser)
+    if state.step == 0:
+        yield _validated(validation, denoiser, state, floor)
+    network.train()
+    while state.step < settings.steps:
+        loss = objective.losses(denoiser, stream.step(state.step, device)).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        learning_rate = settings.learning_rate(state.step)
+        state.update()
+        step = state.step
+        if step % settings.log_every == 0 and not bool(torch.isfinite(loss)):
+            raise TrainingDiverged(
+                f"the loss is {float(loss.detach())} at step {step}: lower training.lr (now {settings.lr:g}), raise training.warmup, "
+                "or look at the data with `unnoise data`"
+            )
+        yield Stepped(step, loss.detach(), learning_rate)
+        last = step == settings.steps
+        if step % settings.validate_every == 0 or last:
+            yield _validated(validation, denoiser, state, floor)
+        stopping = not last and stop()
+        if step % settings.checkpoint_every == 0 or last or stopping:
+            yield CheckpointDue(step)
+        if settings.sample_every and (step % settings.sample_every == 0 or last):
+            yield SamplesDue(step)
+        if stopping:
+            yield Finished(step, stopped=True)
+            return
+    yield Finished(state.step, stopped=False)
+
+
+def _validation(trainee: Trainee, settings: TrainingSettings) -> tuple[Validation, Strata | None]:
+    data = trainee.held_out if len(trainee.held_out) else trainee.train
+    size = settings.validation_size
+    validation = Validation(data, trainee.codec, trainee.denoiser, trainee.objective, size, trainee.seed)
+    on_train = validation
+    if len(trainee.held_out):
+        on_train = Validation(trainee.train, trainee.codec, trainee.denoiser, trainee.objective, size, trainee.seed)
+    return validation, on_train.floor(trainee.train, trainee.codec)
+
+
+def _validated(validation: Validation, denoiser: Denoiser, state: TrainState, floor: Strata | None) -> Validated:
+    with Averaged(state):
+        return Validated(state.step, validation.loss(denoiser), floor)

@@ -1,0 +1,111 @@
+"""The U-Net on data of one, two and three dimensions."""
+
+import pytest
+import torch
+
+from unnoise.errors import BadOption, IncompatibleParts, ShapeError
+from unnoise.nn.base import networks
+from unnoise.nn.blocks import SelfAttention
+from unnoise.nn.unet import UNet, UNetConfig
+
+SMALL = UNetConfig(width=8, multipliers=(1, 2), blocks=1)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 16), (2, 9), (1, 8, 8), (3, 7, 13), (4, 5, 5), (5, 2, 3), (3, 4, 6, 6), (1, 3, 5, 7)],
+)
+def test_any_size_in_any_dimension_comes_out_as_it_went_in(shape):
+    network = UNet(shape, config=SMALL)
+    out = network(torch.randn(2, *shape), torch.tensor([3.0, 700.0]))
+    assert out.shape == (2, *shape)
+    assert not out.any()  # the last layer is zero until trained
+
+
+@pytest.mark.parametrize("multipliers", [(1,), (2, 1), (1, 2, 3), (1, 1, 2, 2)])
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+@pytest.mark.parametrize("width", [6, 9, 16])
+def test_any_levels_and_widths_fit_together(multipliers, blocks, width):
+    config = UNetConfig(width=width, multipliers=multipliers, blocks=blocks)
+    network = UNet((2, 11, 9), (4, 11, 9), num_classes=3, config=config)
+    assert network(torch.randn(2, 2, 11, 9), torch.zeros(2)).shape == (2, 4, 11, 9)
+
+
+def test_every_level_reaches_the_output():
+    torch.manual_seed(0)
+    network = UNet((1, 8, 8), config=UNetConfig(width=8, multipliers=(1, 1, 1), blocks=1)).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    x = torch.randn(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+    network(x, torch.zeros(1))[0, 0, 0, 0].backward()
+    assert (x.grad[0, 0].abs() > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("attention", "levels"),
+    [((-1,), {2}), ((0, 2), {0, 2}), ((1, -2), {1}), ((), set()), ((-3, -2, -1), {0, 1, 2})],
+)
+def test_attention_stands_where_it_is_asked_for(attention, levels):
+    network = UNet((1, 8, 8), config=UNetConfig(width=8, multipliers=(1, 1, 1), attention=attention))
+
+    def attends(stages):
+        return [isinstance(stage.attention, SelfAttention) for stage in stages]
+
+    for level in range(3):
+        assert attends(network.down[level]) == [level in levels] * 2
+        assert attends(network.up[2 - level]) == [level in levels] * 2
+    assert attends(network.middle) == [bool(levels), False]
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 8), (1, 8, 3), (1, 3), (2, 3, 8, 8)])
+def test_data_smaller_than_the_stride_is_refused(shape):
+    size = " x ".join(map(str, shape[1:]))
+    with pytest.raises(IncompatibleParts, match=f"size {size} is smaller than 4, the stride of 3 levels: give fewer"):
+        UNet(shape, config=UNetConfig(width=8))
+
+
+def test_points_are_refused():
+    with pytest.raises(IncompatibleParts, match=r"got \(2,\): take network 'mlp'"):
+        UNet((2,))
+
+
+def test_an_output_of_another_size_is_refused():
+    with pytest.raises(IncompatibleParts, match=r"expected an output of shape \(C, 8, 8\), got \(1, 4, 4\)"):
+        UNet((1, 8, 8), (1, 4, 4), config=SMALL)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"multipliers": []}, "at least one level"),
+        ({"attention": [3]}, "levels from -3 to 2, got 3"),
+        ({"attention": [0, -4]}, "levels from -3 to 2, got -4"),
+        ({"multipliers": [1, 0]}, r"network\.multipliers: must be at least 1, got 0"),
+        ({"dropout": 1.5}, r"network\.dropout: must be at most 1"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(BadOption, match=message):
+        networks.options({"name": "unet", **options}, "network")
+
+
+def test_other_sizes_may_enter_and_other_channels_not():
+    network = UNet((3, 8, 8), config=SMALL)
+    assert network(torch.randn(2, 3, 12, 5), torch.zeros(2)).shape == (2, 3, 12, 5)
+    with pytest.raises(ShapeError, match=r"expected x of shape \(B, 3, 8, 8\), got \(2, 1, 8, 8\)"):
+        network(torch.randn(2, 1, 8, 8), torch.zeros(2))
+
+
+@pytest.mark.parametrize(("shape", "order"), [((3, 8, 8), torch.channels_last), ((3, 4, 4, 4), torch.channels_last_3d)])
+def test_channels_last_order_passes_through_and_changes_nothing(shape, order):
+    torch.manual_seed(0)
+    network = UNet(shape, config=SMALL).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    x, levels = torch.randn(4, *shape, dtype=torch.float64), torch.linspace(0, 999, 4)
+    expected = network(x, levels)
+    found = network.to(memory_format=order)(x.to(memory_format=order), levels)
+    assert found.is_contiguous(memory_format=order) or len(shape) > 3
+    torch.testing.assert_close(found, expected)
