@@ -1,9 +1,9 @@
 """unnoise: diffusion models, from noise to data.
 
-    import unnoise
+import unnoise
 
-    model = unnoise.train("digits", out="runs/digits")
-    model.sample(16, label="3", guidance=2.0).save("threes.png")
+model = unnoise.train("digits", out="runs/digits")
+model.sample(16, label="3", guidance=2.0).save("threes.png")
 """
 
 from __future__ import annotations

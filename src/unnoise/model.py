@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .blueprint import Blueprint
 from .conditioning.label import LabelConditioning
+from .data.base import Spec
 from .denoisers.base import Condition, Denoiser
 from .errors import BadOption, ModelFolderError, UnnoiseError
 from .guidance.base import Guidance, Guided, guidances
@@ -88,7 +89,7 @@ class Model:
         self._hash: str | None = None
 
     @property
-    def spec(self) -> Any:
+    def spec(self) -> Spec:
         """What one sample is."""
         return self.blueprint.spec
 
@@ -290,8 +291,13 @@ class Model:
             raise BadOption(f"n: must be at least 1, got {n}")
         own = self.sampling
         if isinstance(guidance, (int, float)) or guidance is None:
-            guidance = build(ClassifierFreeGuidance, {"scale": own.guidance if guidance is None else guidance}, "guidance")
-        rule, stepper = guidances.build(guidance, "guidance"), samplers.build(own.sampler if sampler is None else sampler, "sampler")
+            guidance = build(
+                ClassifierFreeGuidance, {"scale": own.guidance if guidance is None else guidance}, "guidance"
+            )
+        rule, stepper = (
+            guidances.build(guidance, "guidance"),
+            samplers.build(own.sampler if sampler is None else sampler, "sampler"),
+        )
         count, name = own.steps if steps is None else steps, own.grid if grid is None else grid
         make_grid(name, count, self.denoiser.schedule)
         return {
@@ -341,7 +347,9 @@ class Model:
         label = recipe["label"]
         keep = {key: recipe[key] for key in ("sampler", "steps", "grid", "guidance", "seed")}
         if index is None:
-            return self.sample(n, label=label, first=first, batch_size=size, keep_frames=bool(recipe.get("frames")), **keep)
+            return self.sample(
+                n, label=label, first=first, batch_size=size, keep_frames=bool(recipe.get("frames")), **keep
+            )
         # One sample of a folder: its whole batch is made, since a batch of another size may round otherwise.
         low = (index - first) // size * size
         high = min(low + size, n)
@@ -362,13 +370,17 @@ def _load_folder(folder: Path, name: str) -> Model:
 
     file = folder / MODEL_FILE
     if not file.is_file():
-        raise ModelFolderError(f"there is no model at {folder}: expected a folder with a {MODEL_FILE}, as `unnoise train` makes")
+        raise ModelFolderError(
+            f"there is no model at {folder}: expected a folder with a {MODEL_FILE}, as `unnoise train` makes"
+        )
     try:
         values = yaml.safe_load(file.read_text())
         if not isinstance(values, dict) or "format" not in values:
             raise ModelFolderError(f"{file} is damaged: it is not the description of a model")
         if values["format"] != FORMAT:
-            raise ModelFolderError(f"{file} has format {values['format']}, this unnoise reads format {FORMAT}: use another version")
+            raise ModelFolderError(
+                f"{file} has format {values['format']}, this unnoise reads format {FORMAT}: use another version"
+            )
         content = (folder / values["weights"]["file"]).read_bytes()
         if hashlib.sha256(content).hexdigest() != values["weights"]["sha256"]:
             raise ModelFolderError(f"{folder / values['weights']['file']} is damaged: its checksum does not fit")

@@ -112,7 +112,10 @@ def permutations(seed: int, size: int, first_epoch: int, num_epochs: int) -> NDA
     Returns:
         Shape (num_epochs, size): each row a permutation of 0 ... size - 1.
     """
-    rows = [random_words(address(seed, "order", epoch), range(1), size) for epoch in range(first_epoch, first_epoch + num_epochs)]
+    rows = [
+        random_words(address(seed, "order", epoch), range(1), size)
+        for epoch in range(first_epoch, first_epoch + num_epochs)
+    ]
     return np.argsort(np.concatenate(rows), axis=1, kind="stable")
 
 

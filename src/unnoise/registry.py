@@ -76,6 +76,9 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
             raise UnknownName(self.kind, name, members)
         return members[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._discover()
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._discover()))
 
@@ -91,7 +94,11 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
         """The options of a member: type, default, help and range of each, by name."""
         fields = option_fields(self.options_class(name))
         return {
-            key: {"type": str(field.type), "default": field.default, **{k: v for k, v in field.metadata.items() if v is not None}}
+            key: {
+                "type": str(field.type),
+                "default": field.default,
+                **{k: v for k, v in field.metadata.items() if v is not None},
+            }
             for key, field in fields.items()
         }
 

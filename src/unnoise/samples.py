@@ -97,20 +97,29 @@ class Samples:
         suffix = ".png" if self.spec.kind == "image" else ".npz"
         written = []
         for i in range(len(self)):
-            one = replace(self, tensor=self.tensor[i : i + 1], recipe={**self.recipe, "index": self.recipe["first"] + i}, frames=())
+            one = replace(
+                self,
+                tensor=self.tensor[i : i + 1],
+                recipe={**self.recipe, "index": self.recipe["first"] + i},
+                frames=(),
+            )
             path = folder / f"{self.recipe['first'] + i:06d}{suffix}"
-            write_atomically(path, one._encode(suffix, enlarge=False))
+            write_atomically(path, one._encode(suffix))
             written.append(path)
         return written
 
-    def _encode(self, suffix: str, enlarge: bool = True) -> bytes:
+    def _encode(self, suffix: str) -> bytes:
         text = json.dumps(self.recipe, sort_keys=True)
-        data: dict[str, Callable[[str], bytes]] = {".npz": self._npz, ".csv": self._csv, ".safetensors": self._safetensors}
+        data: dict[str, Callable[[str], bytes]] = {
+            ".npz": self._npz,
+            ".csv": self._csv,
+            ".safetensors": self._safetensors,
+        }
         if suffix in data:
             return data[suffix](text)
         if suffix in (".gif", ".apng"):
             return self._animation(suffix, text)
-        image = self.picture() if enlarge else self.images()[0]
+        image = self.images()[0] if "index" in self.recipe else self.picture()
         return encode_image(image, suffix, text, _readable(self.recipe))
 
     def _animation(self, suffix: str, text: str) -> bytes:
@@ -206,7 +215,9 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if text is None:
-        raise DataError(f"{path} carries no unnoise recipe: it was not made by unnoise, or another program wrote it anew")
+        raise DataError(
+            f"{path} carries no unnoise recipe: it was not made by unnoise, or another program wrote it anew"
+        )
     return dict(json.loads(text))
 
 

@@ -18,7 +18,9 @@ def _rows(values: list[tuple[str, Any]]) -> None:
 
 
 def _flat(values: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value:.5g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items())
+    return ", ".join(
+        f"{key} {value:.5g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
+    )
 
 
 def info(
@@ -41,7 +43,13 @@ def info(
     model = Model.load(path)
     described = model.blueprint.describe()
     if as_json:
-        facts = {**described, "parameters": model.parameters(), "hash": model.hash, "trained": model.trained, "notes": model.notes}
+        facts = {
+            **described,
+            "parameters": model.parameters(),
+            "hash": model.hash,
+            "trained": model.trained,
+            "notes": model.notes,
+        }
         typer.echo(json.dumps(facts, indent=2))
         return
     spec = model.spec
@@ -53,7 +61,10 @@ def info(
         ("network", f"{_flat(described['network'])}: {model.parameters():,} parameters"),
         ("predicts", f"{described['denoiser']['name']}, sigma_data {described['denoiser']['sigma_data']:g}"),
         ("process", _flat(described["process"])),
-        ("sampling", f"{sampling.sampler.registered_name}, {sampling.steps} steps, {sampling.grid} grid, guidance {sampling.guidance:g}"),  # type: ignore[attr-defined]
+        (
+            "sampling",
+            f"{sampling.sampler.registered_name}, {sampling.steps} steps, {sampling.grid} grid, guidance {sampling.guidance:g}",
+        ),
         *((f"trained: {key}", value) for key, value in model.trained.items() if value != ""),
         *(("note", note) for note in model.notes),
     ]
@@ -61,7 +72,9 @@ def info(
 
 
 def data(
-    path: Annotated[str, typer.Argument(help="A folder of images, Parquet, NPY/NPZ, CSV, or a shipped data set's name.")],
+    path: Annotated[
+        str, typer.Argument(help="A folder of images, Parquet, NPY/NPZ, CSV, or a shipped data set's name.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Looks at data before training: counts, shapes, ranges, labels, duplicates, unreadable files.
@@ -79,15 +92,26 @@ def data(
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2))
         return
-    span = "no finite values" if report.low is None else f"{report.low:g} to {report.high:g}, mean {report.mean:.4g}, std {report.std:.4g}"
+    span = (
+        "no finite values"
+        if report.low is None
+        else f"{report.low:g} to {report.high:g}, mean {report.mean:.4g}, std {report.std:.4g}"
+    )
     labels = ", ".join(f"{name} ({count:,})" for name, count in list(report.labels.items())[:20])
     more = f" and {len(report.labels) - 20} more" if len(report.labels) > 20 else ""
     rows: list[tuple[str, Any]] = [
-        ("samples", f"{report.count:,} {report.kind}, shape {report.shape} ({report.values_per_sample:,} values), {report.dtype}"),
+        (
+            "samples",
+            f"{report.count:,} {report.kind}, shape {report.shape} ({report.values_per_sample:,} values), {report.dtype}",
+        ),
         ("values", span + (f", {report.not_finite:,} not finite" if report.not_finite else "")),
         ("labels", (labels or "none") + more),
         ("captions", f"{report.captions:,}" if report.captions else "none"),
-        ("duplicates", f"{report.duplicates:,}" + (f", such as {report.duplicate_examples[0]}" if report.duplicate_examples else "")),
+        (
+            "duplicates",
+            f"{report.duplicates:,}"
+            + (f", such as {report.duplicate_examples[0]}" if report.duplicate_examples else ""),
+        ),
         ("unreadable", f"{len(report.skipped):,}"),
         *(("", line) for line in report.skipped[:20]),
         *(("warning", line) for line in report.warnings),

@@ -34,7 +34,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Diffusion models, from noise to data: train one, sample from it, look at the result.
 
@@ -71,6 +73,10 @@ def run() -> None:
 def one_line(error: BaseException) -> str:
     """An error in one line: for the operating system's, what failed and on which file."""
     if isinstance(error, OSError) and error.strerror:
-        hint = {28: ": free some space, or write elsewhere", 13: ": choose a place that you may write to"}.get(error.errno or 0, "")
-        return f"{error.strerror.lower()}: {error.filename}{hint}" if error.filename else f"{error.strerror.lower()}{hint}"
+        hint = {28: ": free some space, or write elsewhere", 13: ": choose a place that you may write to"}.get(
+            error.errno or 0, ""
+        )
+        return (
+            f"{error.strerror.lower()}: {error.filename}{hint}" if error.filename else f"{error.strerror.lower()}{hint}"
+        )
     return " ".join(str(error).split())

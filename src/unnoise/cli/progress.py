@@ -13,6 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 console = Console(stderr=True)
 
 
+def say(text: str) -> None:
+    """A line on stderr, as it is, above a progress bar where there is one."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def bar(unit: str = "") -> Progress:
     """A progress bar with a name, a count, free text and the time left."""
     return Progress(
@@ -56,7 +61,9 @@ class StopSignals:
         self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

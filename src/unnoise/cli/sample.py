@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from .progress import bar, console
+from .progress import bar, say
 
 
-def _options(overrides: list[str] | None, sampler: str | None, guidance: float | None, settings: Any) -> tuple[Any, Any]:
+def _options(
+    overrides: list[str] | None, sampler: str | None, guidance: float | None, settings: Any
+) -> tuple[Any, Any]:
     """The sampler and guidance specs with options such as sampler.eta=0.5 set."""
     from ..errors import BadOption
     from ..recipes.recipe import override, parse_override
@@ -29,19 +31,25 @@ def _options(overrides: list[str] | None, sampler: str | None, guidance: float |
 
 def sample(
     model: Annotated[Path, typer.Argument(help="A model folder, or the run folder around it.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Options of the parts, such as `sampler.eta=0.5`.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Options of the parts, such as `sampler.eta=0.5`.")
+    ] = None,
     n: Annotated[int, typer.Option("-n", "--number", help="How many.")] = 16,
-    label: Annotated[str | None, typer.Option(help="A class by name or number; `all` goes through them in turn.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="See `unnoise list samplers`; the model's own by default.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="A class by name or number; `all` goes through them in turn.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="See `unnoise list samplers`; the model's own by default.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps from noise to data; the model's own by default.")] = None,
     grid: Annotated[str | None, typer.Option(help="At which times: see `unnoise list grids`.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale: 1 is off, 0 unconditional.")] = None,
     seed: Annotated[int, typer.Option(help="Sample k of a seed is the same in any batch.")] = 0,
     first: Annotated[int, typer.Option(help="Index of the first sample.")] = 0,
     batch_size: Annotated[int | None, typer.Option(help="Samples at a time; chosen by their size by default.")] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="A picture, animation (.gif), data file (.npz .csv) or folder.")] = Path(
-        "samples.png"
-    ),
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="A picture, animation (.gif), data file (.npz .csv) or folder.")
+    ] = Path("samples.png"),
 ) -> None:
     """Makes samples. Every file carries the recipe that it was made by; `unnoise replay FILE` makes it again.
 
@@ -57,7 +65,7 @@ def sample(
     check_target(out)
     loaded = Model.load(model)
     for note in loaded.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        say(f"note: {note}")
     stepper, rule = _options(overrides, sampler, guidance, loaded.sampling)
     names = loaded.spec.class_names
     asked = [names[(first + i) % len(names)] for i in range(n)] if label == "all" and names else label
@@ -74,7 +82,9 @@ def sample(
 def replay(
     file: Annotated[Path, typer.Argument(help="A file that `unnoise sample` wrote.")],
     model: Annotated[Path | None, typer.Option(help="Where the model stands now; as the file says by default.")] = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Where to write; FILE with `-replay` by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Where to write; FILE with `-replay` by default.")
+    ] = None,
 ) -> None:
     """Makes the same file again, byte for byte on the same build, from the recipe that it carries.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .progress import DataProgress, Rate, StopSignals, bar, console
+from .progress import DataProgress, Rate, StopSignals, bar, say
 
 if TYPE_CHECKING:
     from ..recipes.recipe import Recipe
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 def train(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe (`unnoise list recipes`) or a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Options by path, such as `training.lr=1e-4`.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data of yours: a folder of images, Parquet, NPY/NPZ or CSV.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data of yours: a folder of images, Parquet, NPY/NPZ or CSV.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/RECIPE by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, data order, times and noise.")] = None,
-    print_config: Annotated[bool, typer.Option("--print-config", help="Print the recipe with every default, and stop.")] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the recipe with every default, and stop.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read the data, build the model, tell, and stop.")] = False,
 ) -> None:
     """Trains a model. The same command again goes on where it stopped.
@@ -51,12 +55,12 @@ def train(
         return
     run = Run(checked, folder, DataProgress())
     for note in run.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        say(f"note: {note}")
     if run.finished:
-        console.print(f"{folder} is trained already ({run.state.step:,} steps): nothing to do", highlight=False)
+        say(f"{folder} is trained already ({run.state.step:,} steps): nothing to do")
         return
     if run.state.step:
-        console.print(f"going on from step {run.state.step:,}", highlight=False)
+        say(f"going on from step {run.state.step:,}")
     _watch(run)
 
 
@@ -76,12 +80,12 @@ def _watch(run: Run) -> None:
             elif isinstance(event, Validated):
                 floor = f"  (Bayes floor {event.floor.loss:.4f})" if event.floor else ""
                 line = f"step {event.step:>7,}  validation loss {event.loss.loss:.4f}{floor}{facts}"
-                progress.console.print(line, highlight=False, markup=False)
+                say(line)
             elif isinstance(event, Finished) and event.stopped:
                 progress.stop()
-                console.print(f"stopped and saved at step {event.step:,}; the same command goes on from there", highlight=False)
+                say(f"stopped and saved at step {event.step:,}; the same command goes on from there")
                 sys.exit(128 + (stop.received or 0))
-    console.print(f"the model stands in {run.folder / 'model'}; to sample: unnoise sample {run.folder} -o samples.png", highlight=False)
+    say(f"the model stands in {run.folder / 'model'}; to sample: unnoise sample {run.folder} -o samples.png")
 
 
 def _tell(recipe: Recipe, prepared: Any, folder: Path) -> None:
@@ -90,10 +94,12 @@ def _tell(recipe: Recipe, prepared: Any, folder: Path) -> None:
     denoiser = prepared.blueprint.build(recipe.seed)
     spec, training = prepared.blueprint.spec, recipe.training
     labels = f", {spec.num_classes} labels" if spec.num_classes else ""
-    parameters = sum(p.numel() for p in preconditioned(denoiser).network.parameters())
+    parameters = sum(p.numel() for p in preconditioned(denoiser).parameters())
     epochs = training.steps * training.batch_size / len(prepared.train)
-    typer.echo(f"data      {len(prepared.train):,} samples of shape {spec.shape}{labels}, {len(prepared.held_out):,} held out")
-    for line in prepared.train.skipped:
+    typer.echo(
+        f"data      {len(prepared.train):,} samples of shape {spec.shape}{labels}, {len(prepared.held_out):,} held out"
+    )
+    for line in prepared.skipped:
         typer.echo(f"skipped   {line}")
     network = recipe.network.name
     typer.echo(f"network   {network}, {parameters:,} parameters, predicting {recipe.denoiser.name}")

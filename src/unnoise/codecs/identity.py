@@ -51,7 +51,9 @@ class IdentityCodec(Codec):
         mean, std = channels.mean(1), channels.std(1, correction=0)
         if bool((std == 0).any()):
             at = int((std == 0).nonzero()[0])
-            raise DataError(f"channel {at} of the data is constant ({float(mean[at]):g}): leave it out, or set codec=identity")
+            raise DataError(
+                f"channel {at} of the data is constant ({float(mean[at]):g}): leave it out, or set codec=identity"
+            )
         return cls(tuple(mean.tolist()), tuple(std.tolist()))
 
     def _over(self, values: tuple[float, ...], x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import IncompatibleParts
-from ..nn.base import Condition
+from ..nn.base import Condition as Condition
 from ..process.base import Schedule
 from ..registry import Registry
 from ..shapes import match, over, per_sample
@@ -102,10 +102,13 @@ class PreconditionedDenoiser(Denoiser):
         """The factor that gives the network's input unit variance, shape of t."""
         return ((self.schedule.alpha(t) * self.sigma_data) ** 2 + self.schedule.sigma(t) ** 2).rsqrt()
 
-    def raw(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> tuple[Tensor, float | Tensor, float | Tensor]:
+    def raw(
+        self, x_t: Tensor, t: Tensor, cond: Condition | None = None
+    ) -> tuple[Tensor, float | Tensor, float | Tensor]:
         """The network's own answer in the dtype of x_t, with the skip and out coefficients shaped over x_t."""
         assert self.network is not None
         skip: float | Tensor
+        out: float | Tensor
         if t.ndim == 0:
             skip, out, in_, level = self._at(float(t))
             levels = torch.full((len(x_t),), level, dtype=torch.float32, device=x_t.device)

@@ -28,5 +28,8 @@ class EDMDenoiser(PreconditionedDenoiser):
     def target(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """(x_0 - c_skip x_t) / c_out, written so that it is finite at both ends."""
         scale = self.input_scale(t)
-        clean, noisy = self.schedule.sigma(t) / self.sigma_data * scale, self.schedule.alpha(t) * self.sigma_data * scale
+        clean, noisy = (
+            self.schedule.sigma(t) / self.sigma_data * scale,
+            self.schedule.alpha(t) * self.sigma_data * scale,
+        )
         return over(clean, x_0) * x_0 - over(noisy, x_0) * eps

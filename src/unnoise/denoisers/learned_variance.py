@@ -36,7 +36,9 @@ class LearnedVarianceDenoiser(Denoiser):
         """
         answer, skip, out = self.inner.raw(x_t, t, cond)
         if answer.shape[1] != 2 * x_t.shape[1]:
-            raise ShapeError(f"a learned variance needs {2 * x_t.shape[1]} output channels, the network gives {answer.shape[1]}")
+            raise ShapeError(
+                f"a learned variance needs {2 * x_t.shape[1]} output channels, the network gives {answer.shape[1]}"
+            )
         prediction, variance = torch.chunk(answer, 2, dim=1)
         return skip * x_t + out * prediction, (variance + 1) / 2
 

@@ -114,7 +114,9 @@ class GaussianMixtureOracle(Denoiser):
         edges = (weights / weights.sum()).cumsum(0)
         u = torch.from_numpy(uniform(address(seed, "mixture"), range(n))[:, 0].copy())
         component = torch.searchsorted(edges, u).clamp(max=len(edges) - 1)
-        eps = normal_like(address(seed, "mixture noise"), range(n), torch.empty(n, self.means.shape[1], dtype=torch.float64))
+        eps = normal_like(
+            address(seed, "mixture noise"), range(n), torch.empty(n, self.means.shape[1], dtype=torch.float64)
+        )
         return self.means[component] + self.stds[component, None] * eps
 
 
@@ -130,7 +132,9 @@ class DatasetOracle(Denoiser):
 
     block = 8192
 
-    def __init__(self, points: Tensor, schedule: Schedule, labels: Tensor | None = None, num_classes: int | None = None) -> None:
+    def __init__(
+        self, points: Tensor, schedule: Schedule, labels: Tensor | None = None, num_classes: int | None = None
+    ) -> None:
         super().__init__()
         self.points = points
         self.schedule = schedule
@@ -150,7 +154,9 @@ class DatasetOracle(Denoiser):
             ShapeError: x_t has another shape than the data.
         """
         if x_t.shape[1:] != self.points.shape[1:]:
-            raise ShapeError(f"expected x_t of shape (B, {str(tuple(self.points.shape[1:]))[1:]}, got {tuple(x_t.shape)}")
+            raise ShapeError(
+                f"expected x_t of shape (B, {str(tuple(self.points.shape[1:]))[1:]}, got {tuple(x_t.shape)}"
+            )
         x = x_t.flatten(1).double()
         alpha = per_sample(self.schedule.alpha(t), x_t).to(x)[:, None]
         sigma = per_sample(self.schedule.sigma(t), x_t).to(x)[:, None].clamp(min=1e-12)

@@ -119,8 +119,8 @@ class NearestNeighbours:
     def diversity(self, x: Tensor, asked: Tensor) -> float:
         """How far samples of one label lie apart, relative to the data: 1 is as diverse as the data, 0 all the same.
 
-        It is the mean distance between two different samples of a label, over the same of the data; the mean over the labels
-        that have two samples or more on both sides.
+        It is the mean distance between two different samples of a label, over the same of the data; the mean over the
+        labels that have two samples or more on both sides.
 
         Args:
             x: Shape (B, ...).

@@ -27,7 +27,7 @@ def flat(name: str, x: Tensor) -> Tensor:
     rows = x.detach().to("cpu", torch.float64).reshape(len(x), -1)
     bad = int((~torch.isfinite(rows)).any(1).sum())
     if bad:
-        raise DataError(f"{bad} of {len(rows)} samples of {name} hold NaN or infinity: no distance can be measured to them")
+        raise DataError(f"{bad} of {len(rows)} samples of {name} hold NaN or infinity: they lie nowhere")
     return rows
 
 
@@ -53,10 +53,11 @@ def mean_distance(x: Tensor, y: Tensor) -> float:
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
-    r"""The energy distance, :math:`2 E|X - Y| - E|X - X'| - E|Y - Y'|`, as a V-statistic: pairs of a sample with itself count.
+    r"""The energy distance, :math:`2 E|X - Y| - E|X - X'| - E|Y - Y'|`.
 
-    At least 0, and 0 only for equal distributions; in the units of the data. Of N samples drawn from y itself, it is
-    :math:`E|Y - Y'| / N` on average, which no sampler can be better than. SciPy gives the square root of half of it.
+    A V-statistic: pairs of a sample with itself count. At least 0, and 0 only for equal distributions; in the units of
+    the data. Of N samples drawn from y itself, it is :math:`E|Y - Y'| / N` on average, which no sampler can be better
+    than. SciPy gives the square root of it.
 
     Args:
         x: Shape (N, ...).
@@ -79,8 +80,8 @@ def sliced_wasserstein(x: Tensor, y: Tensor, num_projections: int = 256, order: 
 
     .. math:: \left(E_\theta \int_0^1 |F_{\theta x}^{-1}(u) - F_{\theta y}^{-1}(u)|^p du\right)^{1/p}
 
-    Each integral is exact for any two numbers of samples; the directions are the same for one seed. Data of one coordinate
-    needs no directions, and gives the exact Wasserstein distance.
+    Each integral is exact for any two numbers of samples; the directions are the same for one seed. Data of one
+    coordinate needs no directions, and gives the exact Wasserstein distance.
 
     Args:
         x: Shape (N, ...).
@@ -118,7 +119,7 @@ def _cost(a: Tensor, b: Tensor, order: int) -> Tensor:
     n, m = len(a), len(b)
     if n == m:
         return (a - b).abs().pow(order).mean(0)
-    # Both quantile functions are constant between two neighbours of these shares, which are counted in units of 1 / (n m).
+    # Both quantile functions are constant between two neighbours of these shares, in units of 1 / (n m).
     edges = torch.unique(torch.cat([torch.arange(n + 1) * m, torch.arange(m + 1) * n]))
     first = edges[:-1]
     weights = edges.diff().double() / (n * m)

@@ -26,9 +26,15 @@ class ClassifierFreeGuidance(Guidance):
 
     neutral = {"scale": 1.0, "rescale": 0.0, "interval": (0.0, 1.0)}
 
-    scale: float = option(1.0, help="1 is the plain conditional model, 0 unconditional, above 1 pushes towards the condition", low=0)
-    rescale: float = option(0.0, help="how far the estimate's spread is brought back to the conditional one's", low=0, high=1)
-    interval: tuple[float, float] = option((0.0, 1.0), help="times between which guidance acts; scale 1 elsewhere", low=0, high=1)
+    scale: float = option(
+        1.0, help="1 is the plain conditional model, 0 unconditional, above 1 pushes towards the condition", low=0
+    )
+    rescale: float = option(
+        0.0, help="how far the estimate's spread is brought back to the conditional one's", low=0, high=1
+    )
+    interval: tuple[float, float] = option(
+        (0.0, 1.0), help="times between which guidance acts; scale 1 elsewhere", low=0, high=1
+    )
 
     def __post_init__(self) -> None:
         if self.interval[0] > self.interval[1]:

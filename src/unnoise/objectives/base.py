@@ -51,7 +51,12 @@ class Prepared(NamedTuple):
         cond = None if self.cond is None else {name: value.to(device) for name, value in self.cond.items()}
         draws = Draws(self.draws.x_0.to(device), self.draws.eps.to(device), self.draws.t, cond)
         return Prepared(
-            self.inputs.to(device), self.noise_level.to(device), cond, self.target.to(device), self.weight.to(device), draws
+            self.inputs.to(device),
+            self.noise_level.to(device),
+            cond,
+            self.target.to(device),
+            self.weight.to(device),
+            draws,
         )
 
 
@@ -90,5 +95,6 @@ def drop_conditions(cond: Condition | None, null: Condition, drop: Tensor) -> Co
     if cond is None:
         return None
     return {
-        name: torch.where(drop.reshape(-1, *[1] * (value.ndim - 1)), null[name].to(value), value) for name, value in cond.items()
+        name: torch.where(drop.reshape(-1, *[1] * (value.ndim - 1)), null[name].to(value), value)
+        for name, value in cond.items()
     }

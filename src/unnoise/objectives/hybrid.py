@@ -31,11 +31,17 @@ class HybridObjective(Objective):
         https://arxiv.org/abs/2102.09672
     """
 
-    times: TimeDensity = option(UniformTimes(), help="which times are trained; levels of the chain", one_of=time_densities)
+    times: TimeDensity = option(
+        UniformTimes(), help="which times are trained; levels of the chain", one_of=time_densities
+    )
     weighting: Weighting = option(UniformWeighting(), help="weighting of the squared error", one_of=weightings)
-    condition_dropout: float = option(0.1, help="share of samples that are trained without their condition", low=0, high=1)
+    condition_dropout: float = option(
+        0.1, help="share of samples that are trained without their condition", low=0, high=1
+    )
     vlb_weight: float = option(0.001, help="weight of the bound, as a sum over levels, in nats a component", low=0)
-    bin_width: float | None = option(None, help="spacing of the data's values: 2/255 for 8-bit images; none for continuous data")
+    bin_width: float | None = option(
+        None, help="spacing of the data's values: 2/255 for 8-bit images; none for continuous data"
+    )
 
     learns_variance = True
 
@@ -50,7 +56,9 @@ class HybridObjective(Objective):
             IncompatibleParts: The denoiser learns no variance, or its schedule has no levels.
         """
         if not isinstance(denoiser, LearnedVarianceDenoiser):
-            raise IncompatibleParts("the hybrid objective needs a denoiser that learns a variance: set denoiser.learned_variance=true")
+            raise IncompatibleParts(
+                "the hybrid objective needs a denoiser that learns a variance: set denoiser.learned_variance=true"
+            )
         if not isinstance(denoiser.schedule, DiscreteSchedule):
             raise IncompatibleParts("the hybrid objective needs a discrete schedule such as linear or cosine")
         return self._mse.prepare(denoiser, draws)
@@ -69,7 +77,9 @@ class HybridObjective(Objective):
         estimate = over(c.skip, x_t) * x_t + over(c.out, x_t) * prediction.detach()
         chain = MarkovChain(schedule)
         level = (d.t * schedule.num_steps).round().long() - 1
-        reverse = Gaussian(chain.posterior(estimate, x_t, level).mean, chain.reverse_log_variance((variance + 1) / 2, level))
+        reverse = Gaussian(
+            chain.posterior(estimate, x_t, level).mean, chain.reverse_log_variance((variance + 1) / 2, level)
+        )
         bound = chain.vlb_term(d.x_0, x_t, level, reverse, self.bin_width) / d.x_0[0].numel()
         return simple + self.vlb_weight * schedule.num_steps * bound
 

@@ -39,7 +39,9 @@ class MSEObjective(Objective):
 
     times: TimeDensity = option(UniformTimes(), help="which times are trained, and how often", one_of=time_densities)
     weighting: Weighting = option(UniformWeighting(), help="how much the error at each time counts", one_of=weightings)
-    condition_dropout: float = option(0.1, help="share of samples that are trained without their condition", low=0, high=1)
+    condition_dropout: float = option(
+        0.1, help="share of samples that are trained without their condition", low=0, high=1
+    )
 
     def prepare(self, denoiser: Denoiser, draws: Draws) -> Prepared:
         """See `Objective.prepare`."""

@@ -19,7 +19,6 @@ from ..errors import BadOption, ShapeError
 from ..shapes import over
 from .tabulated import DiscreteSchedule
 
-
 Denoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 
@@ -168,7 +167,9 @@ class MarkovChain:
         high, low = self._at(self.betas.log(), level, fraction), self._at(self.posterior_log_variances, level, fraction)
         return fraction * high + (1 - fraction) * low
 
-    def vlb_term(self, x_0: Tensor, x_t: Tensor, level: Tensor, reverse: Gaussian, bin_width: float | None = None) -> Tensor:
+    def vlb_term(
+        self, x_0: Tensor, x_t: Tensor, level: Tensor, reverse: Gaussian, bin_width: float | None = None
+    ) -> Tensor:
         r"""The term of the variational bound at a level: KL(q || p) above level 0, the decoder's negative log-likelihood at it.
 
         Args:
@@ -221,4 +222,3 @@ class MarkovChain:
                 log_variance = self.reverse_log_variance(fraction, level)
             terms.append(self.vlb_term(x_0, x_t, level, Gaussian(mean, log_variance), bin_width))
         return torch.stack([*terms, self.prior_term(x_0)])
-

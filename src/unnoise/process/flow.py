@@ -24,7 +24,9 @@ class FlowSchedule(Schedule):
         https://arxiv.org/abs/2403.03206
     """
 
-    shift: float = option(1.0, help="how much of the time is spent at high noise; 1 is the plain straight path", low=1e-3, high=1e3)
+    shift: float = option(
+        1.0, help="how much of the time is spent at high noise; 1 is the plain straight path", low=1e-3, high=1e3
+    )
 
     def sigma(self, t: Tensor) -> Tensor:
         """u."""

@@ -70,7 +70,9 @@ def _rates(schedule: Schedule, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _needs_signal(alpha: Tensor, what: str) -> None:
     if bool((alpha == 0).any()):
-        raise IncompatibleParts(f"{what} does not determine x_0 where no signal is left (alpha = 0): use v, velocity or x_0 there")
+        raise IncompatibleParts(
+            f"{what} does not determine x_0 where no signal is left (alpha = 0): use v, velocity or x_0 there"
+        )
 
 
 def x_0_from_noise(eps: Tensor, x_t: Tensor, schedule: Schedule, t: Tensor) -> Tensor:

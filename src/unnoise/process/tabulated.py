@@ -108,7 +108,9 @@ class TabulatedSchedule(DiscreteSchedule):
         BadOption: The table is not so.
     """
 
-    values: tuple[float, ...] = option(help="alpha-bar of each level, strictly falling from below 1 to 0 or more", low=0.0)
+    values: tuple[float, ...] = option(
+        help="alpha-bar of each level, strictly falling from below 1 to 0 or more", low=0.0
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.values, Tensor) or not isinstance(self.values, tuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +12,51 @@ from ..training.checkpoint import write_atomically
 
 
 class MetricsFile:
-    """A file of JSON lines that grows.
+    """metrics.jsonl of a run, and the same numbers for TensorBoard where that is installed.
 
     Args:
-        path: Where it stands.
+        folder: Of the run.
         step: Lines of later steps are removed: the run goes on from here and writes them again.
 
     Raises:
         OSError: It cannot be written.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        kept = [line for line in read_metrics(path) if line["step"] < step or (line["step"] == step and step > 0)]
+    def __init__(self, folder: Path, step: int) -> None:
+        path = folder / "metrics.jsonl"
+        kept = [line for line in read_metrics(path) if line["step"] <= step and step > 0]
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = path.open("a")
+        self._board: Any = None
+        if find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Adds a line.
+        """Adds a line: numbers by name, `step` among them.
 
         Raises:
             OSError: The disk is full.
         """
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+        if self._board is not None:
+            for name, value in line.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(name, value, line["step"])
 
     def flush(self) -> None:
         """Makes sure that all lines are on the disk."""
         self._file.flush()
+        if self._board is not None:
+            self._board.flush()
+
+    def close(self) -> None:
+        """Ends both files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -28,7 +28,9 @@ class DenoiserSettings:
     """What the network predicts."""
 
     name: str = option("noise", help="what the network predicts: see `unnoise list predictions`")
-    sigma_data: float | Literal["auto"] = option("auto", help="standard deviation of the encoded data; auto measures it")
+    sigma_data: float | Literal["auto"] = option(
+        "auto", help="standard deviation of the encoded data; auto measures it"
+    )
     learned_variance: bool = option(False, help="whether the network also learns a variance (objective hybrid)")
 
     def __post_init__(self) -> None:
@@ -56,7 +58,9 @@ class Recipe:
     network: Choice = option(help="the network: see `unnoise list networks`", one_of=networks)
     description: str = option("", help="one line for people")
     seed: int = option(0, help="of weights, data order, times, noise and condition dropout", low=0)
-    codec: Codec | None = option(None, help="the way into the space of the model; auto chooses by the data", one_of=_AutoCodecs("codec"))
+    codec: Codec | None = option(
+        None, help="the way into the space of the model; auto chooses by the data", one_of=_AutoCodecs("codec")
+    )
     process: Schedule = option(LinearSchedule(), help="the noise schedule", one_of=schedules)
     denoiser: DenoiserSettings = option(DenoiserSettings(), help="what the network predicts")
     objective: Objective = option(MSEObjective(), help="the loss", one_of=objectives)
@@ -73,7 +77,18 @@ class Recipe:
     def describe(self) -> dict[str, Any]:
         """The recipe as plain values, with every default written out."""
         values = plain(self)
-        order = ["description", "seed", "data", "codec", "process", "denoiser", "network", "objective", "training", "sampling"]
+        order = [
+            "description",
+            "seed",
+            "data",
+            "codec",
+            "process",
+            "denoiser",
+            "network",
+            "objective",
+            "training",
+            "sampling",
+        ]
         return {name: values[name] for name in order}
 
     def yaml(self) -> str:
@@ -179,7 +194,9 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         BadOption: A key or a value is wrong; the message names the nearest known key.
     """
     values = dict(recipe) if isinstance(recipe, Mapping) else read_values(recipe)
-    for path, value in [parse_override(text) for text in overrides] + [(k.replace("__", ".").split("."), v) for k, v in more.items()]:
+    for path, value in [parse_override(text) for text in overrides] + [
+        (k.replace("__", ".").split("."), v) for k, v in more.items()
+    ]:
         if path[0] not in option_fields(Recipe):
             raise BadOption(f"{'.'.join(path)}: there is no such section{nearest(path[0], option_fields(Recipe))}")
         override(values, path, value)

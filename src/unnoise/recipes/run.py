@@ -1,12 +1,13 @@
 """Runs a recipe in a run folder: resumes what was begun, writes metrics, pictures, checkpoints and the model.
 
-    runs/digits/
-    ├── recipe.yaml         the recipe, with every default written out
-    ├── metrics.jsonl       one line of numbers every few steps
-    ├── samples/            grids of samples while it trains
-    ├── loss.png            the loss, with the Bayes floor where it is known
-    ├── checkpoints/        to go on from
-    └── model/              the averaged model, replaced whole at every checkpoint
+runs/digits/
+├── recipe.yaml         the recipe, with every default written out
+├── metrics.jsonl       one line of numbers every few steps
+├── tensorboard/        the same for TensorBoard, where it is installed
+├── samples/            grids of samples while it trains
+├── loss.png            the loss, with the Bayes floor where it is known
+├── checkpoints/        to go on from
+└── model/              the averaged model, replaced whole at every checkpoint
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
 
 from ..blueprint import Blueprint
 from ..codecs.identity import IdentityCodec
 from ..data.base import Dataset, Progress, datasets
 from ..data.open import source_of
-from ..errors import RunFolderError
+from ..errors import MissingExtra, RunFolderError
 from ..model import Model
 from ..objectives.mse import preconditioned
 from ..options import option_fields, plain
@@ -45,12 +46,14 @@ class Prepared:
         blueprint: What the model is made of.
         train: The training data.
         held_out: The validation data; empty to validate on the training data.
+        skipped: What could not be read, one line each.
     """
 
     recipe: Recipe
     blueprint: Blueprint
     train: Dataset
     held_out: Dataset
+    skipped: tuple[str, ...]
 
 
 def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
@@ -72,10 +75,16 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
     if sigma_data == "auto":
         sigma_data = round(float(codec.encode(train.x[:10_000]).double().std()), 6)
     blueprint = Blueprint(
-        data.spec, codec, recipe.process, recipe.denoiser.name, float(sigma_data), recipe.denoiser.learned_variance, recipe.network
+        data.spec,
+        codec,
+        recipe.process,
+        recipe.denoiser.name,
+        float(sigma_data),
+        recipe.denoiser.learned_variance,
+        recipe.network,
     )
     settled = replace(recipe, codec=codec, denoiser=replace(recipe.denoiser, sigma_data=float(sigma_data)))
-    return Prepared(settled, blueprint, train, held_out)
+    return Prepared(settled, blueprint, train, held_out, data.skipped)
 
 
 def with_data(values: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
@@ -114,19 +123,21 @@ class Run:
         self.folder = Path(folder)
         self._claim(recipe)
         prepared = prepare(recipe, progress)
-        self.recipe, self.blueprint, self.train_data, held_out = prepared.recipe, prepared.blueprint, prepared.train, prepared.held_out
+        self.recipe, self.blueprint, self.train_data = prepared.recipe, prepared.blueprint, prepared.train
         denoiser = self.blueprint.build(self.recipe.seed)
-        self.trainee = Trainee(denoiser, recipe.objective, self.blueprint.codec, self.train_data, held_out, recipe.seed)
+        self.trainee = Trainee(
+            denoiser, recipe.objective, self.blueprint.codec, self.train_data, prepared.held_out, recipe.seed
+        )
         network = preconditioned(denoiser).network
         assert network is not None
         self.state = TrainState(network, recipe.training)
-        self.notes: list[str] = list(self.train_data.skipped)
-        self.best: dict[str, Any] = {}
+        self.notes = _told(prepared.skipped)
+        self.scores: dict[str, Any] = {}
         self._fingerprint = self.train_data.fingerprint()
         self._resume()
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / "recipe.yaml", recipe.yaml().encode())
-        self.metrics = MetricsFile(self.folder / "metrics.jsonl", self.state.step)
+        if not (self.folder / "recipe.yaml").is_file():
+            write_atomically(self.folder / "recipe.yaml", recipe.yaml().encode())
 
     def _claim(self, recipe: Recipe) -> None:
         import yaml
@@ -153,7 +164,7 @@ class Run:
         if facts["data"] != self._fingerprint:
             raise RunFolderError(f"the data has changed since the run in {self.folder} was begun: use another --out")
         self.state.restore(tensors, step)
-        self.best = dict(facts.get("best") or {})  # type: ignore[call-overload]
+        self.scores = dict(facts.get("scores") or {})  # type: ignore[call-overload]
 
     @property
     def finished(self) -> bool:
@@ -174,7 +185,7 @@ class Run:
             "data": self._fingerprint,
             "data_size": len(self.train_data),
             "seed": self.recipe.seed,
-            **self.best,
+            **self.scores,
         }
         path = str(self.folder)
         return Model(self.blueprint, denoiser, self.recipe.sampling, trained, path)
@@ -188,7 +199,7 @@ class Run:
         model = self.model()
         facts = {
             "data": self._fingerprint,
-            "best": self.best,
+            "scores": self.scores,
             "model": {**self.blueprint.describe(), "sampling": plain(self.recipe.sampling), "trained": model.trained},
         }
         save_checkpoint(self.folder / "checkpoints", self.state.tensors(), self.state.step, facts)
@@ -207,37 +218,67 @@ class Run:
             TrainingDiverged: The loss is no longer a number.
             OSError: The disk is full, or may not be written to.
         """
-        every, began, begun_at = self.recipe.training.log_every, time.perf_counter(), self.state.step
-        for event in train_loop(self.trainee, self.state, stop):
-            match event:
-                case Stepped(step=step, loss=loss, learning_rate=lr):
-                    if step % every == 0 or step == self.recipe.training.steps:
-                        rate = (step - begun_at) * self.recipe.training.batch_size / (time.perf_counter() - began)
-                        self.metrics.write({"step": step, "loss": float(loss), "lr": lr, "samples_per_second": round(rate, 1)})
-                case Validated(step=step, loss=strata, floor=floor):
-                    self.best = {"validation_loss": strata.loss, **({"bayes_floor": floor.loss} if floor else {})}
-                    by_time = {"t": list(strata.t), "loss": list(strata.by_time), "floor": list(floor.by_time) if floor else None}
-                    self.metrics.write({"step": step, **self.best, "by_time": by_time})
-                case CheckpointDue():
-                    self.metrics.flush()
-                    self.save()
-                case SamplesDue(step=step):
-                    self._draw(step)
-                case Finished():
-                    self.metrics.flush()
-            yield event
+        metrics = MetricsFile(self.folder, self.state.step)
+        began, begun_at = time.perf_counter(), self.state.step
+        try:
+            for event in train_loop(self.trainee, self.state, stop):
+                self._note(event, metrics, begun_at, began)
+                yield event
+        finally:
+            metrics.close()
 
-    def _draw(self, step: int) -> None:
+    def _note(self, event: Event, metrics: MetricsFile, begun_at: int, began: float) -> None:
+        settings = self.recipe.training
+        match event:
+            case Stepped(step=step, loss=loss, learning_rate=lr):
+                if step % settings.log_every == 0 or step == settings.steps:
+                    rate = (step - begun_at) * settings.batch_size / (time.perf_counter() - began)
+                    metrics.write({"step": step, "loss": float(loss), "lr": lr, "samples_per_second": round(rate, 1)})
+            case Validated(step=step, loss=strata, floor=floor):
+                self.scores = {"validation_loss": strata.loss, **({"bayes_floor": floor.loss} if floor else {})}
+                by_time = {
+                    "t": list(strata.t),
+                    "loss": list(strata.by_time),
+                    "floor": list(floor.by_time) if floor else None,
+                }
+                metrics.write({"step": step, **self.scores, "by_time": by_time})
+            case CheckpointDue():
+                metrics.flush()
+                self.save()
+            case SamplesDue(step=step):
+                self._draw_samples(step)
+            case Finished():
+                metrics.flush()
+                self._draw_loss()
+
+    def _draw_samples(self, step: int) -> None:
         from .gallery import draw_run_samples
 
         draw_run_samples(self.model(), self.folder / "samples" / f"{step:09d}.png")
+
+    def _draw_loss(self) -> None:
+        from .gallery import run_loss_picture
+
+        with suppress(MissingExtra):
+            run_loss_picture(self.folder).save(self.folder / "loss.png")
+
+
+def _told(skipped: Sequence[str], most: int = 10) -> list[str]:
+    more = [f"and {len(skipped) - most} more were skipped"] if len(skipped) > most else []
+    return [f"skipped {line}" for line in skipped[:most]] + more
 
 
 def _differences(old: Any, new: Any, where: str = "") -> list[str]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = set(old) | set(new)
-        return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))]
-    same = json.dumps(old) == json.dumps(new) if not isinstance(old, (dict, list)) or not isinstance(new, (dict, list)) else old == new
+        return [
+            d for key in keys for d in _differences(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))
+        ]
+    same = (
+        json.dumps(old) == json.dumps(new)
+        if not isinstance(old, (dict, list)) or not isinstance(new, (dict, list))
+        else old == new
+    )
     return [] if same else [where]
 
 

@@ -28,8 +28,12 @@ class AncestralSampler(Sampler):
 
     order = 1
 
-    eta: float = option(1.0, help="how much noise is drawn afresh: 0 none, 1 as much as the posterior has", low=0.0, high=1.0)
-    noise_scale: float = option(1.0, help="factor on the fresh noise; a little above 1 brings back lost detail", low=0.0, high=2.0)
+    eta: float = option(
+        1.0, help="how much noise is drawn afresh: 0 none, 1 as much as the posterior has", low=0.0, high=1.0
+    )
+    noise_scale: float = option(
+        1.0, help="factor on the fresh noise; a little above 1 brings back lost detail", low=0.0, high=2.0
+    )
 
     @property
     def stochastic(self) -> bool:  # type: ignore[override]

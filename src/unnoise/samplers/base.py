@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ class Stepped(NamedTuple):
 class Sampler(ABC):
     """A frozen dataclass of settings that knows how to make one step."""
 
+    registered_name: ClassVar[str]
     order: int
     """The order at which it converges to the exact solution of the ODE; of stochastic ones, at which their mean does."""
     evaluations: int = 1
@@ -105,7 +106,9 @@ def check_grid(grid: Tensor) -> None:
     if grid.ndim != 1 or len(grid) < 2:
         raise ShapeError(f"expected a grid of shape (n + 1,) with at least one step, got {tuple(grid.shape)}")
     if bool((grid.diff() >= 0).any()) or float(grid[0]) > 1 or float(grid[-1]) < 0:
-        raise BadOption(f"expected times that fall strictly from at most 1 to at least 0, got {[round(float(t), 6) for t in grid][:8]} ...")
+        raise BadOption(
+            f"expected times that fall strictly from at most 1 to at least 0, got {[round(float(t), 6) for t in grid][:8]} ..."
+        )
 
 
 @torch.no_grad()

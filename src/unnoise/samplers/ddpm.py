@@ -54,7 +54,9 @@ class DDPMSampler(Sampler):
         schedule = denoiser.schedule
         denoised, fraction = denoiser.with_variance(x_t, t, cond)
         if self.variance == "learned" and fraction is None:
-            raise IncompatibleParts("this model learned no variance: use variance posterior or beta, or train with learned_variance")
+            raise IncompatibleParts(
+                "this model learned no variance: use variance posterior or beta, or train with learned_variance"
+            )
         sigma_s = scales(schedule, float(s))[1]
         if sigma_s == 0:
             return Stepped(scales(schedule, float(s))[0] * denoised, denoised, None)

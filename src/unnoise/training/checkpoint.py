@@ -16,7 +16,7 @@ SUFFIX = ".safetensors"
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
     value = 0
     for name in sorted(tensors):
-        value = zlib.crc32(memoryview(tensors[name].reshape(-1).numpy()).cast("B"), zlib.crc32(name.encode(), value))
+        value = zlib.crc32(tensors[name].reshape(-1).numpy().tobytes(), zlib.crc32(name.encode(), value))
     return f"{value:08x}"
 
 
@@ -37,7 +37,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], step: int, facts: Mapping[str, object], keep: int = 2) -> Path:
+def save_checkpoint(
+    folder: Path, tensors: Mapping[str, Tensor], step: int, facts: Mapping[str, object], keep: int = 2
+) -> Path:
     """Writes the state of a run, and removes all but the newest checkpoints.
 
     Args:
@@ -56,9 +58,10 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], step: int, fact
     from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
-    metadata = {"step": str(step), "checksum": _checksum(tensors), "facts": json.dumps(facts)}
+    # One entry: safetensors writes several in an order that differs from call to call, and files are compared by bytes.
+    about = json.dumps({"step": step, "checksum": _checksum(tensors), "facts": facts})
     path = folder / f"{step:09d}{SUFFIX}"
-    write_atomically(path, save(dict(tensors), metadata=metadata))
+    write_atomically(path, save(dict(tensors), metadata={"run": about}))
     for old in checkpoints(folder)[keep:]:
         old.unlink(missing_ok=True)
     return path
@@ -79,18 +82,18 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], int, dict[str, objec
 
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        if _checksum(tensors) != metadata["checksum"]:
+            about = json.loads((file.metadata() or {})["run"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        if _checksum(tensors) != about["checksum"]:
             raise ValueError(f"{path.name}: its checksum does not fit")
-        return tensors, int(metadata["step"]), json.loads(metadata["facts"])
+        return tensors, int(about["step"]), about["facts"]
     except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
         raise ValueError(f"{path.name}: {error}") from None
 
 
 def newest_whole(folder: Path) -> tuple[tuple[dict[str, Tensor], int, dict[str, object]] | None, list[str]]:
     """The newest checkpoint that can be read, or None, and a line about each damaged one that was passed over."""
-    damaged = []
+    damaged: list[str] = []
     for path in checkpoints(folder):
         try:
             return load_checkpoint(path), damaged

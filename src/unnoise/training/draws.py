@@ -14,7 +14,9 @@ from ..denoisers.base import Denoiser
 from ..objectives.base import Draws, Objective, Prepared, drop_conditions
 from ..randomness import address, normal_like, permutations, uniform
 
-_TARGET_VALUES = 1 << 18  # of a block: enough to make the cost of a block's tensors vanish, small enough to stay in the cache
+_TARGET_VALUES = (
+    1 << 18
+)  # of a block: enough to make the cost of a block's tensors vanish, small enough to stay in the cache
 
 
 class DrawStream:

@@ -17,7 +17,7 @@ from ..objectives.mse import preconditioned
 from .draws import DrawStream
 from .settings import TrainingSettings
 from .state import TrainState
-from .validation import Strata, Validation
+from .validation import Strata, Validation, bayes_floor
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Validated:
-    """The validation loss of the averaged model, and the Bayes floor on the same triples where it is known."""
+    """The validation loss of the averaged model, and the Bayes floor of the training data where it can be worked out."""
 
     step: int
     loss: Strata
@@ -127,14 +127,14 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
     network.train()
     while state.step < settings.steps:
         loss = objective.losses(denoiser, stream.step(state.step, device)).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         learning_rate = settings.learning_rate(state.step)
         state.update()
         step = state.step
         if step % settings.log_every == 0 and not bool(torch.isfinite(loss)):
             raise TrainingDiverged(
-                f"the loss is {float(loss.detach())} at step {step}: lower training.lr (now {settings.lr:g}), raise training.warmup, "
-                "or look at the data with `unnoise data`"
+                f"the loss is {float(loss.detach())} at step {step}: lower training.lr (now {settings.lr:g}), raise "
+                "training.warmup, or look at the data with `unnoise data`"
             )
         yield Stepped(step, loss.detach(), learning_rate)
         last = step == settings.steps
@@ -152,13 +152,9 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
 
 
 def _validation(trainee: Trainee, settings: TrainingSettings) -> tuple[Validation, Strata | None]:
-    data = trainee.held_out if len(trainee.held_out) else trainee.train
-    size = settings.validation_size
-    validation = Validation(data, trainee.codec, trainee.denoiser, trainee.objective, size, trainee.seed)
-    on_train = validation
-    if len(trainee.held_out):
-        on_train = Validation(trainee.train, trainee.codec, trainee.denoiser, trainee.objective, size, trainee.seed)
-    return validation, on_train.floor(trainee.train, trainee.codec)
+    parts = trainee.codec, trainee.denoiser, trainee.objective, settings.validation_size, trainee.seed
+    floor = bayes_floor(trainee.train, *parts)
+    return Validation(trainee.held_out if len(trainee.held_out) else trainee.train, *parts), floor
 
 
 def _validated(validation: Validation, denoiser: Denoiser, state: TrainState, floor: Strata | None) -> Validated:

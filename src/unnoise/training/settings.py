@@ -17,12 +17,23 @@ class TrainingSettings:
     batch_size: int = option(128, help="samples an update", low=1)
     lr: float = option(1e-3, help="peak learning rate", low=0.0, high=10.0)
     warmup: int = option(100, help="steps over which the learning rate rises from 0", low=0)
-    decay: Literal["constant", "linear", "cosine"] = option("cosine", help="how it falls after that: constant, linear or cosine to 0")
-    betas: tuple[float, float] = option((0.9, 0.99), help="memory of AdamW's two moving averages", low=0.0, high=0.999999)
+    decay: Literal["constant", "linear", "cosine"] = option(
+        "cosine", help="how it falls after that: constant, linear or cosine to 0"
+    )
+    betas: tuple[float, float] = option(
+        (0.9, 0.99), help="memory of AdamW's two moving averages", low=0.0, high=0.999999
+    )
     weight_decay: float = option(0.0, help="AdamW's weight decay", low=0.0, high=1.0)
     clip: float = option(1.0, help="largest norm of the gradient; 0 for no limit", low=0.0)
-    ema: float = option(0.999, help="memory of the moving average of the weights, which is the model that samples", low=0.0, high=0.999999)
-    validation_share: float = option(0.0, help="share of the data held out; with 0 validation uses the training data", low=0.0, high=0.9)
+    ema: float = option(
+        0.999,
+        help="memory of the moving average of the weights, which is the model that samples",
+        low=0.0,
+        high=0.999999,
+    )
+    validation_share: float = option(
+        0.0, help="share of the data held out; with 0 validation uses the training data", low=0.0, high=0.9
+    )
     validation_size: int = option(1024, help="fixed (sample, time, noise) triples of the validation loss", low=16)
     validate_every: int = option(500, help="steps between validations", low=1)
     sample_every: int = option(2000, help="steps between grids of samples; 0 for none", low=0)

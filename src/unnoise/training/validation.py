@@ -16,7 +16,8 @@ from ..objectives.base import Draws, Objective
 from ..randomness import address, normal_like, uniform
 
 STRATA = 16
-MOST_FLOOR_VALUES = 2**31  # of data times triples: about ten seconds of work on two cores
+MOST_FLOOR_TRIPLES = 2**16
+MOST_FLOOR_WORK = 2**33  # numbers of the data times triples: a few seconds on two cores
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class Validation:
         seed: Which.
     """
 
-    def __init__(self, dataset: Dataset, codec: Codec, denoiser: Denoiser, objective: Objective, size: int, seed: int = 0) -> None:
+    def __init__(
+        self, dataset: Dataset, codec: Codec, denoiser: Denoiser, objective: Objective, size: int, seed: int = 0
+    ) -> None:
         size = max(size // STRATA, 1) * STRATA
         picks = np.argsort(uniform(address(seed, "validation"), range(len(dataset)))[:, 0], kind="stable")
         data = dataset.take(torch.from_numpy(np.resize(picks, size)))
@@ -76,24 +79,19 @@ class Validation:
         denoiser.eval()
         prepared = self.objective.prepare(denoiser, self.draws).to(device)
         size = len(prepared.inputs)
-        parts = [self.objective.losses(denoiser, prepared.slice(i, i + batch_size)).cpu() for i in range(0, size, batch_size)]
+        parts = [
+            self.objective.losses(denoiser, prepared.slice(i, i + batch_size)).cpu() for i in range(0, size, batch_size)
+        ]
         denoiser.train(training)
         return self._strata(torch.cat(parts))
 
     @torch.no_grad()
-    def floor(self, train: Dataset, codec: Codec) -> Strata | None:
-        """The loss that the exact denoiser of the training data has on the triples: no model can do better on average there.
-
-        It is the floor only for triples of the training data itself. None where it would take too long.
+    def floor(self, oracle: Denoiser) -> Strata:
+        """The loss that a denoiser which needs no training has on the triples.
 
         Args:
-            train: The training data.
-            codec: The way into the model's space.
+            oracle: Exact for the data that the triples come from; then no model can have a lower loss on average.
         """
-        values = train.x[0].numel()
-        if len(train) * values * len(self.draws.x_0) > MOST_FLOOR_VALUES * 128:
-            return None
-        oracle = DatasetOracle(codec.encode(train.x), self.denoiser.schedule, train.labels, train.spec.num_classes or None)
         parts = []
         for i in range(0, len(self.draws.x_0), 256):
             d = self.draws
@@ -101,3 +99,29 @@ class Validation:
             part = Draws(d.x_0[i : i + 256], d.eps[i : i + 256], d.t[i : i + 256], cond)
             parts.append(self.objective.floors(self.denoiser, oracle, part))
         return self._strata(torch.cat(parts))
+
+
+def bayes_floor(
+    dataset: Dataset, codec: Codec, denoiser: Denoiser, objective: Objective, size: int, seed: int = 0
+) -> Strata | None:
+    """The loss below which no model can come on average over a finite training set.
+
+    It is a mean over as many random triples as a few seconds allow, so its own error is small beside the gap of a model.
+
+    Args:
+        dataset: The training data.
+        codec: The way into the model's space.
+        denoiser: Gives the schedule and the prediction.
+        objective: Gives the density of times, and the loss.
+        size: At least so many triples.
+        seed: Which.
+
+    Returns:
+        None where it would take too long.
+    """
+    numbers = len(dataset) * dataset.x[0].numel()
+    if numbers * size > MOST_FLOOR_WORK * 8:
+        return None
+    size = max(size, min(MOST_FLOOR_TRIPLES, MOST_FLOOR_WORK // numbers))
+    oracle = DatasetOracle(codec.encode(dataset.x), denoiser.schedule, dataset.labels, dataset.spec.num_classes or None)
+    return Validation(dataset, codec, denoiser, objective, size, seed).floor(oracle)

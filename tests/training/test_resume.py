@@ -1,0 +1,94 @@
+"""A run that is killed and resumed ends with the same bytes as one that was not."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from unnoise.training.checkpoint import load_checkpoint, newest_whole
+
+RUN = """
+import os, signal, sys
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
+from unnoise.training.loop import Stepped
+
+folder, kill_at, recipe, *overrides = sys.argv[1:]
+for event in Run(load_recipe(recipe, overrides), folder).events():
+    if isinstance(event, Stepped) and event.step == int(kill_at):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+POINTS = (
+    "two-moons-labels", "training.steps=90", "training.checkpoint_every=13", "training.validate_every=30",
+    "training.sample_every=45", "training.batch_size=48", "training.validation_size=32", "network.width=24",
+)  # fmt: skip
+IMAGES = (
+    "digits", "training.steps=9", "training.checkpoint_every=2", "training.validate_every=5", "training.sample_every=0",
+    "training.batch_size=32", "training.validation_size=16", "network.width=16",
+)  # fmt: skip
+
+
+def run(folder, *recipe, kill_at=0):
+    return subprocess.run([sys.executable, "-c", RUN, folder, str(kill_at), *recipe], check=False).returncode
+
+
+def final_bytes(folder):
+    files = [*(folder / "model").iterdir(), max((folder / "checkpoints").iterdir())]
+    return {file.name: file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("recipe", [POINTS, IMAGES], ids=["points", "images"])
+def test_killed_with_sigkill_at_random_steps_and_resumed_the_weights_are_byte_equal(tmp_path, recipe):
+    straight, broken = tmp_path / "a" / "run", tmp_path / "b" / "run"
+    assert run(straight, *recipe) == 0
+    steps = int(recipe[1].partition("=")[2])
+    for kill_at in sorted(random.Random(os.getpid()).sample(range(1, steps), 2)):
+        assert run(broken, *recipe, kill_at=kill_at) == -signal.SIGKILL
+    assert run(broken, *recipe) == 0
+    a, b = final_bytes(straight), final_bytes(broken)
+    assert a == b, "resumed bytes differ"
+    losses = [(straight / "metrics.jsonl").read_text(), (broken / "metrics.jsonl").read_text()]
+    cut = [[line.split(', "samples_per_second"')[0] for line in text.splitlines()] for text in losses]
+    assert cut[0] == cut[1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stop_signal_saves_and_exits_and_the_same_command_goes_on(tmp_path, number, code):
+    folder = tmp_path / "run"
+    options = [
+        "training.steps=100000",
+        "training.checkpoint_every=100000",
+        "training.sample_every=0",
+        "training.validate_every=100000",
+    ]
+    command = [sys.executable, "-m", "unnoise", "train", "spiral", "--out", str(folder), *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    metrics = folder / "metrics.jsonl"
+    while not (metrics.is_file() and '"lr"' in metrics.read_text()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == code, said
+    assert "stopped and saved at step" in said
+    found, damaged = newest_whole(folder / "checkpoints")
+    assert found is not None
+    assert not damaged
+    assert found[1] >= 50
+
+
+def test_a_checkpoint_tells_one_flipped_bit(tmp_path):
+    assert run(tmp_path / "run", *POINTS[:1], "training.steps=2", *POINTS[2:]) == 0
+    file = max((tmp_path / "run" / "checkpoints").iterdir())
+    load_checkpoint(file)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="checksum"):
+        load_checkpoint(file)
