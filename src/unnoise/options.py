@@ -88,9 +88,9 @@ def _check(cls: type, field: dataclasses.Field[Any], value: Any, where: str) -> 
     low, high = field.metadata.get("low"), field.metadata.get("high")
     for each in value if isinstance(value, tuple) else (value,):
         if isinstance(each, (int, float)) and not isinstance(each, bool):
-            if low is not None and each < low:
+            if low is not None and not each >= low:  # so that NaN is refused too
                 raise BadOption(f"{where}: must be at least {low}, got {each}")
-            if high is not None and each > high:
+            if high is not None and not each <= high:
                 raise BadOption(f"{where}: must be at most {high}, got {each}")
     return value
 

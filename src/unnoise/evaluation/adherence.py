@@ -78,6 +78,7 @@ class NearestNeighbours:
         if not 1 <= k <= len(x):
             raise BadOption(f"k: must be from 1 to {len(x)}, the number of samples, got {k}")
         self.k = k
+        self._spreads: dict[int, float | None] = {}
 
     def predict(self, x: Tensor) -> Tensor:
         """The label of every sample.
@@ -133,12 +134,18 @@ class NearestNeighbours:
         rows, asked = self._rows(x), _labels(asked, len(x))
         ratios = []
         for label in asked.unique():
-            made, real = _spread(rows[asked == label]), _spread(self.x[self.labels == label])
+            made, real = _spread(rows[asked == label]), self._real_spread(int(label))
             if made is not None and real:
                 ratios.append(made / real)
         if not ratios:
             raise DataError("no label has two samples or more, here and in the data: diversity needs pairs")
         return sum(ratios) / len(ratios)
+
+    def _real_spread(self, label: int) -> float | None:
+        # Remembered: it takes far longer than that of a few samples, and stays the same.
+        if label not in self._spreads:
+            self._spreads[label] = _spread(self.x[self.labels == label])
+        return self._spreads[label]
 
     def _rows(self, x: Tensor) -> Tensor:
         rows = flat("x", x)

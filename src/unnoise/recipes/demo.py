@@ -7,7 +7,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +260,7 @@ def comparable(data: Dataset, x: Tensor) -> Tensor:
 
 
 def compare_steps(trained: Trained, n: int, steps: Sequence[int] = STEPS) -> list[StepsRow]:
-    """The same noise in different numbers of steps, without guidance; the first row is the data itself, drawn anew.
+    """The same noise in different numbers of steps, without guidance, after the data itself, drawn anew.
 
     Args:
         trained: What is sampled.
@@ -268,8 +268,7 @@ def compare_steps(trained: Trained, n: int, steps: Sequence[int] = STEPS) -> lis
         steps: A row for each.
     """
     model, data = trained.model, trained.data
-    picks = (uniform(address(0, "demo draw"), range(n))[:, 0] * len(data)).astype(np.int64)
-    rows = [_distances(data, 0, 0, 0.0, data.x[torch.from_numpy(picks)])]
+    rows = [drawn_anew(data, n)]
     model.sample(1, steps=1, label=in_turn(data, 1))  # what happens only once is not timed
     for count in steps:
         began = time.perf_counter()
@@ -278,6 +277,22 @@ def compare_steps(trained: Trained, n: int, steps: Sequence[int] = STEPS) -> lis
         calls = model.sampling.sampler.network_calls(make_grid(model.sampling.grid, count, model.denoiser.schedule))
         rows.append(_distances(data, count, calls, seconds, made.tensor))
     return rows
+
+
+def drawn_anew(data: Dataset, n: int, times: int = 8) -> StepsRow:
+    """What n samples of the data itself reach, the mean over several draws; the first draw is kept.
+
+    Args:
+        data: Where they are drawn from, each as often as chance wants.
+        n: Samples of a draw.
+        times: Draws.
+    """
+    draws = []
+    for i in range(times):
+        picks = (uniform(address(0, "demo draw", i), range(n))[:, 0] * len(data)).astype(np.int64)
+        draws.append(_distances(data, 0, 0, 0.0, data.x[torch.from_numpy(picks)]))
+    energy, sliced = (sum(row.energy for row in draws) / times, sum(row.sliced for row in draws) / times)
+    return replace(draws[0], energy=energy, sliced=sliced)
 
 
 def _distances(data: Dataset, steps: int, calls: int, seconds: float, x: Tensor) -> StepsRow:

@@ -20,7 +20,8 @@ from .demo import GOOD_SCALE, Findings, GuidanceRow, StepsRow, Trained
 from .gallery import forward_strip, limits_of, loss_by_time_picture, run_loss_picture, schedules_side_by_side
 from .score_field import score_field
 
-WIDE = 940  # CSS pixels: the column of the page
+WIDE = 900  # CSS pixels: the column of the page
+HALF = 430  # two of these fit beside each other
 
 
 def write_page(found: Findings, out: Path) -> Path:
@@ -52,10 +53,15 @@ def _forward(page: Page, found: Findings) -> None:
         the points might have come from a random number generator. This is the **forward process**. There is nothing
         to learn in it.
 
-        It has a closed form, so one can jump to any time *t* at once: `x_t = α·x_0 + σ·noise`. At t = 0 there is only
-        data, at t = 1 only noise. ᾱ = α² is the share of the signal that is left, and SNR = α²/σ² says how much
-        louder the signal is than the noise. The noise is the same in every picture of the row; there is only more of
-        it.
+        It has a closed form, so one can jump to any time *t* at once:
+        """
+    )
+    page.code("x_t = α · x_0 + σ · noise")
+    page.text(
+        """
+        At t = 0 there is only data, at t = 1 only noise. ᾱ = α² is the share of the signal that is left, and SNR =
+        α²/σ² says how much louder the signal is than the noise. The noise is the same in every picture of a row;
+        there is only more of it.
         """
     )
     alt = "A row of pictures in which the data dissolves into noise"
@@ -102,7 +108,7 @@ def _training(page: Page, found: Findings) -> None:
     )
     both = (found.spiral, found.digits)
     page.columns(
-        [Picture(run_loss_picture(each.folder, each.name), width=455, alt=f"Loss of {each.name}") for each in both]
+        [Picture(run_loss_picture(each.folder, each.name), width=HALF, alt=f"Loss of {each.name}") for each in both]
     )
     page.table(
         [
@@ -125,14 +131,17 @@ def _training(page: Page, found: Findings) -> None:
     )
     page.text(
         """
-        One number hides where the work is. Near t = 0 hardly any noise is left to remove; near t = 1 there is nothing
-        to see, and the average of all data is the best answer. In between the network earns its living. Each bar
-        below is the loss at one stretch of time; what stands above the black mark can still be learned, the pale part
-        nobody can remove.
+        One number hides where the work is. Each bar below is the loss at one stretch of time: the pale part nobody
+        can remove, and what stands above the black mark is left to learn. Towards t = 1 nothing can be seen in the
+        noise, the average of all data is the best answer, and the floor is soon reached. Towards t = 0 the floor
+        drops, because so little noise leaves only one sample of the *training data* possible, and the exact answer is
+        to know that one by heart. A network that did so could only repeat its data; its distance from this floor is
+        what makes it invent. (The loss is measured on a limited number of samples, so a bar may also end a little
+        below its mark by chance.)
         """
     )
     page.columns(
-        [Picture(loss_by_time_picture(e.folder, e.name), width=455, alt=f"Loss by time of {e.name}") for e in both]
+        [Picture(loss_by_time_picture(e.folder, e.name), width=HALF, alt=f"Loss by time of {e.name}") for e in both]
     )
 
 
@@ -156,9 +165,9 @@ def _scores(page: Page, found: Findings) -> None:
     page.text(
         """
         Whoever knows the clean data on average also knows in which direction there is more data: from the noisy point
-        towards that average. The arrow `(α·D − x)/σ²`, with D the network's answer, is called the **score**, the
-        slope of the logarithm of the density. The upper row is what the network has learned, the lower one what is
-        exact for these points; *error* is the distance between the two on noisy data, relative to the exact arrows.
+        towards that average. The arrow `(αD−x)/σ²`, with D the network's answer, is called the **score**, the slope
+        of the logarithm of the density. The upper row is what the network has learned, the lower one what is exact
+        for these points; *error* is the distance between the two on noisy data, relative to the exact arrows.
 
         With much noise (right) all arrows point to the middle: from there, the spiral is one blob. With less, they
         find the arms. With very little (left), the exact arrows lead back to *single training points*; a network that
@@ -182,8 +191,8 @@ def _reverse(page: Page, found: Findings) -> None:
     alt = "Animation: noise on the left turns into data, the estimate beside it becomes sharp"
     page.columns(
         [
-            Picture(found.animations["spiral"], "Points find the spiral; the data is drawn in grey.", alt, 455),
-            Picture(found.animations["digits"], "Digits, two of each, come out of grey noise.", alt, 455),
+            Picture(found.animations["spiral"], "Points find the spiral; the data is drawn in grey.", alt, HALF),
+            Picture(found.animations["digits"], "Digits, two of each, come out of grey noise.", alt, HALF),
         ]
     )
 
@@ -193,22 +202,23 @@ def _steps(page: Page, found: Findings) -> None:
     page.heading(f"6. How many steps? {counts[-2]} against {counts[-1]}")
     page.text(
         f"""
-        A step costs one call of the network, so fewer is faster. With a single step one gets the network's first
-        guess, the average. From the same noise, {counts[-2]} steps already make data, and {counts[-1]} make it better
-        or cost {counts[-1] // counts[-2]} times as much for nothing: look, and see the numbers.
+        With this sampler, a step costs one call of the network, so fewer steps are faster. With a single one we get
+        the network's first guess, the average. Below, {counts[-2]} and {counts[-1]} steps start from the same noise;
+        whether the picture is worth {counts[-1] // counts[-2]} times the work, the numbers say.
 
         Two distances compare the samples with the data, and are 0 only where the two are distributed alike: the
         **energy distance**, and the **sliced Wasserstein distance**, which is how far samples must be moved, averaged
-        over random directions. Because any finite number of samples differs a little from the data, the first row
-        gives what as many samples *drawn from the data itself* reach. Nothing can be expected to be closer than that.
+        over random directions. Any limited number of samples differs a little from the data. The first row therefore
+        gives what as many samples *drawn from the data itself* reach on average; to be closer than that is luck.
         """
     )
     for trained in (found.spiral, found.digits):
         rows = found.steps[trained.name]
         shown = [_samples_picture(trained, row) for row in rows]
         picture = strip(shown, [_named(row) for row in rows])
-        page.picture(picture, f"{trained.name}: the data, then one noise in {_listed(counts)} steps.", "", WIDE)
-        sampler = trained.model.sampling.sampler.registered_name  # type: ignore[attr-defined]
+        words = f"{trained.name}: the data, then the same noise in {', '.join(map(str, counts[:-1]))} and {counts[-1]} steps."
+        page.picture(picture, words, width=WIDE)
+        sampler = trained.model.sampling.sampler.registered_name
         page.table(
             ["steps", "network calls", "seconds", "energy distance", "sliced Wasserstein"],
             [_steps_row(row) for row in rows],
@@ -223,10 +233,6 @@ def _steps(page: Page, found: Findings) -> None:
 
 def _named(row: StepsRow) -> str:
     return "data" if not row.steps else f"{row.steps} step{'s' if row.steps > 1 else ''}"
-
-
-def _listed(counts: list[int]) -> str:
-    return f"{', '.join(map(str, counts[:-1]))} and {counts[-1]}"
 
 
 def _steps_row(row: StepsRow) -> list[str]:
@@ -255,17 +261,18 @@ def _guidance(page: Page, found: Findings) -> None:
         Exaggeration has a price. The table measures both sides of it. **Recognised** is the share of samples that the
         three most similar real digits take for the digit that was asked for, with its 95 % interval. **Diversity** is
         how far samples of one label lie from each other, relative to real digits: 1 is as diverse as the data, 0 all
-        the same.
+        the same. At g = 0 it is that of all digits mixed, whatever was asked for.
         """
     )
-    pictures = [image_grid(row.samples[:40], 10, 5, gap=3) for row in rows]
-    captions = [
-        f"g = {row.scale:g}\nrecognised {row.adherence.value:.1%}, diversity {row.diversity:.2f}" for row in rows
-    ]
     page.columns(
         [
-            Picture(picture, caption.replace("\n", ": "), f"Digits 0 to 9 in columns at guidance {row.scale:g}", 455)
-            for picture, caption, row in zip(pictures, captions, rows, strict=True)
+            Picture(
+                image_grid(row.samples[:40], 10, 5, gap=3),
+                f"g = {row.scale:g}: recognised {row.adherence.value:.1%}, diversity {row.diversity:.2f}",
+                f"Digits 0 to 9 in columns, at guidance {row.scale:g}",
+                HALF,
+            )
+            for row in rows
         ]
     )
     page.table(

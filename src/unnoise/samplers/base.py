@@ -105,7 +105,7 @@ def check_grid(grid: Tensor) -> None:
     """
     if grid.ndim != 1 or len(grid) < 2:
         raise ShapeError(f"expected a grid of shape (n + 1,) with at least one step, got {tuple(grid.shape)}")
-    if bool((grid.diff() >= 0).any()) or float(grid[0]) > 1 or float(grid[-1]) < 0:
+    if not bool((grid.diff() < 0).all()) or float(grid[0]) > 1 or float(grid[-1]) < 0:
         raise BadOption(
             f"expected times that fall strictly from at most 1 to at least 0, got {[round(float(t), 6) for t in grid][:8]} ..."
         )

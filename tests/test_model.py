@@ -1,0 +1,138 @@
+"""Models: saved and loaded they sample the same, and a sample does not depend on its batch."""
+
+import pickle
+
+import pytest
+import torch
+
+from unnoise.blueprint import Blueprint
+from unnoise.codecs.identity import IdentityCodec
+from unnoise.data.base import Spec
+from unnoise.denoisers.base import denoisers
+from unnoise.errors import BadOption, ModelFolderError
+from unnoise.model import Model, SamplingSettings, load
+from unnoise.nn.base import networks
+from unnoise.process.base import schedules
+from unnoise.samplers.base import samplers
+
+NETWORKS = {"seed_mlp": {"hidden": 16}, "mlp": {"width": 8}, "unet": {"width": 8, "multipliers": [1, 2], "blocks": 1}}
+
+
+def make(prediction="edm", process="variance_exploding", network="mlp", shape=(2,), labels=("a", "b"), variance=False):
+    image = len(shape) == 3
+    spec = Spec("image" if image else "points", shape, labels)
+    blueprint = Blueprint(
+        spec, IdentityCodec.pixels() if image else IdentityCodec((0.5, -1.0), (2.0, 0.3)), schedules.build(process),
+        prediction, 0.7, variance, networks.build({"name": network, **NETWORKS[network]}),
+    )  # fmt: skip
+    model = Model(blueprint, blueprint.build(3), SamplingSettings(steps=4), {"steps": 12, "loss": 0.1 + 0.2})
+    with torch.no_grad():  # away from the zero start, so that every weight matters
+        generator = torch.Generator().manual_seed(0)
+        for p in model.denoiser.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=generator))
+    return model
+
+
+def cases():
+    for prediction in denoisers:
+        for process in ("linear", "cosine", "variance_exploding", "flow"):
+            if not (denoisers[prediction].needs_signal and process == "flow"):
+                yield prediction, process
+
+
+@pytest.mark.parametrize(("prediction", "process"), list(cases()))
+def test_a_model_saved_and_loaded_gives_the_same_samples(tmp_path, prediction, process):
+    model = make(prediction, process)
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert again.hash == model.hash
+    assert again.sampling == model.sampling
+    assert again.trained == model.trained
+    one, other = (m.sample(5, label="b", guidance=2.0, seed=4) for m in (model, again))
+    assert torch.equal(one.tensor, other.tensor)
+    assert torch.isfinite(one.tensor).all()
+
+
+@pytest.mark.parametrize("network", ["mlp", "seed_mlp", "unet"])
+def test_every_network_is_saved_and_loaded(tmp_path, network):
+    model = make(network=network, shape=(1, 6, 6) if network == "unet" else (2,))
+    model.save(tmp_path / "model")
+    assert torch.equal(model.sample(3, label=0).tensor, load(tmp_path / "model").sample(3, label=0).tensor)
+
+
+@pytest.mark.parametrize("sampler", sorted(samplers))
+def test_sample_k_is_sample_k_alone_and_in_any_batch(sampler):
+    model = make()
+    whole = model.sample(7, label=1, sampler=sampler, seed=5).tensor
+    pairs = model.sample(7, label=1, sampler=sampler, seed=5, batch_size=2).tensor
+    alone = model.sample(1, label=1, sampler=sampler, seed=5, first=4).tensor
+    torch.testing.assert_close(whole, pairs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(whole[4:5], alone, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(whole, model.sample(7, label=1, sampler=sampler, seed=6).tensor)
+
+
+def test_a_learned_variance_is_used(tmp_path):
+    model = make("noise", "linear", variance=True)
+    model.save(tmp_path / "model")
+    learned = load(tmp_path / "model").sample(4, sampler={"name": "ddpm", "variance": "learned"}, steps=8)
+    fixed = model.sample(4, sampler={"name": "ddpm", "variance": "posterior"}, steps=8)
+    assert torch.isfinite(learned.tensor).all()
+    assert not torch.allclose(learned.tensor, fixed.tensor)
+
+
+def test_previews_begin_with_noise_and_end_with_the_sample():
+    model = make()
+    seen = list(model.previews(3, label="a", seed=2))
+    assert [preview.step for preview in seen] == [0, 1, 2, 3, 4]
+    assert [preview.t for preview in seen] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    torch.testing.assert_close(seen[-1].x.float(), model.sample(3, label="a", seed=2).tensor)
+
+
+def test_labels_may_differ_within_a_batch_and_none_asks_for_nothing():
+    model = make()
+    mixed = model.sample(4, label=["a", None, 1, "b"], seed=1).tensor
+    for k, label in enumerate(["a", None, "b", "b"]):
+        alone = model.sample(1, label=[label], seed=1, first=k).tensor
+        torch.testing.assert_close(mixed[k : k + 1], alone, rtol=1e-4, atol=1e-5)
+    with pytest.raises(BadOption, match="got 2"):
+        model.sample(4, label=["a", "b"])
+
+
+def test_words_are_refused_by_a_model_without_them():
+    with pytest.raises(BadOption, match="without words"):
+        make().sample(1, prompt="a cat")
+
+
+def test_saving_over_a_model_leaves_one_whole_model(tmp_path):
+    first, second = make(), make("v")
+    first.save(tmp_path / "model")
+    second.save(tmp_path / "model")
+    assert len(list((tmp_path / "model").iterdir())) == 2
+    assert load(tmp_path / "model").hash == second.hash
+
+
+def test_loading_never_runs_code_from_a_file(tmp_path):
+    make().save(tmp_path / "model")
+    file = tmp_path / "model" / "model.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("format: 1", f"format: !!python/object/apply:os.mkdir ['{tmp_path}/ran']"))
+    with pytest.raises(ModelFolderError):
+        load(tmp_path / "model")
+    assert not (tmp_path / "ran").exists()
+
+    class Evil:
+        def __reduce__(self):
+            import os
+
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    file.write_text(text)
+    next((tmp_path / "model").glob("*.safetensors")).write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(ModelFolderError):
+        load(tmp_path / "model")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_blueprint_describes_itself():
+    blueprint = make("noise", "cosine", "unet", (3, 8, 8)).blueprint
+    assert Blueprint.of(blueprint.describe()) == blueprint
