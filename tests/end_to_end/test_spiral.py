@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from unnoise.data.base import datasets
 from unnoise.denoisers.oracle import DatasetOracle
 from unnoise.evaluation.distances import energy_distance
 from unnoise.randomness import NoiseSource
@@ -24,6 +25,12 @@ def spiral(tmp_path_factory):
 def test_samples_of_the_spiral_lie_on_it(spiral):
     drawn = spiral.model().sample(2000, steps=20).tensor
     assert float(energy_distance(drawn, spiral.train_data.x)) <= 0.003
+
+
+def test_samples_of_the_spiral_are_as_near_to_fresh_data_as_those_of_the_exact_denoiser(spiral):
+    fresh = datasets.build({"name": "spiral", "num_points": 2000, "seed": 7}).load().x
+    drawn = spiral.model().sample(2000, steps=20).tensor
+    assert float(energy_distance(drawn, fresh)) <= 0.003
 
 
 def test_the_exact_denoiser_is_the_better_one_and_the_measure_tells_bad_samples(spiral):

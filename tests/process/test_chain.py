@@ -137,7 +137,7 @@ def test_a_chain_without_terminal_signal_has_no_prior_term():
     assert terms.tolist() == [0.0]
 
 
-@pytest.mark.parametrize(("variance", "largest"), [(None, 0.0), (1.0, 0.0)], ids=["posterior", "beta"])
+@pytest.mark.parametrize(("variance", "largest"), [(None, 0.75), (1.0, 0.01)], ids=["posterior", "beta"])
 def test_the_bound_lies_above_the_exact_nll_and_close_to_it(variance, largest):
     schedule = LinearSchedule(400, 2.5e-4, 0.05)
     means, stds, weights = f64([[-0.8], [1.0]]), f64([0.4, 0.3]), f64([0.3, 0.7])
@@ -155,6 +155,8 @@ def test_the_bound_lies_above_the_exact_nll_and_close_to_it(variance, largest):
     log_prob = oracle.log_prob(torch.from_numpy(grid)[:, None], f64(0.0)).numpy()
     density_0 = np.exp(log_prob) * (grid[1] - grid[0])
     assert density_0.sum() == pytest.approx(1, abs=1e-6)
+    # Measured 0.0074 nats with beta. The posterior's variance costs ln-ratios of about (k + 1) / k at the lowest levels k,
+    # which do not go away with more levels: 0.692.
     gap = (density_0 * (terms @ shares / shares.sum() + log_prob)).sum()
     assert 0 < gap < largest
 

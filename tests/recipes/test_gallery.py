@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from unnoise.blueprint import Blueprint
+from unnoise.cli.draw import draw_app
 from unnoise.codecs.identity import IdentityCodec
 from unnoise.data.base import Dataset, Spec
 from unnoise.data.digits import DigitsDataset
@@ -192,7 +194,9 @@ def test_the_learned_field_stands_above_the_exact_one():
 
 
 def test_a_score_field_needs_points_and_noise():
-    with pytest.raises(DataError, match=r"needs a model of points in the plane, this one makes image of shape \(1, 8, 8\)"):
+    with pytest.raises(
+        DataError, match=r"needs a model of points in the plane, this one makes image of shape \(1, 8, 8\)"
+    ):
         score_field(digits_model(), 0.5)
     with pytest.raises(BadOption, match=r"a time in \(0, 1\], got 0"):
         score_field(points_model(), 0.0)
@@ -202,7 +206,10 @@ def metrics(folder, floor=0.25, loss=True):
     by_time = {"t": [0.1, 0.5, 0.9], "loss": [0.5, 0.4, 0.6], "floor": None if floor is None else [0.2, 0.3, 0.6]}
     best = {"validation_loss": 0.5} | ({} if floor is None else {"bayes_floor": floor})
     lines = [{"step": step, "loss": 1 / step, "lr": 1e-3} for step in range(10, 200, 10)] if loss else []
-    lines += [{"step": 100, **best, "by_time": by_time}, {"step": 200, **best, "validation_loss": 0.4, "by_time": by_time}]
+    lines += [
+        {"step": 100, **best, "by_time": by_time},
+        {"step": 200, **best, "validation_loss": 0.4, "by_time": by_time},
+    ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -248,7 +255,13 @@ def test_samples_of_a_run_have_a_row_for_each_label_and_are_the_same_every_time(
     assert sorted(each.name for each in (tmp_path / "samples").iterdir()) == ["1.png", "2.png"]
     with Image.open(tmp_path / "samples" / "1.png") as picture:
         cell = 6 * 8 + 4
-        assert picture.size == (4 + 8 * cell, 4 + 10 * cell)
+        left = picture.width - (4 + 8 * cell)
+        assert 20 < left < 60
+        assert picture.height == 4 + 10 * cell
+        pixels = np.asarray(picture.convert("L"))
+        numbers = [pixels[4 + i * cell : (i + 1) * cell, :left] for i in range(10)]
+        assert all(number.min() < 100 for number in numbers)
+        assert len({number.tobytes() for number in numbers}) == 10
 
 
 def test_points_of_a_run_are_drawn_and_what_has_no_picture_is_passed_over(tmp_path):
@@ -262,3 +275,43 @@ def test_points_of_a_run_are_drawn_and_what_has_no_picture_is_passed_over(tmp_pa
     assert not (tmp_path / "array.png").exists()
     with pytest.raises(DataError, match=r"samples of shape \(3, 5\) have no picture"):
         forward_strip(Dataset(torch.randn(4, 3, 5), spec), None, LINEAR)
+
+
+runner = CliRunner()
+
+
+def draw(*words):
+    return runner.invoke(draw_app, [str(word) for word in words], catch_exceptions=False)
+
+
+def test_the_command_line_draws_what_the_functions_draw(tmp_path):
+    out = tmp_path / "deep" / "strip.png"
+    done = draw("forward", "spiral", "-o", out, "--schedule", "cosine", "--times", "0,0.5")
+    assert (done.exit_code, done.stdout) == (0, f"{out}\n")
+    with Image.open(out) as picture:
+        assert picture.tobytes() == forward_strip(SPIRAL, None, CosineSchedule(), (0.0, 0.5)).tobytes()
+    assert draw("schedules", "digits", "-n", 4, "-o", tmp_path / "both.webp").exit_code == 0
+    model = points_model().save(tmp_path / "model")
+    assert draw("score", model, "--data", "spiral", "--times", "0.4", "-o", tmp_path / "score.png").exit_code == 0
+    assert draw("reverse", model, "-n", 20, "--steps", 3, "-o", tmp_path / "x.gif").exit_code == 0
+    with Image.open(tmp_path / "x.gif") as animation:
+        assert animation.n_frames == 4
+    asked = digits_model().save(tmp_path / "digits")
+    assert draw("reverse", asked, "--label", 3, "-n", 4, "--steps", 2, "-o", tmp_path / "3.webp").exit_code == 0
+
+
+def test_the_command_line_draws_losses(tmp_path):
+    pytest.importorskip("matplotlib")
+    metrics(tmp_path)
+    assert draw("loss", tmp_path, "-o", tmp_path / "loss.png").exit_code == 0
+    assert draw("loss", tmp_path, "--by-time", "-o", tmp_path / "time.png").exit_code == 0
+    assert (tmp_path / "loss.png").read_bytes() != (tmp_path / "time.png").read_bytes()
+
+
+def test_the_command_line_refuses_before_it_works(tmp_path):
+    with pytest.raises(BadOption, match=r"cannot write strip.gif: the name must end in .png, .jpg, .jpeg, .webp"):
+        draw("forward", "spiral", "-o", tmp_path / "strip.gif")
+    with pytest.raises(BadOption, match=r"times: expected numbers with commas between.*got '0;1'"):
+        draw("forward", "spiral", "--times", "0;1", "-o", tmp_path / "strip.png")
+    assert list(tmp_path.iterdir()) == []
+    assert "unnoise draw reverse runs/digits" in draw("reverse", "--help").stdout

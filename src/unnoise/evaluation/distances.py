@@ -9,6 +9,7 @@ from ..errors import BadOption, DataError, ShapeError
 from ..randomness import address, normal
 
 _AT_ONCE = 2**22  # values of one block of distances or projections, to bound memory
+_FEW = 8  # dimensions in which distances are summed one by one
 
 
 def flat(name: str, x: Tensor) -> Tensor:
@@ -46,9 +47,14 @@ def mean_distance(x: Tensor, y: Tensor) -> float:
         y: Shape (M, D), float64.
     """
     rows = max(1, _AT_ONCE // len(y))
-    # Not by a matrix product: it would lose the digits of near pairs, and equal samples must have distance 0.
-    exactly = "donot_use_mm_for_euclid_dist"
-    sums = [torch.cdist(x[i : i + rows], y, compute_mode=exactly).sum() for i in range(0, len(x), rows)]
+    # In many dimensions by a matrix product, which is several times faster. It loses digits where the samples lie close together
+    # and far from 0, so they are centred; in float64 what remains is below 1e-7 of their spread.
+    by_product = x.shape[1] > _FEW
+    mode = "use_mm_for_euclid_dist" if by_product else "donot_use_mm_for_euclid_dist"
+    if by_product:
+        centre = y.mean(0)
+        x, y = x - centre, y - centre
+    sums = [torch.cdist(x[i : i + rows], y, compute_mode=mode).sum() for i in range(0, len(x), rows)]
     return float(torch.stack(sums).sum()) / (len(x) * len(y))
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ..pictures import style
 from ..pictures.curves import schedule_curves
 from ..pictures.grid import image_grid
 from ..pictures.page import Page, Picture
@@ -16,8 +15,15 @@ from ..pictures.strip import strip
 from ..process.base import Schedule
 from ..process.cosine import CosineSchedule
 from ..process.linear import LinearSchedule
-from .demo import GOOD_SCALE, Findings, GuidanceRow, StepsRow, Trained
-from .gallery import forward_strip, limits_of, loss_by_time_picture, run_loss_picture, schedules_side_by_side
+from .demo_findings import GOOD_SCALE, Findings, GuidanceRow, StepsRow, Trained
+from .gallery import (
+    forward_strip,
+    labelled_rows,
+    limits_of,
+    loss_by_time_picture,
+    run_loss_picture,
+    schedules_side_by_side,
+)
 from .score_field import score_field
 
 WIDE = 900  # CSS pixels: the column of the page
@@ -101,9 +107,9 @@ def _training(page: Page, found: Findings) -> None:
 
         Can the error become 0? No. Many different clean samples might have become the same noisy one, and the best
         that any network can do is to answer with their average. What is then left of the error is the **Bayes
-        floor**. For a data set that is small enough, it can be computed exactly from all {len(found.spiral.data):,}
-        points or {len(found.digits.data):,} digits, and it is drawn as a dashed line. How good a network is shows in
-        how far it stays *above the floor*, not above 0.
+        floor**, the dashed line. For a data set that is small enough the best answer can be computed exactly, as the
+        average of all {len(found.spiral.data):,} points or {len(found.digits.data):,} digits, each weighted by how
+        likely it became what is seen. How good a network is shows in how far it stays *above the floor*, not above 0.
         """
     )
     both = (found.spiral, found.digits)
@@ -132,12 +138,12 @@ def _training(page: Page, found: Findings) -> None:
     page.text(
         """
         One number hides where the work is. Each bar below is the loss at one stretch of time: the pale part nobody
-        can remove, and what stands above the black mark is left to learn. Towards t = 1 nothing can be seen in the
-        noise, the average of all data is the best answer, and the floor is soon reached. Towards t = 0 the floor
-        drops, because so little noise leaves only one sample of the *training data* possible, and the exact answer is
-        to know that one by heart. A network that did so could only repeat its data; its distance from this floor is
-        what makes it invent. (The loss is measured on a limited number of samples, so a bar may also end a little
-        below its mark by chance.)
+        can remove, and what stands above the black mark the network has not learned. Towards t = 1 nothing can be
+        seen in the noise, the average of all data is the best answer, and the floor is soon reached. Towards t = 0
+        the floor drops, because so little noise leaves only one sample of the *training data* possible, and the exact
+        answer is to know that one by heart. A network that did so could only repeat its data; its distance from this
+        floor is what lets it invent. (The loss is measured on a limited number of samples, so a bar may also end a
+        little below its mark by chance.)
         """
     )
     page.columns(
@@ -308,23 +314,6 @@ def _labels(page: Page, found: Findings) -> None:
         """
     )
     page.picture(labelled_rows(found.by_label, names), "", "Ten rows of generated digits, from 0 to 9", 560)
-
-
-def labelled_rows(images: torch.Tensor, names: tuple[str, ...]) -> Image.Image:
-    """A grid with a row for each label, and the label on its left.
-
-    Args:
-        images: As many for each label, label by label, shape (N, C, H, W).
-        names: Of the labels.
-    """
-    columns = len(images) // len(names)
-    grid = image_grid(images, columns, max(1, round(48 / max(images.shape[-2:]))))
-    left = max(style.text_width(name, style.TITLE) for name in names) + 2 * style.GAP
-    sheet = Image.new("RGB", (left + grid.width, grid.height), style.PAPER)
-    sheet.paste(grid, (left, 0))
-    for i, name in enumerate(names):
-        style.write(sheet, (left / 2, (i + 0.5) * grid.height / len(names)), name, style.TITLE, anchor="mm")
-    return sheet
 
 
 def _again(page: Page, found: Findings, out: Path) -> None:

@@ -17,13 +17,13 @@ from ..codecs.identity import IdentityCodec
 from ..data.base import Dataset, Spec
 from ..errors import BadOption, DataError, RunFolderError
 from ..model import Model
+from ..pictures import style
 from ..pictures.arrays import floats
 from ..pictures.curves import loss_by_time, loss_curve
 from ..pictures.grid import image_grid
 from ..pictures.points import scatter
 from ..pictures.saving import replace
 from ..pictures.strip import stack, strip
-from ..pictures.style import PAPER
 from ..process.base import Schedule, log_snr_at, scales
 from ..process.forward import add_noise
 from ..randomness import NoiseSource
@@ -211,7 +211,7 @@ def reverse_animation(
 def _of_one_size(frames: list[Image.Image]) -> list[Image.Image]:
     """The frames on paper as large as the largest: captions are not all as wide."""
     size = max(frame.width for frame in frames), max(frame.height for frame in frames)
-    return [ImageOps.pad(frame, size, color=PAPER) if frame.size != size else frame for frame in frames]
+    return [ImageOps.pad(frame, size, color=style.PAPER) if frame.size != size else frame for frame in frames]
 
 
 def _lines(run_folder: str | Path) -> list[dict[str, Any]]:
@@ -294,9 +294,31 @@ def draw_run_samples(model: Model, path: str | Path) -> None:
         columns = 8 if max(spec.shape[-2:]) <= 32 else 4
         rows = min(spec.num_classes, 10) or columns
         labels = [row for row in range(rows) for _ in range(columns)] if spec.num_classes else None
-        made = model.sample(rows * columns, label=labels, steps=steps)
-        picture = image_grid(made.tensor, columns, max(1, round(48 / max(spec.shape[-2:]))))
+        made = model.sample(rows * columns, label=labels, steps=steps).tensor
+        names = spec.class_names[:rows]
+        picture = labelled_rows(made, names) if names else image_grid(made, columns, _small(made))
     replace(path, _png(picture))
+
+
+def labelled_rows(images: Tensor, names: Sequence[str]) -> Image.Image:
+    """A grid with a row for each label, and the label on its left.
+
+    Args:
+        images: As many for each label, label by label, shape (N, C, H, W).
+        names: Of the labels.
+    """
+    grid = image_grid(images, len(images) // len(names), _small(images))
+    left = max(style.text_width(name, style.TITLE) for name in names) + 2 * style.GAP
+    sheet = Image.new("RGB", (left + grid.width, grid.height), style.PAPER)
+    sheet.paste(grid, (left, 0))
+    for i, name in enumerate(names):
+        style.write(sheet, (left / 2, (i + 0.5) * grid.height / len(names)), name, style.TITLE, anchor="mm")
+    return sheet
+
+
+def _small(images: Tensor) -> int:
+    """The scale at which images are about 48 pixels large."""
+    return max(1, round(48 / max(images.shape[-2:])))
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -33,6 +33,7 @@ from ..training.checkpoint import newest_whole, save_checkpoint, write_atomicall
 from ..training.loop import CheckpointDue, Event, Finished, SamplesDue, Stepped, Trainee, Validated
 from ..training.loop import train as train_loop
 from ..training.state import TrainState
+from ..training.threads import threads_for
 from .metrics import MetricsFile
 from .recipe import Recipe, load_recipe
 
@@ -220,10 +221,14 @@ class Run:
         """
         metrics = MetricsFile(self.folder, self.state.step)
         began, begun_at = time.perf_counter(), self.state.step
+        # Convolutions use each weight many times a sample, so only networks on flat samples are ever small.
+        flat = len(self.blueprint.spec.shape) == 1
+        parameters = sum(p.numel() for p in self.state.parameters) if flat else 10**12
         try:
-            for event in train_loop(self.trainee, self.state, stop):
-                self._note(event, metrics, begun_at, began)
-                yield event
+            with threads_for(parameters, self.recipe.training.batch_size):
+                for event in train_loop(self.trainee, self.state, stop):
+                    self._note(event, metrics, begun_at, began)
+                    yield event
         finally:
             metrics.close()
 

@@ -17,7 +17,7 @@ from .base import Sampler, Stepped, samplers, toward
 def _straight(schedule: Schedule, t: Tensor) -> tuple[float, float, float]:
     """A scale r and the coordinates (a, u) in which x / r = a x_0 + u eps runs straight while the estimate stands still."""
     alpha, sigma = scales(schedule, float(t))
-    r = alpha + sigma if schedule.vanishing else alpha
+    r = alpha if scales(schedule, 1.0)[0] == 1 else alpha + sigma
     return r, alpha / r, sigma / r
 
 
@@ -26,8 +26,9 @@ def _straight(schedule: Schedule, t: Tensor) -> tuple[float, float, float]:
 class HeunSampler(Sampler):
     """Second order, two network calls a step and one in a step that ends at clean data.
 
-    The trapezoidal rule is applied in sigma / alpha, as EDM does; where the schedule ends without signal, in
-    sigma / (alpha + sigma), which is the time of flow matching.
+    The trapezoidal rule is applied in sigma on variance-exploding schedules, as EDM does, and on all others in
+    sigma / (alpha + sigma), which is the time of flow matching: sigma / alpha would step over thousands where little signal
+    is left.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), Algorithm 1,

@@ -17,7 +17,7 @@ from ..objectives.mse import preconditioned
 from .draws import DrawStream
 from .settings import TrainingSettings
 from .state import TrainState
-from .validation import Strata, Validation, bayes_floor
+from .validation import Strata, Validation, bayes_floor, training_oracle
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,9 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
         TrainingDiverged: The loss is no longer a number.
     """
     settings, denoiser, objective = state.settings, trainee.denoiser, trainee.objective
+    if state.step >= settings.steps:
+        yield Finished(state.step, stopped=False)
+        return
     device = next(denoiser.parameters()).device
     stream = DrawStream(trainee.train, trainee.codec, denoiser, objective, settings.batch_size, trainee.seed)
     validation, floor = _validation(trainee, settings)
@@ -154,7 +157,14 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
 def _validation(trainee: Trainee, settings: TrainingSettings) -> tuple[Validation, Strata | None]:
     parts = trainee.codec, trainee.denoiser, trainee.objective, settings.validation_size, trainee.seed
     floor = bayes_floor(trainee.train, *parts)
-    return Validation(trainee.held_out if len(trainee.held_out) else trainee.train, *parts), floor
+    if len(trainee.held_out):
+        return Validation(trainee.held_out, *parts), floor
+    validation = Validation(trainee.train, *parts)
+    if floor is not None:
+        # By time on the very triples of the validation loss, so that what both owe to chance cancels in their difference.
+        own = validation.floor(training_oracle(trainee.train, trainee.codec, trainee.denoiser))
+        floor = Strata(floor.loss, own.by_time, own.t)
+    return validation, floor
 
 
 def _validated(validation: Validation, denoiser: Denoiser, state: TrainState, floor: Strata | None) -> Validated:

@@ -123,5 +123,10 @@ def bayes_floor(
     if numbers * size > MOST_FLOOR_WORK * 8:
         return None
     size = max(size, min(MOST_FLOOR_TRIPLES, MOST_FLOOR_WORK // numbers))
-    oracle = DatasetOracle(codec.encode(dataset.x), denoiser.schedule, dataset.labels, dataset.spec.num_classes or None)
+    oracle = training_oracle(dataset, codec, denoiser)
     return Validation(dataset, codec, denoiser, objective, size, seed).floor(oracle)
+
+
+def training_oracle(dataset: Dataset, codec: Codec, denoiser: Denoiser) -> DatasetOracle:
+    """The exact denoiser of a training set, in the model's space and on its schedule."""
+    return DatasetOracle(codec.encode(dataset.x), denoiser.schedule, dataset.labels, dataset.spec.num_classes or None)

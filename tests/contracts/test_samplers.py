@@ -1,0 +1,369 @@
+"""What every sampler and every grid must do, over the whole registry."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+
+from unnoise.denoisers.base import Denoiser
+from unnoise.denoisers.oracle import GaussianMixtureOracle
+from unnoise.errors import BadOption, ShapeError
+from unnoise.process.cosine import CosineSchedule
+from unnoise.process.flow import FlowSchedule
+from unnoise.process.linear import LinearSchedule
+from unnoise.process.variance_exploding import VarianceExplodingSchedule
+from unnoise.randomness import NoiseSource
+from unnoise.registry import Registry
+from unnoise.samplers import grids
+from unnoise.samplers.base import sample, samplers, toward, trajectory
+
+VARIANTS = [
+    {"name": "ddim", "eta": 0.5},
+    {"name": "ddim", "eta": 1.0},
+    {"name": "ddpm", "variance": "beta"},
+    {"name": "dpmpp_2m", "order": 1},
+    {"name": "dpmpp_2m", "sde": True},
+    {"name": "ancestral", "eta": 0.0},
+    {"name": "ancestral", "eta": 0.6},
+]
+MEMBERS = [samplers.build(spec) for spec in [*samplers, *VARIANTS]]
+DETERMINISTIC = [s for s in MEMBERS if not s.stochastic]
+STOCHASTIC = [s for s in MEMBERS if s.stochastic]
+COUNTS = (1, 2, 3, 7, 13, 300, 999, 1000)
+
+
+def f64(values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def called(sampler):
+    return ", ".join(f"{k}={v}" for k, v in samplers.describe(sampler).items())
+
+
+def members(which):
+    return pytest.mark.parametrize("sampler", which, ids=called)
+
+
+class Counting(Denoiser):
+    """A cheap denoiser that keeps the times it was asked at, and the batch sizes."""
+
+    def __init__(self, schedule):
+        super().__init__()
+        self.schedule, self.times = schedule, []
+
+    def forward(self, x_t, t, cond=None):
+        self.times.append(float(t))
+        return 0.3 * x_t
+
+
+# The exact solution, by an integrator and formulas of its own
+
+
+def solution(oracle, x, start, end):
+    """Where the probability-flow ODE leads from `start` to `end`.
+
+    In u = sigma / (alpha + sigma) and z = x / (alpha + sigma) every process is the straight mixture of data and noise, and
+    dz/du = E[eps | z] - E[x_0 | z].
+    """
+    means, stds, weights = oracle.means.numpy(), oracle.stds.numpy(), oracle.log_weights.exp().numpy()
+    (a, s), (a_end, s_end) = ([float(f(f64(t))) for f in (oracle.schedule.alpha, oracle.schedule.sigma)] for t in (start, end))
+
+    def slope(u, flat):
+        z = flat.reshape(-1, 1, 2)
+        variance = (1 - u) ** 2 * stds**2 + u**2
+        offset = z - (1 - u) * means
+        logits = np.log(weights) - np.log(variance) - (offset**2).sum(-1) / (2 * variance)
+        share = np.exp(logits - logits.max(1, keepdims=True))
+        share = (share / share.sum(1, keepdims=True))[..., None]
+        eps = u / variance[:, None] * offset
+        x_0 = means + ((1 - u) * stds**2 / variance)[:, None] * offset
+        return (share * (eps - x_0)).sum(1).ravel()
+
+    begin, finish = s / (a + s), s_end / (a_end + s_end)
+    solved = solve_ivp(slope, (begin, finish), (x / (a + s)).numpy().ravel(), method="DOP853", rtol=1e-10, atol=1e-12)
+    return torch.from_numpy(solved.y[:, -1].reshape(-1, 2) * (a_end + s_end))
+
+
+def beginning(schedule, t, batch=4):
+    x = torch.randn(batch, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    alpha, sigma = schedule.alpha(f64(t)), schedule.sigma(f64(t))
+    return (alpha**2 * 0.8 + sigma**2).sqrt() * x
+
+
+def even(n):
+    return torch.linspace(0, 1, n + 1, dtype=torch.float64)
+
+
+def three_to_one(n):
+    steps = f64([3.0, 1.0]).repeat(n // 2)
+    return torch.cat([f64([0.0]), steps.cumsum(0) / steps.sum()])
+
+
+def slope_of_error(sampler, oracle, x, grid_of, exact, counts=(64, 128, 256)):
+    errors = [float((sample(sampler, oracle, x, grid_of(n)) - exact).square().mean().sqrt()) for n in counts]
+    return np.polyfit(np.log(counts), -np.log(errors), 1)[0]
+
+
+@pytest.mark.parametrize("spacing", [even, three_to_one])
+@members(DETERMINISTIC)
+def test_the_error_falls_at_the_stated_order_inside_the_interval(schedule, mixture, sampler, spacing):
+    oracle, x = mixture(schedule), beginning(schedule, 0.95)
+    exact = solution(oracle, x, 0.95, 0.05)
+    found = slope_of_error(sampler, oracle, x, lambda n: 0.95 - 0.9 * spacing(n), exact)
+    assert found == pytest.approx(sampler.order, abs=0.25)
+
+
+@members(DETERMINISTIC)
+def test_the_error_falls_at_the_stated_order_down_to_exactly_clean_data(schedule, mixture, sampler):
+    oracle, x = mixture(schedule), beginning(schedule, 1.0)
+    exact = solution(oracle, x, 1.0, 0.0)
+    first = float(schedule.sigma(f64(1.0)) / (schedule.alpha(f64(1.0)) + schedule.sigma(f64(1.0))))
+
+    def grid(n):
+        # Dense at both ends of sigma / (alpha + sigma), in which the solution is smooth from noise to data: with equal
+        # distances there the log-SNR, in which multistep members extrapolate, makes steps of fixed size at the ends, and
+        # the error has a factor ln(n).
+        u = first * (1 + torch.cos(math.pi * even(n))) / 2
+        times = schedule.time_of(2 * (torch.log1p(-u) - u.log()))
+        times[0], times[-1] = 1.0, 0.0
+        return times
+
+    assert slope_of_error(sampler, oracle, x, grid, exact) == pytest.approx(min(sampler.order, 2), abs=0.25)
+
+
+@members(DETERMINISTIC)
+@pytest.mark.parametrize("name", grids.GRIDS)
+def test_few_steps_are_rough_but_never_far_away(schedule, mixture, sampler, name):
+    """Order says nothing of few steps: in sigma / alpha Heun's rule ends 130 away from data of size 1 after 5 of them."""
+    oracle, x = mixture(schedule), beginning(schedule, 1.0)
+    exact = solution(oracle, x, 1.0, 0.0)
+    if name in ("trailing", "leading", "linspace") and (schedule.num_steps or 0) < 10:
+        return
+    # Variance exploding, where Heun's rule is EDM's own, needs ten steps to come as near.
+    n = 10 if schedule.alpha(f64(1.0)) == 1 else 5
+    found = sample(sampler, oracle, x if name != "leading" else x * 0.99, grids.make_grid(name, n, schedule))
+    assert float((found - exact).square().mean().sqrt()) < 0.45
+
+
+@members(MEMBERS)
+@pytest.mark.parametrize("n", [1, 2, 3, 20])
+def test_a_run_over_the_whole_interval_is_finite_on_every_schedule(schedule, mixture, sampler, n):
+    x = beginning(schedule, 1.0)
+    for stepped in trajectory(sampler, mixture(schedule), x, grids.uniform(n), noise=NoiseSource(0, range(len(x)))):
+        assert bool(stepped.x.isfinite().all())
+        assert stepped.x.shape == stepped.denoised.shape == x.shape
+        assert stepped.x.dtype == x.dtype
+
+
+@members(MEMBERS)
+@pytest.mark.parametrize("n", COUNTS)
+def test_network_calls_are_the_declared_ones_from_the_start_to_above_clean_data(sampler, n):
+    schedule = LinearSchedule()
+    x, noise = torch.ones(1, 1, dtype=torch.float64), NoiseSource(0, [0])
+    for name in ("uniform", "karras") if n > 300 else grids.GRIDS:
+        grid = grids.make_grid(name, n, schedule)
+        denoiser = Counting(schedule)
+        steps = list(trajectory(sampler, denoiser, x, grid, noise=noise))
+        assert len(steps) == n
+        assert len(denoiser.times) == sampler.network_calls(grid)
+        assert denoiser.times[0] == float(grid[0])
+        assert min(denoiser.times) > 0
+
+
+@members(MEMBERS)
+def test_calls_are_declared_too_for_a_run_that_stops_early(sampler):
+    denoiser, grid = Counting(FlowSchedule()), f64([0.9, 0.5, 0.2])
+    sample(sampler, denoiser, torch.ones(1, 1), grid, noise=NoiseSource(0, [0]))
+    assert len(denoiser.times) == sampler.network_calls(grid)
+
+
+@members(MEMBERS)
+def test_no_noise_is_drawn_on_the_way_to_clean_data(mixture, sampler):
+    schedule, asked = LinearSchedule(), []
+
+    def noise(like, t, s, draw=0):
+        asked.append((float(t), float(s)))
+        return torch.ones_like(like)
+
+    grid = grids.uniform(5)
+    sample(sampler, mixture(schedule), beginning(schedule, 1.0), grid, noise=noise)
+    expected = [(float(t), float(s)) for t, s in zip(grid[:-2], grid[1:-1], strict=True)]
+    assert sorted(set(asked), reverse=True) == (expected if sampler.stochastic else [])
+
+
+@members(MEMBERS)
+def test_interleaved_runs_of_one_object_are_separate_runs(mixture, sampler):
+    oracle, grid = mixture(CosineSchedule()), grids.uniform(9)
+    xs = [beginning(oracle.schedule, 1.0), 0.5 * beginning(oracle.schedule, 1.0)]
+
+    def run(x, seed):
+        return trajectory(sampler, oracle, x, grid, noise=NoiseSource(seed, range(len(x))))
+
+    alone = [[s.x for s in run(x, seed)] for seed, x in enumerate(xs)]
+    together = list(zip(*(run(x, seed) for seed, x in enumerate(xs)), strict=True))
+    for step, pair in enumerate(together):
+        for which in (0, 1):
+            assert torch.equal(pair[which].x, alone[which][step])
+
+
+@members(MEMBERS)
+def test_a_sample_does_not_depend_on_its_batch(mixture, sampler):
+    oracle, grid = mixture(LinearSchedule()), grids.uniform(12)
+    indices = [4, 0, 17]
+
+    def run(chosen):
+        noise = NoiseSource(3, chosen)
+        return sample(sampler, oracle, noise.start((2,), torch.float64), grid, noise=noise)
+
+    together = run(indices)
+    for i, index in enumerate(indices):
+        torch.testing.assert_close(run([index])[0], together[i], rtol=1e-12, atol=1e-12)
+
+
+@members(STOCHASTIC)
+def test_fresh_noise_is_used_and_asked_for(mixture, sampler):
+    oracle, grid = mixture(LinearSchedule()), grids.uniform(5)
+    x = beginning(oracle.schedule, 1.0)
+    first, second = (sample(sampler, oracle, x, grid, noise=NoiseSource(seed, range(len(x)))) for seed in (0, 1))
+    assert float((first - second).abs().min()) > 0
+    with pytest.raises(BadOption, match="NoiseSource"):
+        sample(sampler, oracle, x, grid)
+
+
+def response(sampler, oracle, grid):
+    """Mean and standard deviation of the end of a run for Gaussian data, exactly: every sampler is affine there.
+
+    A batch of n + 2 runs: one with nothing, one from a unit start, and one for each step with unit noise in that step alone.
+    """
+    n = len(grid) - 1
+    x = torch.zeros(n + 2, 1, dtype=torch.float64)
+    x[1] = 1
+
+    def noise(like, t, s, draw=0):
+        unit = torch.zeros_like(like)
+        unit[2 + int((grid[:-1] == t).nonzero())] = 1
+        return unit
+
+    end = sample(sampler, oracle, x, grid, noise=noise)[:, 0]
+    parts = end[1:] - end[0]
+    parts[0] *= oracle.schedule.sigma(grid[0])
+    return float(end[0]), float(parts.square().sum().sqrt())
+
+
+def normal(schedule):
+    """N(1, 0.5^2)."""
+    return GaussianMixtureOracle(f64([[1.0]]), f64([0.5]), f64([1.0]), schedule)
+
+
+@members(MEMBERS)
+@pytest.mark.parametrize(
+    ("schedule_of", "allowed"),
+    [(LinearSchedule, 0.010), (CosineSchedule, 0.010), (FlowSchedule, 0.010), (VarianceExplodingSchedule, 0.02)],
+    ids=["linear", "cosine", "flow", "variance exploding"],
+)
+def test_mean_and_spread_of_a_normal_distribution_come_back(sampler, schedule_of, allowed):
+    oracle = normal(schedule_of())
+    mean, std = response(sampler, oracle, grids.uniform(400))
+    # What is left: the start (N(0, sigma^2), not the noised data; 1/80 for variance exploding) and the 400 steps.
+    assert math.hypot(mean - 1, std - 0.5) <= allowed
+
+
+@members(STOCHASTIC)
+def test_stochastic_samplers_reproduce_a_mixture(mixture, sampler):
+    oracle = mixture(CosineSchedule())
+    n = 4000
+    noise = NoiseSource(5, range(n))
+    found = sample(sampler, oracle, noise.start((2,), torch.float64), grids.uniform(150), noise=noise)
+    shares = oracle.log_weights.exp()[:, None]
+    mean = (shares * oracle.means).sum(0)
+    std = ((shares * (oracle.means**2 + oracle.stds[:, None] ** 2)).sum(0) - mean**2).sqrt()
+    # 4.5 standard errors, and 0.02 for the 150 steps.
+    torch.testing.assert_close(found.mean(0), mean, rtol=0, atol=4.5 * float(std.max()) / n**0.5 + 0.01)
+    torch.testing.assert_close(found.std(0), std, rtol=0, atol=4.5 * float(std.max()) / n**0.5 + 0.02)
+    # The skewed shares of the components too: the share of samples right of each component's neighbourhood.
+    inside = ((found - oracle.means[2]).norm(dim=1) < 0.6).double().mean()
+    exact = ((oracle.sample(40_000) - oracle.means[2]).norm(dim=1) < 0.6).double().mean()
+    assert float(inside) == pytest.approx(float(exact), abs=4.5 * (0.25 / n) ** 0.5)
+
+
+# The step that all deterministic samplers share
+
+
+def test_toward_is_finite_and_right_at_both_ends(schedule):
+    x_0, eps = torch.randn(2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def at(t):
+        return schedule.alpha(f64(t)) * x_0 + schedule.sigma(f64(t)) * eps
+
+    for t, s in ((1.0, 0.999), (1.0, 0.5), (1.0, 0.0), (0.5, 0.2), (0.01, 0.0), (1e-9, 0.0)):
+        torch.testing.assert_close(toward(x_0, at(t), schedule, t, s), at(s), rtol=1e-9, atol=1e-9)
+        if s == 0:
+            assert torch.equal(toward(x_0, at(t), schedule, f64(t), f64(s)), x_0)
+
+
+# Options
+
+
+@members(MEMBERS)
+def test_samplers_are_values(sampler):
+    assert samplers.build(samplers.describe(sampler)) == sampler
+    assert hash(samplers.build(samplers.describe(sampler))) == hash(sampler)
+    assert vars(sampler).keys() == samplers.schema(sampler.registered_name).keys()
+    with pytest.raises(AttributeError):
+        sampler.order = 7
+    assert isinstance(samplers, Registry)
+
+
+# Grids
+
+
+
+@pytest.mark.parametrize("name", grids.GRIDS)
+@pytest.mark.parametrize("n", COUNTS)
+def test_grids_fall_from_their_start_to_exactly_0(schedule, name, n):
+    discrete = name in ("trailing", "leading", "linspace")
+    if discrete and (schedule.num_steps is None or n > schedule.num_steps):
+        with pytest.raises(BadOption, match="levels"):
+            grids.make_grid(name, n, schedule)
+        return
+    grid = grids.make_grid(name, n, schedule)
+    assert grid.shape == (n + 1,)
+    assert grid.dtype == torch.float64
+    assert bool((grid.diff() < 0).all())
+    assert float(grid[-1]) == 0
+    if name == "leading":
+        assert float(grid[-2]) == 1 / schedule.num_steps
+        assert float(grid[0]) == pytest.approx(((schedule.num_steps // n) * (n - 1) + 1) / schedule.num_steps)
+    else:
+        assert float(grid[0]) == 1
+    if not discrete:
+        for start in (0.6, 1e-5):
+            later = grids.make_grid(name, n, schedule, start=start)
+            assert later.shape == (n + 1,)
+            assert float(later[0]) == start
+            assert float(later[-1]) == 0
+            assert bool((later.diff() < 0).all())
+
+
+@pytest.mark.parametrize("name", grids.GRIDS)
+@pytest.mark.parametrize("n", [0, -3])
+def test_a_grid_without_steps_is_refused(name, n):
+    with pytest.raises(BadOption, match="steps: must be at least 1"):
+        grids.make_grid(name, n, LinearSchedule())
+
+
+@pytest.mark.parametrize("name", ["trailing", "leading", "linspace"])
+def test_more_steps_than_levels_are_refused(name):
+    with pytest.raises(BadOption, match="at most 1000 steps, got 1001"):
+        grids.make_grid(name, 1001, LinearSchedule())
+    assert (grids.make_grid(name, 1000, LinearSchedule()) * 1000).round().tolist() == list(range(1000, -1, -1))
+
+
+@pytest.mark.parametrize(
+    "times", [[1.0], [[1.0, 0.0]], [1.0, 0.5, 0.5, 0.0], [0.2, 0.8, 0.0], [1.1, 0.0], [1.0, -0.1], [math.nan, 0.0], [1.0, math.nan, 0.0]]
+)
+def test_times_that_do_not_fall_are_refused(times):
+    with pytest.raises((BadOption, ShapeError)):
+        sample(samplers.build("euler"), Counting(FlowSchedule()), torch.ones(1, 1), f64(times))
