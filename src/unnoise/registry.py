@@ -132,7 +132,7 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
             UnknownName: No member is called so.
             BadOption: An option is wrong.
         """
-        if isinstance(spec, Choice) or getattr(spec, "registered_name", None) in self._members:
+        if isinstance(spec, Choice) or type(spec) in self._members.values():
             return spec
         name, options = self.options(spec, where)
         return options if self.options_class(name) is self[name] else Choice(name, options)

@@ -29,7 +29,7 @@ def discrete_schedule(request):
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def mixture():
     """Makes a mixture of three normals in the plane, with two labels."""
 

@@ -73,6 +73,9 @@ def test_a_stop_signal_saves_and_exits_and_the_same_command_goes_on(tmp_path, nu
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert second.returncode == 2
+    assert "another process is training" in second.stderr
     process.send_signal(number)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == code, said

@@ -39,7 +39,7 @@ class LabelConditioning(Conditioning):
         if isinstance(request, str):
             if request in self.class_names:
                 return self.class_names.index(request)
-            if not request.lstrip("-").isdigit():
+            if not request.removeprefix("-").isdecimal():
                 raise BadOption(f"label: the model knows no label {request!r}{nearest(request, self.class_names)}")
         number = int(request)
         if not 0 <= number < self.null:

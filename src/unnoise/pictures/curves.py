@@ -89,8 +89,8 @@ def loss_curve(
         losses: Shape (N,), drawn faintly where there is a smoothed curve.
         smoothed: Shape (N,), drawn strongly.
         floor: The Bayes floor of the training loss.
-        validation: Steps and held-out losses, shape (M,) each.
-        validation_floor: The Bayes floor of the held-out loss, where it is another one.
+        validation: Steps and validation losses, shape (M,) each.
+        validation_floor: The Bayes floor of the validation loss, where it is another one.
         title: A line above.
         log_y: Whether the loss has a logarithmic axis; by default, where it spans more than a factor of 8.
 
@@ -112,8 +112,8 @@ def loss_curve(
     if validation is not None:
         at = series("validation steps", validation[0])
         shown.append(series("validation losses", validation[1], len(at)))
-        ax.plot(at, shown[-1], color=orange, linewidth=_STRONG, label="held-out loss", **_dots(at))
-    values = np.concatenate([*shown, _floor(ax, floor, blue, ""), _floor(ax, validation_floor, orange, ", held out")])
+        ax.plot(at, shown[-1], color=orange, linewidth=_STRONG, label="validation loss", **_dots(at))
+    values = np.concatenate([*shown, _floor(ax, floor, blue, ""), _floor(ax, validation_floor, orange, ", validation")])
     if _spans_decades(values) if log_y is None else log_y and bool((values > 0).any()):
         ax.set_yscale("log")
         _log_axis(ax.yaxis, values)

@@ -82,7 +82,7 @@ def _schedules(page: Page, found: Findings) -> None:
     page.text(
         """
         How much signal is left at which time is a choice, the **schedule**. The linear one, of the first diffusion
-        models, destroys most of the data early and then spends half of its time on what is noise already. The cosine
+        models, destroys most of the data early and then spends a third of its time on what is nearly all noise already. The cosine
         one gives every stage its share. Compare the columns: same points, same noise, same time.
         """
     )

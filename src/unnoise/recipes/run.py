@@ -34,6 +34,7 @@ from ..training.loop import CheckpointDue, Event, Finished, SamplesDue, Stepped,
 from ..training.loop import train as train_loop
 from ..training.state import TrainState
 from ..training.threads import threads_for
+from .lock import locked
 from .metrics import MetricsFile
 from .recipe import Recipe, load_recipe
 
@@ -219,6 +220,13 @@ class Run:
             TrainingDiverged: The loss is no longer a number.
             OSError: The disk is full, or may not be written to.
         """
+        if self.finished:
+            yield Finished(self.state.step, stopped=False)
+            return
+        with locked(self.folder):
+            yield from self._events(stop)
+
+    def _events(self, stop: Callable[[], bool]) -> Iterator[Event]:
         metrics = MetricsFile(self.folder, self.state.step)
         began, begun_at = time.perf_counter(), self.state.step
         # Convolutions use each weight many times a sample, so only networks on flat samples are ever small.

@@ -1,0 +1,89 @@
+"""What every guidance rule must do, over the whole registry."""
+
+import pytest
+import torch
+
+from unnoise.denoisers.base import Denoiser
+from unnoise.guidance.base import Guided, guidances
+from unnoise.options import build, option_fields, plain
+from unnoise.process.cosine import CosineSchedule
+from unnoise.process.flow import FlowSchedule
+from unnoise.randomness import NoiseSource
+from unnoise.samplers import grids
+from unnoise.samplers.base import sample, samplers
+
+
+class Odd(Denoiser):
+    """A denoiser whose answer depends on the sample, its time and its label, and that counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.schedule, self.calls = FlowSchedule(), []
+
+    def forward(self, x_t, t, cond=None):
+        self.calls.append(len(x_t))
+        label = torch.full((len(x_t),), 9) if cond is None else cond["label"]
+        over = [-1, *[1] * (x_t.ndim - 1)]
+        t = t.expand(len(x_t)) if t.ndim == 0 else t
+        return torch.sin(3 * x_t + label.to(x_t).reshape(over)) * (1 - t.to(x_t).reshape(over) / 2)
+
+    def null_condition(self, batch, device=None):
+        return {"label": torch.full((batch,), 9)}
+
+
+@pytest.fixture(params=list(guidances))
+def cls(request):
+    return guidances[request.param]
+
+
+def x_of(shape, dtype=torch.float64):
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(3, 3), (3, 2, 2, 3)])
+@pytest.mark.parametrize("t", [0.3, [0.1, 0.5, 0.9]])
+def test_with_its_neutral_options_it_is_the_bare_denoiser_bit_for_bit_in_one_call(cls, dtype, shape, t):
+    denoiser, x, t = Odd(), x_of(shape, dtype), torch.tensor(t, dtype=torch.float64)
+    cond = {"label": torch.tensor([0, 1, 2])}
+    expected = denoiser(x, t, cond)
+    denoiser.calls.clear()
+    assert torch.equal(Guided(denoiser, build(cls, cls.neutral))(x, t, cond), expected)
+    assert denoiser.calls == [3]
+
+
+def test_without_a_condition_there_is_nothing_to_steer(cls):
+    denoiser, x, t = Odd(), x_of((3, 3)), torch.tensor(0.3, dtype=torch.float64)
+    assert torch.equal(Guided(denoiser, build(cls, {}))(x, t), denoiser(x, t))
+
+
+def test_it_keeps_the_schedule_and_the_null_condition(cls):
+    denoiser = Odd()
+    guided = Guided(denoiser, build(cls, {}))
+    assert guided.schedule is denoiser.schedule
+    assert guided.null_condition(2)["label"].tolist() == [9, 9]
+
+
+@pytest.mark.parametrize("sampler", list(samplers))
+def test_it_works_under_every_sampler(cls, sampler, mixture):
+    guided = Guided(mixture(CosineSchedule()), build(cls, cls.neutral | ({"scale": 2.0} if "scale" in option_fields(cls) else {})))
+    noise = NoiseSource(0, range(3))
+    end = sample(
+        samplers.build(sampler),
+        guided,
+        noise.start((2,), torch.float64),
+        grids.uniform(8),
+        cond={"label": torch.tensor([0, 1, 2])},
+        noise=noise,
+    )
+    assert bool(end.isfinite().all())
+
+
+def test_it_is_a_value(cls):
+    rule = build(cls, cls.neutral)
+    assert build(cls, plain(rule)) == rule
+    assert guidances.build(guidances.describe(rule)) == rule
+    assert hash(build(cls, plain(rule))) == hash(rule)
+    assert set(cls.neutral) <= set(option_fields(cls))
+    with pytest.raises(AttributeError):
+        rule.scale = 3

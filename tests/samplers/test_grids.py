@@ -1,0 +1,113 @@
+"""Grids against the lists and formulas of the papers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from unnoise.errors import BadOption, UnknownName
+from unnoise.process.cosine import CosineSchedule
+from unnoise.process.flow import FlowSchedule
+from unnoise.process.linear import LinearSchedule
+from unnoise.process.scaled_linear import ScaledLinearSchedule
+from unnoise.process.variance_exploding import VarianceExplodingSchedule
+from unnoise.samplers import grids
+
+
+def levels(n, spacing):
+    *times, last = (grids.discrete(n, 1000, spacing) * 1000).tolist()
+    assert last == 0
+    return [round(t - 1, 9) for t in times]
+
+
+def test_trailing_spacing_is_that_of_lin_et_al():
+    assert levels(10, "trailing") == [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]
+    assert levels(3, "trailing") == [999, 666, 332]
+    assert levels(1, "trailing") == [999]
+
+
+def test_leading_spacing_is_that_of_ddim():
+    assert levels(10, "leading") == [900, 800, 700, 600, 500, 400, 300, 200, 100, 0]
+    assert levels(3, "leading") == [666, 333, 0]
+    assert levels(1, "leading") == [0]
+
+
+def test_linspace_takes_both_ends():
+    assert levels(10, "linspace") == [999, 888, 777, 666, 555, 444, 333, 222, 111, 0]
+    assert levels(3, "linspace")[::2] == [999, 0]
+    assert levels(1, "linspace") == [999]
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "linspace"])
+def test_any_count_gives_levels_that_differ(spacing):
+    for n in range(1, 1001, 7):
+        found = levels(n, spacing)
+        assert len(set(found)) == n
+        assert found[0] == 999
+        assert all(level == int(level) for level in found)
+
+
+def test_an_unknown_spacing_or_grid_is_named():
+    with pytest.raises(UnknownName, match="trailing"):
+        grids.discrete(3, 10, "trailling")
+    with pytest.raises(UnknownName, match="did you mean 'karras'"):
+        grids.make_grid("karas", 3, FlowSchedule())
+
+
+@pytest.mark.parametrize("schedule", [VarianceExplodingSchedule(), VarianceExplodingSchedule(0.01, 20.0, 5.0)])
+@pytest.mark.parametrize("rho", [3.0, 7.0])
+def test_karras_is_equation_5_on_the_variance_exploding_schedule(schedule, rho):
+    n, low, high = 18, schedule.sigma_min, schedule.sigma_max
+    expected = (high ** (1 / rho) + np.arange(n) / (n - 1) * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    sigma = schedule.sigma(grids.karras(n, schedule, rho))
+    np.testing.assert_allclose(sigma[:-1].numpy(), expected, rtol=1e-9)
+    assert float(sigma[-1]) == 0
+
+
+def test_karras_on_stable_diffusions_schedule_is_that_of_k_diffusion():
+    schedule, n = ScaledLinearSchedule(), 10
+    grid = grids.karras(n, schedule)[:-1]
+    found = (schedule.sigma(grid) / schedule.alpha(grid)).numpy()
+    low, high = 0.029167, 14.614642
+    expected = (high ** (1 / 7) + np.arange(n) / (n - 1) * (low ** (1 / 7) - high ** (1 / 7))) ** 7
+    np.testing.assert_allclose(found, expected, rtol=2e-4)
+
+
+def test_log_snr_makes_equal_steps_down_to_the_smallest_trained_time():
+    schedule = ScaledLinearSchedule()
+    grid = grids.log_snr(12, schedule)[:-1]
+    steps = schedule.log_snr(grid).diff()
+    torch.testing.assert_close(steps, steps.mean().expand(11), rtol=1e-9, atol=0)
+    assert float(grid[-1]) == pytest.approx(schedule.t_min, rel=1e-12)
+
+
+def test_a_later_start_makes_equal_steps_from_there():
+    for schedule in (FlowSchedule(), LinearSchedule(), CosineSchedule()):
+        grid = grids.log_snr(9, schedule, start=0.7)[:-1]
+        steps = schedule.log_snr(grid).diff()
+        torch.testing.assert_close(steps, steps.mean().expand(8), rtol=1e-9, atol=0)
+        assert float(grid[0]) == 0.7
+
+
+def test_the_angle_grid_mixes_angle_and_log_snr():
+    schedule = ScaledLinearSchedule()
+    log_snr = schedule.log_snr(grids.angle(9, schedule)[:-1])
+    place = 0.3 * log_snr / 16 - 0.7 * torch.atan(torch.exp(-log_snr / 2) / 0.5)
+    # Interpolated in a table of 4001 places.
+    torch.testing.assert_close(place.diff(), place.diff().mean().expand(8), rtol=1e-4, atol=0)
+    only = schedule.log_snr(grids.angle(9, schedule, log_share=1.0)[:-1]).diff()
+    torch.testing.assert_close(only, only.mean().expand(8), rtol=1e-6, atol=0)
+
+
+def test_explicit_times_get_their_zero():
+    assert grids.explicit([0.9, 0.25]).tolist() == [0.9, 0.25, 0.0]
+    assert grids.explicit([1, 0]).tolist() == [1.0, 0.0]
+    for wrong in ([], [0.5, 0.6], [1.2], [math.nan], [0.5, -0.1]):
+        with pytest.raises(ValueError, match="expected"):
+            grids.explicit(wrong)
+
+
+def test_discrete_grids_need_levels():
+    with pytest.raises(BadOption, match="FlowSchedule has no levels"):
+        grids.make_grid("trailing", 5, FlowSchedule())
