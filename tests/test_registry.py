@@ -43,7 +43,9 @@ def test_two_members_of_one_name_are_refused(shapes):
 
 
 def test_an_unknown_name_is_told_the_nearest_and_all(shapes):
-    with pytest.raises(UnknownName, match=r"no shape is called 'rond'; did you mean 'round'\? \(known: round, square\)"):
+    with pytest.raises(
+        UnknownName, match=r"no shape is called 'rond'; did you mean 'round'\? \(known: round, square\)"
+    ):
         shapes.build("rond")
     with pytest.raises(BadOption, match=r"^part\.name: no shape is called 'rond'"):
         shapes.build("rond", "part")

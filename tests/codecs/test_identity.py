@@ -21,14 +21,17 @@ def test_bytes_come_back_as_they_were():
 @pytest.mark.parametrize("shape", [(3, 3), (200, 2), (3, 3, 3, 3), (2, 3, 4)])
 def test_standardised_data_has_mean_0_and_variance_1_in_every_channel_and_comes_back(shape, dtype):
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(shape, generator=generator, dtype=dtype) * 3 + torch.arange(shape[1], dtype=dtype).reshape(1, -1, *[1] * (len(shape) - 2))
+    shift = torch.arange(shape[1], dtype=dtype).reshape(1, -1, *[1] * (len(shape) - 2))
+    x = torch.randn(shape, generator=generator, dtype=dtype) * 3 + shift
     codec = IdentityCodec.standardizing(x)
     z = codec.encode(x)
     assert z.dtype == dtype
     channels = z.double().transpose(0, 1).flatten(1)
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
     torch.testing.assert_close(channels.mean(1), torch.zeros(shape[1], dtype=torch.float64), rtol=0, atol=tolerance)
-    torch.testing.assert_close(channels.std(1, correction=0), torch.ones(shape[1], dtype=torch.float64), rtol=0, atol=tolerance)
+    torch.testing.assert_close(
+        channels.std(1, correction=0), torch.ones(shape[1], dtype=torch.float64), rtol=0, atol=tolerance
+    )
     torch.testing.assert_close(codec.decode(z), x, rtol=0, atol=10 * tolerance)
     assert codec.shape(shape[1:]) == shape[1:]
     assert codecs.build(codecs.describe(codec)) == codec

@@ -24,7 +24,9 @@ def schedule(request):
     return request.param
 
 
-@pytest.fixture(params=[s for s in SCHEDULES.values() if s.num_steps], ids=[n for n, s in SCHEDULES.items() if s.num_steps])
+@pytest.fixture(
+    params=[s for s in SCHEDULES.values() if s.num_steps], ids=[n for n, s in SCHEDULES.items() if s.num_steps]
+)
 def discrete_schedule(request):
     return request.param
 

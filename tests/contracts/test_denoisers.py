@@ -134,7 +134,8 @@ def test_the_target_is_what_the_coefficients_solve_for(cls, compatible):
     denoiser = cls(None, compatible, SIGMA_DATA)
     denoiser.network = Says(denoiser.target(x_0, eps, t) + 1)
     # The error is c_out itself; what is compared loses digits to the size of the skip.
-    torch.testing.assert_close(denoiser(x_t, t) - x_0, c.out[:, None].expand(5, 2), rtol=1e-9, atol=1e-9 * float(c.skip.abs().max() + 1))
+    lost = 1e-9 * float(c.skip.abs().max() + 1)
+    torch.testing.assert_close(denoiser(x_t, t) - x_0, c.out[:, None].expand(5, 2), rtol=1e-9, atol=lost)
 
 
 def test_the_answer_has_the_dtype_of_the_input_and_the_shape_of_the_network_is_checked(cls, compatible):
@@ -149,7 +150,9 @@ def test_the_answer_has_the_dtype_of_the_input_and_the_shape_of_the_network_is_c
 def test_a_learned_variance_is_the_same_denoiser_with_a_fraction(cls, compatible):
     x, other = draws((3, 2, 2, 3))
     plain = cls(Says(other), compatible, SIGMA_DATA)
-    learned = LearnedVarianceDenoiser(cls(Says(torch.cat([other, torch.full_like(other, -0.5)], 1)), compatible, SIGMA_DATA))
+    learned = LearnedVarianceDenoiser(
+        cls(Says(torch.cat([other, torch.full_like(other, -0.5)], 1)), compatible, SIGMA_DATA)
+    )
     for t in (f64(0.4), f64([0.1, 0.5, 0.9])):
         estimate, fraction = learned.with_variance(x, t)
         torch.testing.assert_close(estimate, plain(x, t), rtol=1e-14, atol=1e-14)

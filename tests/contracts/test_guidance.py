@@ -66,7 +66,9 @@ def test_it_keeps_the_schedule_and_the_null_condition(cls):
 
 @pytest.mark.parametrize("sampler", list(samplers))
 def test_it_works_under_every_sampler(cls, sampler, mixture):
-    guided = Guided(mixture(CosineSchedule()), build(cls, cls.neutral | ({"scale": 2.0} if "scale" in option_fields(cls) else {})))
+    guided = Guided(
+        mixture(CosineSchedule()), build(cls, cls.neutral | ({"scale": 2.0} if "scale" in option_fields(cls) else {}))
+    )
     noise = NoiseSource(0, range(3))
     end = sample(
         samplers.build(sampler),

@@ -65,8 +65,12 @@ def objective(request):
 @pytest.mark.parametrize("weighting", list(weightings))
 @pytest.mark.parametrize("prediction", list(denoisers))
 @pytest.mark.parametrize("schedule", [LinearSchedule(), CosineSchedule()], ids=["linear", "cosine"])
-def test_the_exact_denoiser_has_the_loss_of_the_floor_and_nothing_is_below_it(objective, weighting, prediction, schedule, mixture):
-    objective = type(objective)(weighting=weightings.build(weighting), **({"vlb_weight": 0.0} if objective.learns_variance else {}))
+def test_the_exact_denoiser_has_the_loss_of_the_floor_and_nothing_is_below_it(
+    objective, weighting, prediction, schedule, mixture
+):
+    objective = type(objective)(
+        weighting=weightings.build(weighting), **({"vlb_weight": 0.0} if objective.learns_variance else {})
+    )
     denoiser, oracle, draws, network = problem(objective, prediction, schedule, mixture)
     prepared = objective.prepare(denoiser, draws)
     losses = objective.losses(denoiser, prepared)
@@ -110,12 +114,16 @@ def test_losses_are_those_of_each_sample_and_slices_are_parts(objective, shape):
     assert together.shape == (4,)
     # a network that says 0 has the mean square of the noise as its loss
     plain = type(objective)(**({"vlb_weight": 0.0} if objective.learns_variance else {}))
-    torch.testing.assert_close(plain.losses(denoiser, prepared).detach(), eps.square().flatten(1).mean(1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        plain.losses(denoiser, prepared).detach(), eps.square().flatten(1).mean(1), rtol=1e-12, atol=0
+    )
     for i in range(4):
         network.answer = torch.zeros((1, *shape[1:]), dtype=torch.float64)
         part = prepared.slice(i, i + 1)
         assert part.cond["label"].tolist() == part.draws.cond["label"].tolist() == [i]
-        torch.testing.assert_close(objective.losses(denoiser, part).detach(), together[i : i + 1], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            objective.losses(denoiser, part).detach(), together[i : i + 1], rtol=1e-12, atol=1e-12
+        )
 
 
 def test_an_oracle_has_nothing_to_train(objective, mixture):
@@ -182,7 +190,11 @@ def test_weights_are_the_formulas_of_the_papers(schedule):
 def test_min_snr_cuts_low_noise_and_not_high_noise():
     schedule = LinearSchedule()
     d = denoisers["noise"](None, schedule)
-    low, high = weightings.build("min_snr").weight(f64([0.01, 0.9]), schedule, d.coefficients(f64([0.01, 0.9])).out, 1.0).tolist()
+    low, high = (
+        weightings.build("min_snr")
+        .weight(f64([0.01, 0.9]), schedule, d.coefficients(f64([0.01, 0.9])).out, 1.0)
+        .tolist()
+    )
     assert low < 0.05
     assert high == pytest.approx(1, rel=1e-12)
 

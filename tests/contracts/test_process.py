@@ -177,7 +177,9 @@ def test_every_description_converts_to_every_other(schedule, have, want, shape):
     torch.testing.assert_close(add_noise(x_0, eps, schedule, t), x_t, rtol=1e-12, atol=1e-12)
     converted = convert(truth[have], x_t, schedule, t, have=have, want=want)
     # Dividing by alpha or sigma enlarges the rounding of x_t by 1 / min(alpha, sigma).
-    loss = 1e-13 * float((1 + sigma.max()) / torch.minimum(alpha, sigma).min() ** 2) * float(truth[want].abs().max() + 1)
+    loss = (
+        1e-13 * float((1 + sigma.max()) / torch.minimum(alpha, sigma).min() ** 2) * float(truth[want].abs().max() + 1)
+    )
     torch.testing.assert_close(converted, truth[want], rtol=1e-9, atol=loss)
 
 
@@ -195,7 +197,11 @@ def test_noise_and_score_are_refused_where_no_signal_is_left(schedule, have):
 def test_v_and_velocity_and_x_0_fix_the_clean_data_even_in_pure_noise(schedule, have):
     x_0, eps = torch.randn(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     alpha, sigma = schedule.alpha(ONE), schedule.sigma(ONE)
-    value = {"v": alpha * eps - sigma * x_0, "velocity": schedule.alpha_dot(ONE) * x_0 + schedule.sigma_dot(ONE) * eps, "x_0": x_0}
+    value = {
+        "v": alpha * eps - sigma * x_0,
+        "velocity": schedule.alpha_dot(ONE) * x_0 + schedule.sigma_dot(ONE) * eps,
+        "x_0": x_0,
+    }
     found = convert(value[have], alpha * x_0 + sigma * eps, schedule, ONE, have=have, want="x_0")
     # Variance exploding: sigma 80 and its rate lose about three digits.
     torch.testing.assert_close(found, x_0, rtol=1e-9, atol=1e-9)

@@ -11,7 +11,12 @@ import unnoise
 from unnoise.errors import BadOption, UnknownName
 from unnoise.registry import Registry
 
-NEEDED = {"tabulated": {"values": [0.9, 0.5]}, "folder": {"path": "."}, "array": {"path": "."}, "parquet": {"path": "."}}
+NEEDED = {
+    "tabulated": {"values": [0.9, 0.5]},
+    "folder": {"path": "."},
+    "array": {"path": "."},
+    "parquet": {"path": "."},
+}
 
 
 def registries():
@@ -31,7 +36,8 @@ WITH_OPTIONS = [(k, n) for k, n in MEMBERS if dataclasses.is_dataclass(REGISTRIE
 
 
 def test_the_known_rooms_have_registries():
-    assert {"schedule", "prediction", "sampler", "guidance rule", "objective", "weighting", "time density", "codec"} <= set(REGISTRIES)
+    known = {"schedule", "prediction", "sampler", "guidance rule", "objective", "weighting", "time density", "codec"}
+    assert known <= set(REGISTRIES)
 
 
 @pytest.fixture(params=WITH_OPTIONS, ids=lambda pair: " ".join(pair))
@@ -41,7 +47,9 @@ def member(request):
 
 
 def spec(registry, name):
-    fields = [f for f in dataclasses.fields(registry.options_class(name)) if f.init and f.default is dataclasses.MISSING]
+    fields = [
+        f for f in dataclasses.fields(registry.options_class(name)) if f.init and f.default is dataclasses.MISSING
+    ]
     given = NEEDED.get(name, {})
     return {"name": name, **{f.name: given.get(f.name, ".") for f in fields}}
 

@@ -69,7 +69,9 @@ def solution(oracle, x, start, end):
     dz/du = E[eps | z] - E[x_0 | z].
     """
     means, stds, weights = oracle.means.numpy(), oracle.stds.numpy(), oracle.log_weights.exp().numpy()
-    (a, s), (a_end, s_end) = ([float(f(f64(t))) for f in (oracle.schedule.alpha, oracle.schedule.sigma)] for t in (start, end))
+    (a, s), (a_end, s_end) = (
+        [float(f(f64(t))) for f in (oracle.schedule.alpha, oracle.schedule.sigma)] for t in (start, end)
+    )
 
     def slope(u, flat):
         z = flat.reshape(-1, 1, 2)
@@ -325,7 +327,6 @@ def test_samplers_are_values(sampler):
 # Grids
 
 
-
 @pytest.mark.parametrize("name", grids.GRIDS)
 @pytest.mark.parametrize("n", COUNTS)
 def test_grids_fall_from_their_start_to_exactly_0(schedule, name, n):
@@ -368,7 +369,17 @@ def test_more_steps_than_levels_are_refused(name):
 
 
 @pytest.mark.parametrize(
-    "times", [[1.0], [[1.0, 0.0]], [1.0, 0.5, 0.5, 0.0], [0.2, 0.8, 0.0], [1.1, 0.0], [1.0, -0.1], [math.nan, 0.0], [1.0, math.nan, 0.0]]
+    "times",
+    [
+        [1.0],
+        [[1.0, 0.0]],
+        [1.0, 0.5, 0.5, 0.0],
+        [0.2, 0.8, 0.0],
+        [1.1, 0.0],
+        [1.0, -0.1],
+        [math.nan, 0.0],
+        [1.0, math.nan, 0.0],
+    ],
 )
 def test_times_that_do_not_fall_are_refused(times):
     with pytest.raises((BadOption, ShapeError)):

@@ -50,7 +50,9 @@ def test_the_mixtures_posterior_mean_and_density_are_integrals(schedule, label):
         alpha, sigma = float(schedule.alpha(t)), float(schedule.sigma(t))
         x = 0.6 * alpha + 0.5 * sigma
         joint = prior * normal(x, alpha * grid, sigma)
-        assert float(oracle(f64([[x]]), t, cond)) == pytest.approx((joint * grid).sum() / joint.sum(), rel=1e-7, abs=1e-9)
+        assert float(oracle(f64([[x]]), t, cond)) == pytest.approx(
+            (joint * grid).sum() / joint.sum(), rel=1e-7, abs=1e-9
+        )
         assert float(oracle.log_prob(f64([[x]]), t, cond)) == pytest.approx(math.log(joint.sum() * step), abs=1e-7)
 
 
@@ -74,7 +76,9 @@ def test_the_score_is_the_gradient_of_the_density_and_gives_the_denoiser_by_twee
             score = oracle.score(x, t, cond).detach()
             torch.testing.assert_close(score, gradient, rtol=1e-9, atol=1e-10)
             alpha, sigma = (v if v.ndim == 0 else v[:, None] for v in (schedule.alpha(t), schedule.sigma(t)))
-            torch.testing.assert_close(((x + sigma**2 * score) / alpha).detach(), oracle(x, t, cond).detach(), rtol=1e-7, atol=1e-7)
+            torch.testing.assert_close(
+                ((x + sigma**2 * score) / alpha).detach(), oracle(x, t, cond).detach(), rtol=1e-7, atol=1e-7
+            )
 
 
 def test_each_sample_has_its_own_time_and_label_when_batch_dimension_and_components_agree():
@@ -156,8 +160,9 @@ def flat(tensor):
 @pytest.mark.parametrize("block", [1, 7, 8192])
 def test_the_data_sets_oracle_is_a_softmax_over_the_data(shape, schedule, block):
     generator = torch.Generator().manual_seed(0)
-    points, x = torch.randn(30, *shape, dtype=torch.float64, generator=generator), torch.randn(
-        2, *shape, dtype=torch.float64, generator=generator
+    points, x = (
+        torch.randn(30, *shape, dtype=torch.float64, generator=generator),
+        torch.randn(2, *shape, dtype=torch.float64, generator=generator),
     )
     labels = torch.arange(30) // 15
     oracle = DatasetOracle(points, schedule, labels)
@@ -171,7 +176,9 @@ def test_the_data_sets_oracle_is_a_softmax_over_the_data(shape, schedule, block)
         for cond in ([1, 0], [2, 1]):
             keep = np.array([[c in (2, int(label)) for label in labels] for c in cond])
             found = oracle(x, t, {"label": torch.tensor(cond)})
-            np.testing.assert_allclose(found.numpy(), brute(flat(points), flat(x), alpha, sigma, keep), rtol=1e-9, atol=1e-10)
+            np.testing.assert_allclose(
+                found.numpy(), brute(flat(points), flat(x), alpha, sigma, keep), rtol=1e-9, atol=1e-10
+            )
 
 
 def test_every_sample_of_the_data_sets_oracle_has_its_own_time():

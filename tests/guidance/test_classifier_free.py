@@ -102,6 +102,14 @@ def test_rescaling_brings_the_spread_of_each_sample_back_to_the_conditional_ones
     assert not bool(torch.isclose(plain.flatten(1).std(1), wanted, rtol=0.1).any())
 
 
+def test_one_number_has_no_spread_to_rescale():
+    denoiser, x = Odd(), x_of((2, 1))
+    plain, rescaled = (
+        Guided(denoiser, ClassifierFreeGuidance(6.0, rescale))(x, f64(0.4), COND) for rescale in (0.0, 0.7)
+    )
+    assert torch.equal(rescaled, plain)
+
+
 def test_outside_its_interval_it_is_the_bare_denoiser_in_one_call():
     denoiser, x = Odd(), x_of((2, 2))
     guided = Guided(denoiser, ClassifierFreeGuidance(4.0, interval=(0.2, 0.7)))
@@ -115,13 +123,23 @@ def test_outside_its_interval_it_is_the_bare_denoiser_in_one_call():
         guided(x, f64([0.1, 0.5]), COND)
 
 
-@pytest.mark.parametrize("values", [{"scale": -1}, {"rescale": 1.5}, {"interval": (0.7, 0.2)}, {"interval": (0, 2)}, {"scalee": 1}])
+@pytest.mark.parametrize(
+    "values", [{"scale": -1}, {"rescale": 1.5}, {"interval": (0.7, 0.2)}, {"interval": (0, 2)}, {"scalee": 1}]
+)
 def test_bad_options_are_refused(values):
     with pytest.raises(BadOption, match=next(iter(values))):
         build(ClassifierFreeGuidance, values)
 
 
-TABLE = {0: (0, 1.118), 1: (1, 0.5), 2: (1.318, 0.355), 3: (1.517, 0.311), 5: (1.803, 0.271), 7.5: (2.071, 0.247), 15: (2.641, 0.220)}
+TABLE = {
+    0: (0.0, 1.118),
+    1: (1.0, 0.5),
+    2: (1.318, 0.355),
+    3: (1.517, 0.311),
+    5: (1.803, 0.271),
+    7.5: (2.071, 0.247),
+    15: (2.641, 0.220),
+}
 """The source's table, but for 0 and 1, whose exact values are known: it has -0.01, 1.109 and 0.995, 0.494 from samples."""
 
 
@@ -133,7 +151,8 @@ def test_two_classes_move_as_in_the_table_of_the_source(scale):
     n = 1001
     x = torch.from_numpy(norm.ppf((np.arange(n) + 0.5) / n))[:, None]
     cond = {"label": torch.ones(n, dtype=torch.int64)}
-    end = sample(DPMSolverPPSampler(), Guided(oracle, ClassifierFreeGuidance(scale)), x, grids.log_snr(100, LinearSchedule()), cond=cond)
+    guided = Guided(oracle, ClassifierFreeGuidance(scale))
+    end = sample(DPMSolverPPSampler(), guided, x, grids.log_snr(100, LinearSchedule()), cond=cond)
     mean, std = TABLE[scale]
     assert float(end.mean()) == pytest.approx(mean, abs=0.02)
     assert float(end.std()) == pytest.approx(std, abs=0.02)

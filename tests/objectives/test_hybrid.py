@@ -59,7 +59,9 @@ def test_the_mean_learns_from_the_squared_error_alone_and_the_variance_from_the_
 
     mean, variance = gradients(HybridObjective())
     alone = inner_of(Half(network.mean), schedule)
-    (expected,) = torch.autograd.grad(MSEObjective().losses(alone, MSEObjective().prepare(alone, d)).sum(), network.mean)
+    (expected,) = torch.autograd.grad(
+        MSEObjective().losses(alone, MSEObjective().prepare(alone, d)).sum(), network.mean
+    )
     torch.testing.assert_close(mean, expected, rtol=1e-12, atol=0)
     assert float(variance.abs()) > 0
     assert float(gradients(HybridObjective(vlb_weight=0.0))[1]) == 0
@@ -71,7 +73,8 @@ def test_the_bound_is_the_kl_of_the_two_reverse_steps():
     inner = NoiseDenoiser(network, schedule)
     denoiser, d, chain = LearnedVarianceDenoiser(inner), draws((4, 3), [1, 77, 500, 999]), MarkovChain(schedule)
     with_bound, without = (
-        o.losses(denoiser, o.prepare(denoiser, d)) for o in (HybridObjective(vlb_weight=0.5), HybridObjective(vlb_weight=0.0))
+        o.losses(denoiser, o.prepare(denoiser, d))
+        for o in (HybridObjective(vlb_weight=0.5), HybridObjective(vlb_weight=0.0))
     )
     x_t = schedule.alpha(d.t)[:, None] * d.x_0 + schedule.sigma(d.t)[:, None] * d.eps
     estimate, fraction = denoiser.with_variance(x_t, d.t)
@@ -79,7 +82,9 @@ def test_the_bound_is_the_kl_of_the_two_reverse_steps():
         k = torch.tensor(level)
         here = slice(i, i + 1)
         true = chain.posterior(d.x_0[here], x_t[here], k)
-        model = Gaussian(chain.posterior(estimate[here], x_t[here], k).mean, chain.reverse_log_variance(fraction[here], k))
+        model = Gaussian(
+            chain.posterior(estimate[here], x_t[here], k).mean, chain.reverse_log_variance(fraction[here], k)
+        )
         # L_simple + weight (T terms, of which this level is one): the mean over levels of T KL is the bound
         expected = 0.5 * 1000 * normal_kl(true, model).mean()
         torch.testing.assert_close((with_bound - without)[i], expected, rtol=1e-9, atol=1e-12)

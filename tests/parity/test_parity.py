@@ -19,7 +19,11 @@ from unnoise.samplers.ddpm import DDPMSampler
 from unnoise.samplers.dpmpp_2m import DPMSolverPPSampler
 from unnoise.samplers.heun import HeunSampler
 
-MEANS, STDS, WEIGHTS = np.array([[1.0, 0.3], [-0.8, 0.6], [0.1, -1.1]]), np.array([0.5, 0.7, 0.4]), np.array([0.5, 0.2, 0.3])
+MEANS, STDS, WEIGHTS = (
+    np.array([[1.0, 0.3], [-0.8, 0.6], [0.1, -1.1]]),
+    np.array([0.5, 0.7, 0.4]),
+    np.array([0.5, 0.2, 0.3]),
+)
 
 
 def posterior_mean(x, alpha, sigma):
@@ -154,7 +158,9 @@ def karras_sigmas(schedule, n):
 
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 @pytest.mark.parametrize("noise_scale", [1.0, 1.1])
-@pytest.mark.parametrize("schedule", [VarianceExplodingSchedule(), ScaledLinearSchedule()], ids=["exploding", "scaled linear"])
+@pytest.mark.parametrize(
+    "schedule", [VarianceExplodingSchedule(), ScaledLinearSchedule()], ids=["exploding", "scaled linear"]
+)
 def test_ancestral_is_euler_ancestral_of_k_diffusion(schedule, eta, noise_scale):
     grid, sigmas = karras_sigmas(schedule, 20)
     alpha_1 = float(schedule.alpha(grid[0]))
@@ -172,7 +178,9 @@ def test_ancestral_is_euler_ancestral_of_k_diffusion(schedule, eta, noise_scale)
     np.testing.assert_allclose(found, y, atol=1e-9)
 
 
-@pytest.mark.parametrize("schedule", [VarianceExplodingSchedule(), ScaledLinearSchedule()], ids=["exploding", "scaled linear"])
+@pytest.mark.parametrize(
+    "schedule", [VarianceExplodingSchedule(), ScaledLinearSchedule()], ids=["exploding", "scaled linear"]
+)
 def test_the_stochastic_2m_is_sample_dpmpp_2m_sde_of_k_diffusion(schedule):
     grid, sigmas = karras_sigmas(schedule, 20)
     kept = Kept()

@@ -45,7 +45,9 @@ def test_the_first_posterior_is_the_clean_data_itself():
     found = MarkovChain(SHORT).posterior(f64([[0.7]]), f64([[-0.4]]), torch.tensor(0))
     assert float(found.mean) == pytest.approx(0.7, abs=1e-14)
     assert float(MarkovChain(SHORT).posterior_variances[0]) == 0
-    assert float(found.log_variance) == pytest.approx(math.log(float(MarkovChain(SHORT).posterior_variances[1])), rel=1e-12)
+    assert float(found.log_variance) == pytest.approx(
+        math.log(float(MarkovChain(SHORT).posterior_variances[1])), rel=1e-12
+    )
 
 
 def test_each_sample_has_its_own_level_when_batch_and_dimension_agree():
@@ -73,7 +75,9 @@ def test_kl_and_nll_are_their_integrals():
     kl = (dp * (np.log(dp + 1e-300) - np.log(dq + 1e-300))).sum() * step
     assert float(normal_kl(p, q)) == pytest.approx(kl, rel=1e-9)
     assert float(normal_kl(p, p)) == 0
-    assert float(gaussian_nll(f64([[1.1]]), q)) == pytest.approx(-math.log(density(1.1, -0.2, math.exp(0.4))), rel=1e-12)
+    assert float(gaussian_nll(f64([[1.1]]), q)) == pytest.approx(
+        -math.log(density(1.1, -0.2, math.exp(0.4))), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("mean", [-1.3, -1.0, 0.0037, 0.9, 5.0])
@@ -108,7 +112,10 @@ def exact_denoiser(mean, std, schedule):
     return GaussianMixtureOracle(f64([[mean]]), f64([std]), f64([1.0]), schedule)
 
 
-@pytest.mark.parametrize("schedule", [SHORT, SHORT.zero_terminal_snr(), SigmoidSchedule(40)], ids=["linear", "zero terminal", "sigmoid"])
+CHAINS = {"linear": SHORT, "zero terminal": SHORT.zero_terminal_snr(), "sigmoid": SigmoidSchedule(40)}
+
+
+@pytest.mark.parametrize("schedule", CHAINS.values(), ids=CHAINS)
 def test_the_terms_of_the_bound_are_integrals_over_densities(schedule):
     chain, oracle = MarkovChain(schedule), exact_denoiser(0.4, 0.6, schedule)
     x_0 = f64([[0.9]])
@@ -121,15 +128,16 @@ def test_the_terms_of_the_bound_are_integrals_over_densities(schedule):
         bar, before, beta = float(schedule.alpha_bars[k]), float(schedule.alpha_bars[k - 1]), float(schedule.betas[k])
         x_t = bar**0.5 * 0.9 + (1 - bar) ** 0.5 * float(eps[k])
         estimate = 0.4 + bar**0.5 * 0.36 / (bar * 0.36 + 1 - bar) * (x_t - bar**0.5 * 0.4)
-        q, p = (
-            density(grid, before**0.5 * clean, 1 - before) * density(x_t, (1 - beta) ** 0.5 * grid, beta) for clean in (0.9, estimate)
-        )
+        step_up = density(x_t, (1 - beta) ** 0.5 * grid, beta)
+        q, p = (density(grid, before**0.5 * clean, 1 - before) * step_up for clean in (0.9, estimate))
         q, p = q / q.sum() / step, p / p.sum() / step
         kl = (q * (np.log(q + 1e-300) - np.log(p + 1e-300))).sum() * step
         assert float(terms[k, 0]) == pytest.approx(kl, rel=1e-6, abs=1e-9)
     last = float(schedule.alpha_bars[-1])
     q, p = density(grid, last**0.5 * 0.9, 1 - last), density(grid, 0, 1)
-    assert float(terms[-1, 0]) == pytest.approx((q * (np.log(q + 1e-300) - np.log(p + 1e-300))).sum() * step, rel=1e-6, abs=1e-12)
+    assert float(terms[-1, 0]) == pytest.approx(
+        (q * (np.log(q + 1e-300) - np.log(p + 1e-300))).sum() * step, rel=1e-6, abs=1e-12
+    )
 
 
 def test_a_chain_without_terminal_signal_has_no_prior_term():

@@ -163,7 +163,9 @@ def test_two_jumps_are_one_jump():
     (a_r, s_r), (a_s, s_s), (a_t, s_t) = ((float(s.alpha(f64(t))), float(s.sigma(f64(t)))) for t in (0.2, 0.5, 0.9))
     # Var(x_t | x_r) = Var(x_t | x_s) + (alpha_t / alpha_s)^2 Var(x_s | x_r)
     direct = jump(a_t, s_t, a_r, s_r).beta
-    assert direct == pytest.approx(jump(a_t, s_t, a_s, s_s).beta + (a_t / a_s) ** 2 * jump(a_s, s_s, a_r, s_r).beta, rel=1e-12)
+    assert direct == pytest.approx(
+        jump(a_t, s_t, a_s, s_s).beta + (a_t / a_s) ** 2 * jump(a_s, s_s, a_r, s_r).beta, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("options", [{"num_steps": 1}, {"num_steps": 2}])

@@ -55,7 +55,10 @@ def test_an_unknown_spacing_or_grid_is_named():
         grids.make_grid("karas", 3, FlowSchedule())
 
 
-@pytest.mark.parametrize("schedule", [VarianceExplodingSchedule(), VarianceExplodingSchedule(0.01, 20.0, 5.0)])
+EXPLODING = [(0.002, 80.0), (0.01, 20.0), (0.5, 80.0), (2.0, 700.0), (0.002, 1000.0)]
+
+
+@pytest.mark.parametrize("schedule", [VarianceExplodingSchedule(low, high) for low, high in EXPLODING], ids=str)
 @pytest.mark.parametrize("rho", [3.0, 7.0])
 def test_karras_is_equation_5_on_the_variance_exploding_schedule(schedule, rho):
     n, low, high = 18, schedule.sigma_min, schedule.sigma_max

@@ -81,9 +81,8 @@ def test_the_ends_of_the_learned_variance_are_posterior_and_beta():
     for fraction, variance in ((0.0, "posterior"), (1.0, "beta")):
         denoiser = Fixed(schedule, x_0, torch.full_like(x, fraction))
         for t, s in ((1.0, 0.999), (0.5, 0.3), (0.002, 0.001), (0.001, 0.0)):
-            found, expected = (
-                sampler.step(denoiser, x, f64(t), f64(s), None, noise=unit).x for sampler in (DDPMSampler("learned"), DDPMSampler(variance))
-            )
+            both = DDPMSampler("learned"), DDPMSampler(variance)
+            found, expected = (sampler.step(denoiser, x, f64(t), f64(s), None, noise=unit).x for sampler in both)
             torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -94,7 +93,9 @@ def test_a_learned_fraction_is_taken_component_by_component():
     chain = MarkovChain(schedule)
     beta, posterior = float(chain.betas[300]), float(chain.posterior_variances[300])
     expected = [[posterior**0.5, beta**0.5], [(beta * posterior) ** 0.25, beta**0.125 * posterior**0.375]]
-    assert step(DDPMSampler("learned"), denoiser, x, 300, unit).tolist() == [pytest.approx(row, rel=1e-9) for row in expected]
+    assert step(DDPMSampler("learned"), denoiser, x, 300, unit).tolist() == [
+        pytest.approx(row, rel=1e-9) for row in expected
+    ]
 
 
 def test_a_learned_variance_must_have_been_learned():
@@ -127,9 +128,8 @@ def mixture(schedule):
 def test_ddpm_ddim_with_eta_1_and_ancestral_are_one_sampler(schedule, n):
     oracle, noise = mixture(schedule), NoiseSource(4, range(6))
     x = noise.start((2,), torch.float64) * float(schedule.sigma(f64(1.0)))
-    first, *others = (
-        sample(sampler, oracle, x, grids.uniform(n), noise=noise) for sampler in (DDPMSampler(), DDIMSampler(1.0), AncestralSampler())
-    )
+    three = DDPMSampler(), DDIMSampler(1.0), AncestralSampler()
+    first, *others = (sample(sampler, oracle, x, grids.uniform(n), noise=noise) for sampler in three)
     for other in others:
         torch.testing.assert_close(other, first, rtol=1e-12, atol=1e-12)
 

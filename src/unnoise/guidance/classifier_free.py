@@ -71,7 +71,7 @@ class ClassifierFreeGuidance(Guidance):
         return bool(t.ndim) or low <= float(t) <= high
 
     def _rescaled(self, guided: Tensor, wanted: Tensor) -> Tensor:
-        if self.rescale == 0:
+        if self.rescale == 0 or guided.shape[1:].numel() == 1:  # one number has no spread
             return guided
         axes = tuple(range(1, guided.ndim))
         ratio = wanted.std(axes, keepdim=True) / guided.std(axes, keepdim=True).clamp(min=1e-12)

@@ -25,5 +25,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunFolderError(f"another process is training in {folder}: wait for it, or use another --out") from None
+            raise RunFolderError(
+                f"another process is training in {folder}: wait for it, or use another --out"
+            ) from None
         yield

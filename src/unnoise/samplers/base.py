@@ -6,6 +6,7 @@ serve any number of runs at once. A step goes from time t to time s < t; the gri
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
@@ -16,6 +17,7 @@ from torch import Tensor
 from ..denoisers.base import Condition, Denoiser
 from ..errors import BadOption, ShapeError
 from ..process.base import Schedule, scales
+from ..process.chain import jump
 from ..randomness import Noise
 from ..registry import Registry
 
@@ -161,6 +163,26 @@ def sample(
     for stepped in trajectory(sampler, denoiser, x, grid, cond=cond, noise=noise):
         x = stepped.x
     return x
+
+
+def shares(schedule: Schedule, t: Tensor, s: Tensor, eta: float) -> tuple[float, float]:
+    r"""How the noise at s is made up when a share of it is drawn afresh.
+
+    Args:
+        schedule: Alpha and sigma.
+        t: Where the step begins.
+        s: Where it ends.
+        eta: Fresh noise in units of the standard deviation of x_s given x_t and x_0, in [0, 1].
+
+    Returns:
+        The standard deviations of the noise that is carried over and of that which is drawn; their squares sum to sigma_s^2.
+
+    References:
+        Denoising Diffusion Implicit Models (Song et al., 2021), Equation 16, https://arxiv.org/abs/2010.02502
+    """
+    at_t, at_s = scales(schedule, float(t)), scales(schedule, float(s))
+    fresh = eta * math.sqrt(jump(*at_t, *at_s).posterior)
+    return math.sqrt(max(at_s[1] ** 2 - fresh**2, 0.0)), fresh
 
 
 def fresh_noise_step(

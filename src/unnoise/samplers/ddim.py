@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +9,8 @@ from torch import Tensor
 
 from ..denoisers.base import Condition, Denoiser
 from ..options import option
-from ..process.base import scales
-from ..process.chain import jump
 from ..randomness import Noise
-from .base import Sampler, Stepped, fresh_noise_step, samplers
+from .base import Sampler, Stepped, fresh_noise_step, samplers, shares
 
 
 @samplers.register("ddim")
@@ -50,7 +47,5 @@ class DDIMSampler(Sampler):
         """See `Sampler.step`."""
         schedule = denoiser.schedule
         denoised = denoiser(x_t, t, cond)
-        sigma_s = scales(schedule, float(s))[1]
-        fresh = self.eta * math.sqrt(jump(*scales(schedule, float(t)), *scales(schedule, float(s))).posterior)
-        kept = math.sqrt(max(sigma_s**2 - fresh**2, 0.0))
+        kept, fresh = shares(schedule, t, s, self.eta)
         return Stepped(fresh_noise_step(denoised, x_t, schedule, t, s, kept, fresh, noise), denoised, None)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadOption, UnknownName
-from ..process.base import Schedule, log_snr_at
+from ..process.base import Schedule, log_snr_at, scales
 from .base import check_grid
 
 
@@ -73,8 +73,8 @@ def _between(n: int, schedule: Schedule, start: float, along: Callable[[float, f
         return torch.tensor([start, 0.0], dtype=torch.float64)
     low = min(schedule.t_min, start / 2)
     end = log_snr_at(schedule, low)
-    # Where no signal is left the log-SNR is infinite: the curve then begins as far from 0 as it ends.
-    first = max(log_snr_at(schedule, start), -abs(end))
+    # Where the signal fades the log-SNR runs far down, or to infinity: the curve then begins as far from 0 as it ends.
+    first = log_snr_at(schedule, start) if scales(schedule, 1.0)[0] == 1 else max(log_snr_at(schedule, start), -abs(end))
     times = schedule.time_of(along(first, end, torch.linspace(0, 1, n, dtype=torch.float64)))
     times[0] = start
     return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
