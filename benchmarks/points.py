@@ -64,7 +64,12 @@ def our_loop(dataset):
         validate_every=10**9, sample_every=0, checkpoint_every=10**9, validation_size=16,
     )  # fmt: skip
     trainee = Trainee(
-        NoiseDenoiser(network, LinearSchedule()), MSEObjective(), IdentityCodec(), dataset, dataset.take(torch.arange(0)), 0
+        NoiseDenoiser(network, LinearSchedule()),
+        MSEObjective(),
+        IdentityCodec(),
+        dataset,
+        dataset.take(torch.arange(0)),
+        0,
     )
     for event in train(trainee, TrainState(network, settings)):
         if isinstance(event, Stepped):
@@ -111,7 +116,13 @@ def main():
     print(f"spiral recipe, training      {spent:8.1f} s        (at most 10)")
     print(f"its energy distance          {distance:8.4f}          (at most 0.003)")
     if arguments.json:
-        result = {"plain_us": plain_us, "ours_us": ours_us, "ratio": ratio, "spiral_s": spent, "spiral_energy": distance}
+        result = {
+            "plain_us": plain_us,
+            "ours_us": ours_us,
+            "ratio": ratio,
+            "spiral_s": spent,
+            "spiral_energy": distance,
+        }
         with open(arguments.json, "w") as file:
             json.dump(result, file, indent=2)
 

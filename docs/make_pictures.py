@@ -1,6 +1,6 @@
 """Makes the pictures of the README from the models of `unnoise demo`.
 
-    unnoise demo && python docs/make_pictures.py
+unnoise demo && python docs/make_pictures.py
 """
 
 from pathlib import Path
@@ -49,7 +49,11 @@ def main() -> None:
         backward(RUNS / "spiral", 500, seed=0),
         backward(RUNS / "digits", 9, label=[str(k) for k in range(1, 10)], seed=1, guidance=2.0),
     ]
-    titles = ["data to noise: nothing to learn", "noise to data: the spiral model", "noise to data: digits, asked for by label"]
+    titles = [
+        "data to noise: nothing to learn",
+        "noise to data: the spiral model",
+        "noise to data: digits, asked for by label",
+    ]
     stack(rows, titles).quantize(128).save(HERE / "pictures" / "front.png", optimize=True)
 
 

@@ -111,3 +111,23 @@ def test_values_are_coerced_by_themselves_too():
     assert coerce(float, "1e-4", "x") == 1e-4
     with pytest.raises(BadOption, match=r"^x\.1: "):
         coerce(tuple[int, int], (1, "b"), "x")
+
+
+def test_options_are_checked_when_a_part_is_made_by_hand_too():
+    from unnoise.guidance.classifier_free import ClassifierFreeGuidance
+    from unnoise.objectives.mse import MSEObjective
+    from unnoise.objectives.weightings import MinSNRWeighting
+    from unnoise.process.linear import LinearSchedule
+    from unnoise.samplers.ddpm import DDPMSampler
+    from unnoise.samplers.dpmpp_2m import DPMSolverPPSampler
+
+    with pytest.raises(BadOption, match="variance"):
+        DDPMSampler("betta")
+    with pytest.raises(BadOption, match="order: must be at most 2, got 3"):
+        DPMSolverPPSampler(order=3)
+    with pytest.raises(BadOption, match="scale: must be at least 0, got -3"):
+        ClassifierFreeGuidance(-3)
+    with pytest.raises(BadOption, match="beta_end: must be at most"):
+        LinearSchedule(beta_end=1.5)
+    assert ClassifierFreeGuidance(interval=[0.1, 0.9]).interval == (0.1, 0.9)
+    assert MSEObjective(weighting={"name": "min_snr", "gamma": 2}).weighting == MinSNRWeighting(2.0)

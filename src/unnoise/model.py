@@ -20,7 +20,7 @@ from .errors import BadOption, ModelFolderError, UnnoiseError
 from .guidance.base import Guidance, Guided, guidances
 from .guidance.classifier_free import ClassifierFreeGuidance
 from .objectives.mse import preconditioned
-from .options import build, option, plain
+from .options import Checked, build, option, plain
 from .randomness import NoiseSource
 from .samplers.base import Sampler, samplers, trajectory
 from .samplers.dpmpp_2m import DPMSolverPPSampler
@@ -33,7 +33,7 @@ MODEL_FILE = "model.yaml"
 
 
 @dataclass(frozen=True)
-class SamplingSettings:
+class SamplingSettings(Checked):
     """How a model is sampled when nothing else is said."""
 
     sampler: Sampler = option(DPMSolverPPSampler(), help="how to step", one_of=samplers)

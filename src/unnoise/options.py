@@ -70,7 +70,21 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     try:
         return cls(**checked)
     except BadOption as error:
-        raise BadOption(f"{where}: {error}" if where else str(error)) from None
+        raise BadOption(f"{prefix}{error}") from None
+
+
+class Checked:
+    """A base of frozen dataclasses whose options are checked however they are made, by a recipe or by hand.
+
+    A subclass with a `__post_init__` of its own calls this one first.
+
+    Raises:
+        BadOption: An option has a value of the wrong type, or out of its range.
+    """
+
+    def __post_init__(self) -> None:
+        for name, field in option_fields(type(self)).items():
+            object.__setattr__(self, name, _check(type(self), field, getattr(self, name), name))
 
 
 def _check(cls: type, field: dataclasses.Field[Any], value: Any, where: str) -> Any:
@@ -95,17 +109,23 @@ def _check(cls: type, field: dataclasses.Field[Any], value: Any, where: str) -> 
     return value
 
 
+@cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+
+    return TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
+
+
 def coerce(kind: Any, value: Any, where: str) -> Any:
     """A plain value as the type that an option declares, "1e-4" as a float for instance.
 
     Raises:
         BadOption: The value cannot be read as that type.
     """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        adapter = TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
-        return adapter.validate_python(value)
+        return _adapter(kind).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         inner = "".join(f".{part}" for part in first["loc"])

@@ -59,7 +59,8 @@ def address(seed: int, purpose: str, *position: int | float) -> tuple[int, int]:
         position: Numbers that tell apart the uses, such as the epoch or the ends of an interval.
     """
     text = f"{seed}/{purpose}/".encode() + b"".join(
-        struct.pack("<cq", b"i", p) if isinstance(p, int) else struct.pack("<cd", b"f", p) for p in position
+        struct.pack("<cq", b"i", p) if isinstance(p, (int, np.integer)) else struct.pack("<cd", b"f", p)
+        for p in position
     )
     return struct.unpack("<II", hashlib.blake2b(text, digest_size=8).digest())
 

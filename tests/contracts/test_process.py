@@ -167,7 +167,7 @@ def test_every_description_converts_to_every_other(schedule, have, want, shape):
     alpha, sigma = over(schedule.alpha(t)), over(schedule.sigma(t))
     truth = {
         "noise": eps,
-        "x_0": x_0,
+        "x0": x_0,
         "v": alpha * eps - sigma * x_0,
         "score": -eps / sigma,
         "velocity": over(schedule.alpha_dot(t)) * x_0 + over(schedule.sigma_dot(t)) * eps,
@@ -187,22 +187,22 @@ def test_every_description_converts_to_every_other(schedule, have, want, shape):
 def test_noise_and_score_are_refused_where_no_signal_is_left(schedule, have):
     x = torch.ones(2, 3, dtype=torch.float64)
     if not schedule.vanishing:
-        assert bool(convert(x, x, schedule, ONE, have=have, want="x_0").isfinite().all())
+        assert bool(convert(x, x, schedule, ONE, have=have, want="x0").isfinite().all())
         return
     with pytest.raises(IncompatibleParts, match="no signal is left"):
-        convert(x, x, schedule, ONE, have=have, want="x_0")
+        convert(x, x, schedule, ONE, have=have, want="x0")
 
 
-@pytest.mark.parametrize("have", ["v", "velocity", "x_0"])
+@pytest.mark.parametrize("have", ["v", "velocity", "x0"])
 def test_v_and_velocity_and_x_0_fix_the_clean_data_even_in_pure_noise(schedule, have):
     x_0, eps = torch.randn(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     alpha, sigma = schedule.alpha(ONE), schedule.sigma(ONE)
     value = {
         "v": alpha * eps - sigma * x_0,
         "velocity": schedule.alpha_dot(ONE) * x_0 + schedule.sigma_dot(ONE) * eps,
-        "x_0": x_0,
+        "x0": x_0,
     }
-    found = convert(value[have], alpha * x_0 + sigma * eps, schedule, ONE, have=have, want="x_0")
+    found = convert(value[have], alpha * x_0 + sigma * eps, schedule, ONE, have=have, want="x0")
     # Variance exploding: sigma 80 and its rate lose about three digits.
     torch.testing.assert_close(found, x_0, rtol=1e-9, atol=1e-9)
 
@@ -211,7 +211,7 @@ def test_v_and_velocity_and_x_0_fix_the_clean_data_even_in_pure_noise(schedule, 
 def test_there_is_no_noise_to_speak_of_in_clean_data(schedule, want):
     x = torch.ones(2, 3, dtype=torch.float64)
     with pytest.raises(IncompatibleParts, match="t = 0"):
-        convert(x, x, schedule, ZERO, have="x_0", want=want)
+        convert(x, x, schedule, ZERO, have="x0", want=want)
 
 
 def test_an_option_that_is_not_a_number_is_refused(schedule):

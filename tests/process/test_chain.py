@@ -140,6 +140,18 @@ def test_the_terms_of_the_bound_are_integrals_over_densities(schedule):
     )
 
 
+def test_the_prior_term_of_a_chain_that_keeps_much_signal_is_its_integral():
+    schedule = LinearSchedule(5, 0.05, 0.1)
+    bar = float(schedule.alpha_bars[-1])
+    assert bar > 0.6
+    grid = np.linspace(-12, 12, 400_001)
+    q, p = density(grid, bar**0.5 * 0.9, 1 - bar), density(grid, 0, 1)
+    kl = (q * (np.log(q + 1e-300) - np.log(p + 1e-300))).sum() * (grid[1] - grid[0])
+    found = MarkovChain(schedule).prior_term(f64([[0.9, 0.9], [0.9, 0.0]]))
+    assert float(found[0]) == pytest.approx(2 * kl, rel=1e-8)
+    assert float(found[0] - found[1]) == pytest.approx(0.5 * bar * 0.81, rel=1e-12)
+
+
 def test_a_chain_without_terminal_signal_has_no_prior_term():
     terms = MarkovChain(SHORT.zero_terminal_snr()).prior_term(f64([[0.9, -2.0]]))
     assert terms.tolist() == [0.0]

@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from ..options import Checked
 from ..registry import Registry
 
 
-class Codec(ABC):
+class Codec(Checked, ABC):
     """The way between the space of the data and the space of the model."""
 
     @abstractmethod

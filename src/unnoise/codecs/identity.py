@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import BadOption, DataError
+from ..errors import BadOption, DataError, ShapeError
 from ..options import option
 from .base import Codec, codecs
 
@@ -29,6 +29,7 @@ class IdentityCodec(Codec):
     scale: tuple[float, ...] = option((1.0,), help="what is then divided by: one positive number, or one a channel")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.scale, default=0.0) <= 0:
             raise BadOption(f"scale: must be positive, got {self.scale}")
 
@@ -57,6 +58,8 @@ class IdentityCodec(Codec):
         return cls(tuple(mean.tolist()), tuple(std.tolist()))
 
     def _over(self, values: tuple[float, ...], x: Tensor) -> Tensor:
+        if len(values) not in (1, x.shape[1]):
+            raise ShapeError(f"expected data of {len(values)} channels, got shape {tuple(x.shape)}")
         return torch.tensor(values, dtype=x.dtype, device=x.device).reshape(1, -1, *[1] * (x.ndim - 2))
 
     def encode(self, x: Tensor) -> Tensor:

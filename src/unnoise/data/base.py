@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from ..options import Checked
 from ..registry import Registry
 
 Kind = Literal["points", "image", "array"]
@@ -110,7 +111,7 @@ class Dataset:
             )
 
 
-class DataSource(ABC):
+class DataSource(Checked, ABC):
     """A frozen dataclass that says where data comes from; `load` brings it."""
 
     @abstractmethod

@@ -57,6 +57,7 @@ class ParquetDataset(DataSource):
     cache: bool = option(True, help="keep the decoded pixels in the user's cache")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_channels(self.channels)
 
     def load(self, progress: Progress | None = None) -> Dataset:

@@ -22,6 +22,10 @@ def _wanted(owner: Tensor | None, cond: Condition | None, num_classes: int, batc
     label = cond["label"].to(owner.device)[:, None]
     if label.shape[0] != batch:
         raise ShapeError(f"expected {batch} labels, got {label.shape[0]}")
+    if bool(((label < 0) | (label > num_classes)).any()):
+        raise BadOption(
+            f"label: expected 0 to {num_classes - 1}, or {num_classes} for none, got {label.flatten().tolist()[:8]}"
+        )
     return (owner[None] == label) | (label == num_classes)
 
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from ..denoisers.base import Condition, Denoiser
+from ..options import Checked
 from ..registry import Registry
 
 
-class Guidance(ABC):
+class Guidance(Checked, ABC):
     """A frozen dataclass that says how predictions are combined."""
 
     neutral: ClassVar[dict[str, Any]]

@@ -37,6 +37,7 @@ class ClassifierFreeGuidance(Guidance):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.interval[0] > self.interval[1]:
             raise BadOption(f"interval: expected (low, high) with low at most high, got {self.interval}")
 

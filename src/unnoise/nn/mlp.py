@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..options import option
+from ..options import Checked, option
 from .base import Condition, Network, networks
 from .embedding import ConditionEmbedding
 
 
 @dataclass(frozen=True)
-class MLPConfig:
+class MLPConfig(Checked):
     """The options of the residual MLP."""
 
     width: int = option(96, help="units of the residual stream", low=4)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..options import option
+from ..options import Checked, option
 from .base import Condition, Network, networks
 from .embedding import check_even, sinusoidal
 
@@ -20,7 +20,7 @@ SLOPE = 0.01
 
 
 @dataclass(frozen=True)
-class SeedMLPConfig:
+class SeedMLPConfig(Checked):
     """The options of the textbook network."""
 
     hidden: int = option(256, help="units of each of the two hidden layers", low=1)

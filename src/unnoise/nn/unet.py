@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BadOption, IncompatibleParts
-from ..options import option
+from ..options import Checked, option
 from .base import Condition, Network, networks
 from .blocks import Downsample, ResidualBlock, SelfAttention, Upsample, convolution, group_norm
 from .embedding import ConditionEmbedding
 
 
 @dataclass(frozen=True)
-class UNetConfig:
+class UNetConfig(Checked):
     """The options of the U-Net.
 
     Raises:
@@ -35,6 +35,7 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         """Checks what no single range can say."""
+        super().__post_init__()
         levels = len(self.multipliers)
         if not levels:
             raise BadOption("multipliers: must have at least one level, got none")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..denoisers.base import Condition, Denoiser
+from ..options import Checked
 from ..registry import Registry
 from .times import TimeDensity
 
@@ -60,7 +61,7 @@ class Prepared(NamedTuple):
         )
 
 
-class Objective(ABC):
+class Objective(Checked, ABC):
     """A frozen dataclass: which times, and what is asked of the network there."""
 
     times: TimeDensity

@@ -61,6 +61,11 @@ class HybridObjective(Objective):
             )
         if not isinstance(denoiser.schedule, DiscreteSchedule):
             raise IncompatibleParts("the hybrid objective needs a discrete schedule such as linear or cosine")
+        places = draws.t * denoiser.schedule.num_steps
+        if bool(((places - places.round()).abs() > 1e-6).any()):
+            raise IncompatibleParts(
+                "the hybrid objective is defined at the levels of the chain: use objective.times=uniform"
+            )
         return self._mse.prepare(denoiser, draws)
 
     def losses(self, denoiser: Denoiser, prepared: Prepared) -> Tensor:

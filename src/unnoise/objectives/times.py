@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..options import option
+from ..errors import BadOption
+from ..options import Checked, option
 from ..process.base import Schedule
 from ..registry import Registry
 
 
-class TimeDensity(ABC):
+class TimeDensity(Checked, ABC):
     """A frozen dataclass: a distribution of times in [t_min, 1] of a schedule."""
 
     @abstractmethod
@@ -87,6 +88,11 @@ class LogUniformTimes(TimeDensity):
 
     low: float = option(0.01, help="lowest sigma / alpha", low=1e-6)
     high: float = option(20.0, help="highest sigma / alpha", low=1e-6)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.high <= self.low:
+            raise BadOption(f"high: must be more than low ({self.low}), got {self.high}")
 
     def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
         """See `TimeDensity.quantile`."""

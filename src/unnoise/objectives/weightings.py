@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..options import option
+from ..options import Checked, option
 from ..process.base import Schedule
 from ..registry import Registry
 
 
-class Weighting(ABC):
+class Weighting(Checked, ABC):
     """A frozen dataclass: a weight for the squared error of the network's own prediction."""
 
     @abstractmethod

@@ -16,10 +16,11 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
+from ..options import Checked
 from ..registry import Registry
 
 
-class Schedule(ABC):
+class Schedule(Checked, ABC):
     """A frozen dataclass that gives the scale of the signal and of the noise at every time.
 
     Times are float64 tensors of any shape with values in [0, 1]; all methods work elementwise and return float64.

@@ -24,7 +24,7 @@ class CosineSchedule(DiscreteSchedule):
 
     num_steps: int = option(1000, help="number of levels", low=1, high=1_000_000)
     s: float = option(0.008, help="offset that keeps the first betas from being too small", low=0.0, high=1.0)
-    max_beta: float = option(0.999, help="largest variance that a step may add", low=0.0, high=0.999999)
+    max_beta: float = option(0.999, help="largest variance that a step may add", low=1e-3, high=0.999999)
 
     @cached_property
     def betas(self) -> Tensor:

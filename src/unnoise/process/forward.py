@@ -137,14 +137,14 @@ Conversion = Callable[[Tensor, Tensor, Schedule, Tensor], Tensor]
 
 TO_X_0: dict[str, Conversion] = {
     "noise": x_0_from_noise,
-    "x_0": _same,
+    "x0": _same,
     "v": x_0_from_v,
     "score": x_0_from_score,
     "velocity": x_0_from_velocity,
 }
 FROM_X_0: dict[str, Conversion] = {
     "noise": noise_from_x_0,
-    "x_0": _same,
+    "x0": _same,
     "v": v_from_x_0,
     "score": score_from_x_0,
     "velocity": velocity_from_x_0,
@@ -159,7 +159,7 @@ def convert(value: Tensor, x_t: Tensor, schedule: Schedule, t: Tensor, *, have: 
         x_t: The noisy data, same shape.
         schedule: Alpha and sigma.
         t: Shape () or (B,).
-        have: What `value` is: "noise", "x_0", "v", "score" or "velocity".
+        have: What `value` is: "noise", "x0", "v", "score" or "velocity".
         want: What to return.
 
     Returns:

@@ -30,6 +30,7 @@ class SigmoidSchedule(DiscreteSchedule):
     tau: float = option(1.0, help="temperature: larger is closer to a straight line", low=0.05, high=20.0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.end <= self.start:
             raise BadOption(f"end: must be more than start ({self.start}), got {self.end}")
 

@@ -113,8 +113,8 @@ class TabulatedSchedule(DiscreteSchedule):
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.values, Tensor) or not isinstance(self.values, tuple):
-            object.__setattr__(self, "values", tuple(float(v) for v in self.values))
+        object.__setattr__(self, "values", tuple(float(v) for v in self.values))
+        super().__post_init__()
         ends = (1.0, *self.values)
         falling = all(a > b for a, b in zip(ends, ends[1:], strict=False))
         if not self.values or not falling or self.values[-1] < 0:

@@ -32,6 +32,7 @@ class VarianceExplodingSchedule(Schedule):
     rho: float = option(7.0, help="how much of the time is spent at low noise", low=1.0, high=100.0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.sigma_max <= self.sigma_min:
             raise BadOption(f"sigma_max: must be more than sigma_min ({self.sigma_min}), got {self.sigma_max}")
 

@@ -33,6 +33,7 @@ class ZeroTerminalSchedule(DiscreteSchedule):
     schedule: Schedule = option(LinearSchedule(), help="the discrete schedule to rescale", one_of=schedules)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.schedule, DiscreteSchedule):
             name = type(self.schedule).__name__
             raise BadOption(f"schedule: expected a discrete schedule such as linear or scaled_linear, got {name}")

@@ -16,7 +16,7 @@ from ..model import SamplingSettings
 from ..nn.base import networks
 from ..objectives.base import Objective, objectives
 from ..objectives.mse import MSEObjective
-from ..options import build, option, option_fields, plain
+from ..options import Checked, build, option, option_fields, plain
 from ..process.base import Schedule, schedules
 from ..process.linear import LinearSchedule
 from ..registry import Choice, Registry
@@ -24,7 +24,7 @@ from ..training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
-class DenoiserSettings:
+class DenoiserSettings(Checked):
     """What the network predicts."""
 
     name: str = option("noise", help="what the network predicts: see `unnoise list predictions`")
@@ -34,6 +34,7 @@ class DenoiserSettings:
     learned_variance: bool = option(False, help="whether the network also learns a variance (objective hybrid)")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.name not in denoisers:
             raise BadOption(str(UnknownName("prediction", self.name, denoisers)))
 
@@ -51,7 +52,7 @@ class _AutoCodecs(Registry[Codec]):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Checked):
     """Everything that a training run depends on."""
 
     data: DataSource = option(help="what is learned: see `unnoise list datasets`", one_of=datasets)
@@ -68,6 +69,7 @@ class Recipe:
     sampling: SamplingSettings = option(SamplingSettings(), help="how the model is sampled when nothing else is said")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.objective.learns_variance != self.denoiser.learned_variance:
             name = self.objective.registered_name  # type: ignore[attr-defined]
             raise BadOption(

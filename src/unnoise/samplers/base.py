@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..denoisers.base import Condition, Denoiser
 from ..errors import BadOption, ShapeError
+from ..options import Checked
 from ..process.base import Schedule, scales
 from ..process.chain import jump
 from ..randomness import Noise
@@ -30,7 +31,7 @@ class Stepped(NamedTuple):
     state: Any
 
 
-class Sampler(ABC):
+class Sampler(Checked, ABC):
     """A frozen dataclass of settings that knows how to make one step."""
 
     registered_name: ClassVar[str]

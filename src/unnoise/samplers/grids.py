@@ -17,10 +17,14 @@ from ..errors import BadOption, UnknownName
 from ..process.base import Schedule, log_snr_at, scales
 from .base import check_grid
 
+FAINTEST = -12.0  # log-SNR; below it one part in 400 of what is seen is signal
 
-def _count(n: int) -> None:
+
+def _check(n: int, start: float = 1.0) -> None:
     if n < 1:
         raise BadOption(f"steps: must be at least 1, got {n}")
+    if not 0 < start <= 1:
+        raise BadOption(f"start: must be above 0 and at most 1, got {start}")
 
 
 def uniform(n: int, start: float = 1.0) -> Tensor:
@@ -31,9 +35,9 @@ def uniform(n: int, start: float = 1.0) -> Tensor:
         start: The first time, in (0, 1].
 
     Raises:
-        BadOption: n is below 1.
+        BadOption: n is below 1, or start out of range.
     """
-    _count(n)
+    _check(n, start)
     return torch.arange(n, -1, -1, dtype=torch.float64) / n * start
 
 
@@ -52,7 +56,7 @@ def discrete(n: int, num_steps: int, spacing: Literal["trailing", "leading", "li
     References:
         Common Diffusion Noise Schedules and Sample Steps are Flawed (Lin et al., 2024), Table 2, https://arxiv.org/abs/2305.08891
     """
-    _count(n)
+    _check(n)
     if n > num_steps:
         raise BadOption(f"steps: a chain of {num_steps} levels has at most {num_steps} steps, got {n}")
     if spacing == "trailing":
@@ -67,14 +71,17 @@ def discrete(n: int, num_steps: int, spacing: Literal["trailing", "leading", "li
 
 
 def _between(n: int, schedule: Schedule, start: float, along: Callable[[float, float, Tensor], Tensor]) -> Tensor:
-    """n times from `start` to the schedule's t_min along a curve of the log-SNR, then 0."""
-    _count(n)
+    """n times from `start` to the schedule's t_min along a curve of the log-SNR, then 0.
+
+    Where the signal fades the log-SNR runs far down, or to infinity; the curve then begins at FAINTEST.
+    """
+    _check(n, start)
     if n == 1:
         return torch.tensor([start, 0.0], dtype=torch.float64)
     low = min(schedule.t_min, start / 2)
     end = log_snr_at(schedule, low)
-    # Where the signal fades the log-SNR runs far down, or to infinity: the curve then begins as far from 0 as it ends.
-    first = log_snr_at(schedule, start) if scales(schedule, 1.0)[0] == 1 else max(log_snr_at(schedule, start), -abs(end))
+    fades = scales(schedule, 1.0)[0] < 1
+    first = max(log_snr_at(schedule, start), FAINTEST) if fades else log_snr_at(schedule, start)
     times = schedule.time_of(along(first, end, torch.linspace(0, 1, n, dtype=torch.float64)))
     times[0] = start
     return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
@@ -89,7 +96,7 @@ def log_snr(n: int, schedule: Schedule, start: float = 1.0) -> Tensor:
         start: The first time, in (0, 1].
 
     Raises:
-        BadOption: n is below 1.
+        BadOption: n is below 1, or start out of range.
     """
     return _between(n, schedule, start, lambda first, end, share: first + (end - first) * share)
 
@@ -104,12 +111,14 @@ def karras(n: int, schedule: Schedule, rho: float = 7.0, start: float = 1.0) -> 
         start: The first time, in (0, 1].
 
     Raises:
-        BadOption: n is below 1.
+        BadOption: n is below 1, or start out of range.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), Equation 5,
         https://arxiv.org/abs/2206.00364
     """
+    if not rho >= 1:
+        raise BadOption(f"rho: must be at least 1, got {rho}")
 
     def along(first: float, end: float, share: Tensor) -> Tensor:
         high, low = math.exp(-first / (2 * rho)), math.exp(-end / (2 * rho))
@@ -132,7 +141,7 @@ def angle(n: int, schedule: Schedule, start: float = 1.0, log_share: float = 0.3
         sigma_data: The standard deviation of the data.
 
     Raises:
-        BadOption: n is below 1.
+        BadOption: n is below 1, or start out of range.
     """
 
     def along(first: float, end: float, share: Tensor) -> Tensor:
@@ -204,4 +213,7 @@ def make_grid(name: str, n: int, schedule: Schedule, **options: Any) -> Tensor:
     """
     if name not in GRIDS:
         raise UnknownName("grid", name, GRIDS)
-    return GRIDS[name](n, schedule, **options)
+    try:
+        return GRIDS[name](n, schedule, **options)
+    except TypeError:
+        raise BadOption(f"the grid {name} has no option {', '.join(options)}") from None

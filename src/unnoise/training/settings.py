@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ..options import option
+from ..options import Checked, option
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingSettings(Checked):
     """How a model is trained. Steps are updates of the weights."""
 
     steps: int = option(10_000, help="updates of the weights", low=1)
