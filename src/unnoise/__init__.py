@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .model import Model, load
-    from .recipes.run import train
+    from .recipes.train import train
     from .samples import Samples
 
 try:
@@ -23,7 +23,7 @@ except PackageNotFoundError:  # a source tree that is not installed
 
 __all__ = ["Model", "Samples", "__version__", "load", "train"]
 
-_HOMES = {"Model": ".model", "load": ".model", "train": ".recipes.run", "Samples": ".samples"}
+_HOMES = {"Model": ".model", "load": ".model", "train": ".recipes.train", "Samples": ".samples"}
 
 
 def __getattr__(name: str) -> Any:

@@ -30,10 +30,10 @@ def test_an_option_that_a_grid_does_not_have_is_refused():
 def test_the_curve_begins_at_the_start_unless_nothing_can_be_seen_there():
     linear = LinearSchedule()
     found = torch.tensor([log_snr_at(linear, float(t)) for t in grids.log_snr(8, linear)[:-1]])
-    torch.testing.assert_close(found.diff(), found.diff()[0].expand(6), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.diff(), found.diff()[0].expand_as(found.diff()), rtol=1e-5, atol=1e-5)
     sigma = torch.tensor([math.exp(-log_snr_at(linear, float(t)) / 2) for t in grids.karras(8, linear)[:-1]])
     roots = sigma ** (1 / 7)
-    torch.testing.assert_close(roots.diff(), roots.diff()[0].expand(6), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(roots.diff(), roots.diff()[0].expand_as(roots.diff()), rtol=1e-5, atol=1e-6)
     for schedule in (CosineSchedule(), FlowSchedule()):
         grid = grids.log_snr(8, schedule)
         second = log_snr_at(schedule, float(grid[1]))

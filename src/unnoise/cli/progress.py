@@ -4,34 +4,11 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
 from types import FrameType, TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-console = Console(stderr=True)
-
-
-def say(text: str) -> None:
-    """A line on stderr, as it is, above a progress bar where there is one."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def bar(unit: str = "") -> Progress:
-    """A progress bar with a name, a count, free text and the time left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TextColumn(f"{unit}{{task.fields[facts]}}"),
-        TimeElapsedColumn(),
-        TextColumn("<"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
+from ..recipes.watch import bar as bar
+from ..recipes.watch import console as console
+from ..recipes.watch import say as say
 
 
 class DataProgress:
@@ -76,17 +53,3 @@ class StopSignals:
     def __call__(self) -> bool:
         """Whether a stop was asked for."""
         return self.received is not None
-
-
-class Rate:
-    """How many a second, over the last few seconds."""
-
-    def __init__(self) -> None:
-        self._marks: list[tuple[float, int]] = []
-
-    def __call__(self, done: int) -> float:
-        """The rate, given how many are done now."""
-        self._marks.append((time.perf_counter(), done))
-        self._marks = self._marks[-60:]
-        (then, before), (now, after) = self._marks[0], self._marks[-1]
-        return (after - before) / max(now - then, 1e-9)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .progress import DataProgress, Rate, StopSignals, bar, say
+from .progress import DataProgress, StopSignals, say
 
 if TYPE_CHECKING:
     from ..recipes.recipe import Recipe
-    from ..recipes.run import Run
 
 
 def train(
@@ -40,6 +39,7 @@ def train(
     """
     from ..recipes.recipe import load_recipe, read_values
     from ..recipes.run import Run, prepare, with_data
+    from ..recipes.watch import watch
 
     values = read_values(recipe)
     if data is not None:
@@ -61,30 +61,10 @@ def train(
         return
     if run.state.step:
         say(f"going on from step {run.state.step:,}")
-    _watch(run)
-
-
-def _watch(run: Run) -> None:
-    from ..training.loop import Finished, Stepped, Validated
-
-    settings, rate, smoothed = run.recipe.training, Rate(), None
-    facts = ""
-    with StopSignals() as stop, bar() as progress:
-        task = progress.add_task("training", total=settings.steps, completed=run.state.step, facts="")
-        for event in run.events(stop):
-            if isinstance(event, Stepped) and (event.step % 10 == 0 or event.step == settings.steps):
-                loss = float(event.loss)
-                smoothed = loss if smoothed is None else 0.98 * smoothed + 0.02 * loss
-                facts = f"  loss {smoothed:.4f}  {rate(event.step * settings.batch_size):,.0f} samples/s"
-                progress.update(task, completed=event.step, facts=facts)
-            elif isinstance(event, Validated):
-                floor = f"  (Bayes floor {event.floor.loss:.4f})" if event.floor else ""
-                line = f"step {event.step:>7,}  validation loss {event.loss.loss:.4f}{floor}{facts}"
-                say(line)
-            elif isinstance(event, Finished) and event.stopped:
-                progress.stop()
-                say(f"stopped and saved at step {event.step:,}; the same command goes on from there")
-                sys.exit(128 + (stop.received or 0))
+    with StopSignals() as stop:
+        if not watch(run, stop):
+            say(f"stopped and saved at step {run.state.step:,}; the same command goes on from there")
+            sys.exit(128 + (stop.received or 0))
     say(f"the model stands in {run.folder / 'model'}; to sample: unnoise sample {run.folder} -o samples.png")
 
 

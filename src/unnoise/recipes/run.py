@@ -36,7 +36,7 @@ from ..training.state import TrainState
 from ..training.threads import threads_for
 from .lock import locked
 from .metrics import MetricsFile
-from .recipe import Recipe, load_recipe
+from .recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -293,29 +293,3 @@ def _differences(old: Any, new: Any, where: str = "") -> list[str]:
         else old == new
     )
     return [] if same else [where]
-
-
-def train(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
-    out: str | Path = "runs/model",
-    *,
-    on_event: Callable[[Event], None] | None = None,
-    **overrides: Any,
-) -> Model:
-    """Trains a recipe, or goes on with the run that stands in `out`, and returns the model.
-
-    Args:
-        recipe: A shipped recipe's name, a YAML file, plain values, or a recipe.
-        out: The run folder.
-        on_event: Told every event.
-        overrides: Options by double-underscored path, such as training__lr=1e-4.
-
-    Raises:
-        UnnoiseError: Something in the recipe, the data or the folder must be mended first.
-    """
-    checked = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, **overrides)
-    run = Run(checked, out)
-    for event in run.events():
-        if on_event is not None:
-            on_event(event)
-    return run.model()
