@@ -19,6 +19,7 @@ from .denoisers.base import Condition, Denoiser
 from .errors import BadOption, ModelFolderError, UnnoiseError
 from .guidance.base import Guidance, Guided, guidances
 from .guidance.classifier_free import ClassifierFreeGuidance
+from .model_folder import MODEL_FILE, encode, read_folder, write_folder
 from .objectives.mse import preconditioned
 from .options import Checked, build, option, plain
 from .randomness import NoiseSource
@@ -26,10 +27,7 @@ from .samplers.base import Sampler, samplers, trajectory
 from .samplers.dpmpp_2m import DPMSolverPPSampler
 from .samplers.grids import make_grid
 from .samples import Samples
-from .training.checkpoint import newest_whole, write_atomically
-
-FORMAT = 1
-MODEL_FILE = "model.yaml"
+from .training.checkpoint import newest_whole
 
 
 @dataclass(frozen=True)
@@ -97,32 +95,20 @@ class Model:
     def hash(self) -> str:
         """SHA-256 of the description and the weights, 64 hexadecimal digits."""
         if self._hash is None:
-            self._hash = hashlib.sha256(self._description(self._weights()[1]).encode()).hexdigest()
+            self._hash = hashlib.sha256(encode(self._values(), self._weights())[0].encode()).hexdigest()
         return self._hash
 
     def parameters(self) -> int:
         """The number of weights."""
         return sum(p.numel() for p in self.denoiser.parameters())
 
-    def _weights(self) -> tuple[bytes, str]:
-        from safetensors.torch import save
+    def _values(self) -> dict[str, Any]:
+        return {**self.blueprint.describe(), "sampling": plain(self.sampling), "trained": self.trained}
 
+    def _weights(self) -> dict[str, Tensor]:
         network = preconditioned(self.denoiser).network
         assert network is not None
-        content = save({name: value.cpu().contiguous() for name, value in network.state_dict().items()})
-        return content, hashlib.sha256(content).hexdigest()
-
-    def _description(self, weights_hash: str) -> str:
-        import yaml
-
-        values = {
-            "format": FORMAT,
-            **self.blueprint.describe(),
-            "sampling": plain(self.sampling),
-            "trained": self.trained,
-            "weights": {"file": f"network-{weights_hash[:12]}.safetensors", "sha256": weights_hash},
-        }
-        return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
+        return network.state_dict()
 
     def save(self, path: str | Path) -> Path:
         """Writes the model's folder; a model that stands there is replaced at once and whole.
@@ -130,17 +116,8 @@ class Model:
         Raises:
             OSError: The folder cannot be written; a model that stands there stays.
         """
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        content, digest = self._weights()
-        description = self._description(digest)
-        weights = folder / f"network-{digest[:12]}.safetensors"
-        write_atomically(weights, content)
-        write_atomically(folder / MODEL_FILE, description.encode())
-        for old in folder.glob("network-*.safetensors"):
-            if old != weights:
-                old.unlink(missing_ok=True)
-        return folder
+        write_folder(Path(path), self._values(), self._weights())
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
@@ -154,9 +131,9 @@ class Model:
         folder = Path(path)
         inner = folder / "model"
         if (folder / MODEL_FILE).is_file() or not (inner.is_dir() or (folder / "checkpoints").is_dir()):
-            return _load_folder(folder, str(path))
+            return _assemble(*read_folder(folder), str(path))
         try:
-            return _load_folder(inner, str(path))
+            return _assemble(*read_folder(inner), str(path))
         except ModelFolderError as error:
             found, damaged = newest_whole(folder / "checkpoints")
             if found is None:
@@ -362,31 +339,6 @@ class Model:
 def load(path: str | Path) -> Model:
     """The model in a folder; see `Model.load`."""
     return Model.load(path)
-
-
-def _load_folder(folder: Path, name: str) -> Model:
-    import yaml
-    from safetensors.torch import load as load_tensors
-
-    file = folder / MODEL_FILE
-    if not file.is_file():
-        raise ModelFolderError(
-            f"there is no model at {folder}: expected a folder with a {MODEL_FILE}, as `unnoise train` makes"
-        )
-    try:
-        values = yaml.safe_load(file.read_text())
-        if not isinstance(values, dict) or "format" not in values:
-            raise ModelFolderError(f"{file} is damaged: it is not the description of a model")
-        if values["format"] != FORMAT:
-            raise ModelFolderError(
-                f"{file} has format {values['format']}, this unnoise reads format {FORMAT}: use another version"
-            )
-        content = (folder / values["weights"]["file"]).read_bytes()
-        if hashlib.sha256(content).hexdigest() != values["weights"]["sha256"]:
-            raise ModelFolderError(f"{folder / values['weights']['file']} is damaged: its checksum does not fit")
-        return _assemble(values, load_tensors(content), name)
-    except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ModelFolderError(f"the model at {folder} is damaged: {str(error).splitlines()[0]}") from None
 
 
 def _assemble(values: Mapping[str, Any], weights: Mapping[str, Tensor], name: str) -> Model:

@@ -1,0 +1,80 @@
+"""A model on disk: one folder with a description in YAML and weights in safetensors; reading it never runs code."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .errors import ModelFolderError
+from .training.checkpoint import write_atomically
+
+FORMAT = 1
+MODEL_FILE = "model.yaml"
+
+
+def encode(values: Mapping[str, Any], weights: Mapping[str, Tensor]) -> tuple[str, bytes, str]:
+    """A model as the text and the bytes of its two files, and the name of the second.
+
+    Args:
+        values: The description, plain values.
+        weights: By the network's own names.
+    """
+    import yaml
+    from safetensors.torch import save
+
+    content = save({name: value.cpu().contiguous() for name, value in weights.items()})
+    digest = hashlib.sha256(content).hexdigest()
+    file = f"network-{digest[:12]}.safetensors"
+    whole = {"format": FORMAT, **values, "weights": {"file": file, "sha256": digest}}
+    return str(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=120)), content, file
+
+
+def write_folder(folder: Path, values: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Writes a model; one that stands there is replaced at once and whole.
+
+    The weights have their hash in their name, so the description, which is replaced last, always names a whole file.
+
+    Raises:
+        OSError: The folder cannot be written; a model that stands there stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    description, content, file = encode(values, weights)
+    write_atomically(folder / file, content)
+    write_atomically(folder / MODEL_FILE, description.encode())
+    for old in folder.glob("network-*.safetensors"):
+        if old.name != file:
+            old.unlink(missing_ok=True)
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The description and the weights of a model.
+
+    Raises:
+        ModelFolderError: There is no model, or it is damaged or of another format.
+    """
+    import yaml
+    from safetensors.torch import load
+
+    file = folder / MODEL_FILE
+    if not file.is_file():
+        raise ModelFolderError(
+            f"there is no model at {folder}: expected a folder with a {MODEL_FILE}, as `unnoise train` makes"
+        )
+    try:
+        values = yaml.safe_load(file.read_text())
+        if not isinstance(values, dict) or "format" not in values:
+            raise ModelFolderError(f"{file} is damaged: it is not the description of a model")
+        if values["format"] != FORMAT:
+            raise ModelFolderError(
+                f"{file} has format {values['format']}, this unnoise reads format {FORMAT}: use another version"
+            )
+        content = (folder / values["weights"]["file"]).read_bytes()
+        if hashlib.sha256(content).hexdigest() != values["weights"]["sha256"]:
+            raise ModelFolderError(f"{folder / values['weights']['file']} is damaged: its checksum does not fit")
+        return values, load(content)
+    except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ModelFolderError(f"the model at {folder} is damaged: {str(error).splitlines()[0]}") from None
