@@ -1,7 +1,12 @@
 """Models: saved and loaded they sample the same, and a sample does not depend on its batch."""
 
+import os
 import pickle
+import subprocess
+import sys
+from contextlib import suppress
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +14,7 @@ from unnoise.blueprint import Blueprint
 from unnoise.codecs.identity import IdentityCodec
 from unnoise.data.base import Spec
 from unnoise.denoisers.base import denoisers
-from unnoise.errors import BadOption, ModelFolderError
+from unnoise.errors import BadOption, DataError, ModelFolderError, UnnoiseError
 from unnoise.model import Model, SamplingSettings, load
 from unnoise.nn.base import networks
 from unnoise.process.base import schedules
@@ -136,3 +141,46 @@ def test_loading_never_runs_code_from_a_file(tmp_path):
 def test_a_blueprint_describes_itself():
     blueprint = make("noise", "cosine", "unet", (3, 8, 8)).blueprint
     assert Blueprint.of(blueprint.describe()) == blueprint
+
+
+def test_numbers_and_labels_of_numpy_and_torch_are_taken_and_stand_in_the_recipe_as_plain_ones(tmp_path):
+    model = make()
+    plain = model.sample(2, label=[0, 1], seed=3, steps=2, guidance=2.0)
+    for label in (np.array([0, 1]), torch.tensor([0, 1]), [np.int64(0), 1], range(2)):
+        made = model.sample(np.int64(2), label=label, seed=np.int64(3), steps=np.int32(2), guidance=np.float64(2))
+        assert torch.equal(made.tensor, plain.tensor)
+        assert made.recipe == plain.recipe
+        made.save(tmp_path / "made.npz")
+    assert model.sample(2, label=np.int64(1)).recipe["label"] == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"n": 2.0}, {"seed": None}, {"seed": 1.5}, {"steps": "2"}, {"first": -1}, {"first": 2**63}, {"batch_size": 0.5},
+     {"label": 1.0}, {"label": [0.5, 1]}, {"label": object()}],
+)  # fmt: skip
+def test_what_is_no_whole_number_is_refused(wrong):
+    with pytest.raises(BadOption, match=f"^{next(iter(wrong))}: "):
+        make().sample(**{"n": 2, **wrong})
+
+
+def test_a_recipe_that_was_changed_by_hand_is_refused():
+    model = make()
+    recipe = dict(model.sample(2, steps=2).recipe)
+    for key in ("n", "first", "seed", "steps", "sampler", "grid", "guidance", "batch_size", "model", "label"):
+        for value in (None, "x", [], {}, 1.5, -1):
+            with suppress(UnnoiseError):
+                model.replay({**recipe, key: value})
+        with pytest.raises(DataError, match=key):
+            model.replay({name: each for name, each in recipe.items() if name != key})
+
+
+def test_a_large_number_of_samples_is_made_in_batches_that_fit_into_memory():
+    assert make().sample(40_000, steps=1).recipe["batch_size"] == 32_768
+
+
+def test_a_model_with_any_letters_is_read_in_any_locale(tmp_path):
+    make(labels=("é", "日本")).save(tmp_path / "model")
+    code = f"from unnoise import load; load({str(tmp_path / 'model')!a}).condition({'日本'!a}, 1)"
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    assert subprocess.run([sys.executable, "-X", "utf8=0", "-c", code], env=plain, check=False).returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ class Blueprint:
             data, denoiser = values["data"], values["denoiser"]
             names = tuple(str(name) for name in values["conditioning"].get("label", ()))
             return cls(
-                Spec(data["kind"], tuple(data["shape"]), names),
+                Spec(data["kind"], tuple(index(size) for size in data["shape"]), names),
                 codecs.build(values["codec"], "codec"),
                 schedules.build(values["process"], "process"),
                 denoiser["name"],

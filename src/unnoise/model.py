@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from .randomness import NoiseSource
 from .samplers.base import Sampler, samplers, trajectory
 from .samplers.dpmpp_2m import DPMSolverPPSampler
 from .samplers.grids import make_grid
-from .samples import Samples
+from .samples import Samples, check_recipe
 from .training.checkpoint import newest_whole
 
 
@@ -156,9 +158,10 @@ class Model:
         """
         if label is None:
             return None
-        conditioning = LabelConditioning(self.spec.class_names)
+        conditioning, label = LabelConditioning(self.spec.class_names), _plain_label(label)
         if isinstance(label, (str, int)):
             label = [label] * n
+        assert label is not None
         if len(label) != n:
             raise BadOption(f"label: expected one, or one for each of {n} samples, got {len(label)}")
         return conditioning.condition(label)
@@ -181,7 +184,8 @@ class Model:
             The starting noise as step 0, then every step.
         """
         request = self._request(n, label, sampler, steps, guidance, grid, seed, first)
-        yield from self._run(request, self.condition(label, n), range(first, first + n))
+        n, first = request["n"], request["first"]
+        yield from self._run(request, self.condition(request["label"], n), range(first, first + n))
 
     def sample(
         self,
@@ -215,7 +219,7 @@ class Model:
             first: Index of the first sample.
             batch_size: Samples at a time; None chooses by their size.
             keep_frames: Whether to keep a preview of every step.
-            progress: Told how many network calls are made, and how many there are.
+            progress: Told how many steps are made, over all batches, and how many there are.
 
         Raises:
             BadOption: Something that this model cannot do is asked for.
@@ -224,11 +228,10 @@ class Model:
         if prompt is not None or negative_prompt is not None:
             raise BadOption("prompt: this model was trained without words; ask by label, or for nothing")
         request = self._request(n, label, sampler, steps, guidance, grid, seed, first)
-        size = self._batch_size(n) if batch_size is None else batch_size
-        if size < 1:
-            raise BadOption(f"batch_size: must be at least 1, got {size}")
+        n, first = request["n"], request["first"]
+        size = self._batch_size(n) if batch_size is None else _whole("batch_size", batch_size, 1)
         request |= {"batch_size": size, "frames": keep_frames}
-        cond = self.condition(label, n)
+        cond = self.condition(request["label"], n)
         ends: list[Tensor] = []
         frames: list[list[Tensor]] = []
         num_batches = math.ceil(n / size)
@@ -248,7 +251,9 @@ class Model:
         return Samples(torch.cat(ends), self.spec, request, whole)
 
     def _batch_size(self, n: int) -> int:
-        return max(1, min(n, 2**21 // math.prod(self.spec.shape)))
+        # On a processor large batches leave its caches, which costs twice the time and gigabytes of memory.
+        values = 2**16 if next(self.denoiser.parameters()).device.type == "cpu" else 2**21
+        return max(1, min(n, values // math.prod(self.spec.shape)))
 
     def _request(
         self,
@@ -264,30 +269,31 @@ class Model:
         """What is asked for, checked and complete, as plain values: the recipe of the samples."""
         from . import __version__
 
-        if n < 1:
-            raise BadOption(f"n: must be at least 1, got {n}")
+        n, first = _whole("n", n, 1), _whole("first", first, 0)
+        if first + n > 2**63:
+            raise BadOption(f"first: the last sample must have a number below 2^63, got {first} for the first")
         own = self.sampling
-        if isinstance(guidance, (int, float)) or guidance is None:
-            guidance = build(
-                ClassifierFreeGuidance, {"scale": own.guidance if guidance is None else guidance}, "guidance"
-            )
+        if isinstance(guidance, Real) or guidance is None:
+            scale = own.guidance if guidance is None else float(guidance)
+            guidance = build(ClassifierFreeGuidance, {"scale": scale}, "guidance")
         rule, stepper = (
             guidances.build(guidance, "guidance"),
             samplers.build(own.sampler if sampler is None else sampler, "sampler"),
         )
-        count, name = own.steps if steps is None else steps, own.grid if grid is None else grid
+        count, name = own.steps if steps is None else _whole("steps", steps, 1), own.grid if grid is None else grid
+        build(SamplingSettings, {"steps": count, "grid": name})
         make_grid(name, count, self.denoiser.schedule)
         return {
             "unnoise": __version__,
             "model": {"path": self.path, "hash": self.hash},
             "n": n,
             "first": first,
-            "label": list(label) if isinstance(label, Sequence) and not isinstance(label, str) else label,
+            "label": _plain_label(label),
             "sampler": samplers.describe(stepper),
             "steps": count,
             "grid": name,
             "guidance": guidances.describe(rule),
-            "seed": seed,
+            "seed": _whole("seed", seed),
         }
 
     def _run(self, request: Mapping[str, Any], cond: Condition | None, indices: range) -> Iterator[Preview]:
@@ -312,28 +318,58 @@ class Model:
     def replay(self, recipe: Mapping[str, Any]) -> Samples:
         """Makes samples again from the recipe of a file.
 
+        Returns:
+            The samples, with this very recipe, wherever the model stands now.
+
         Raises:
             ModelFolderError: The recipe is that of another model.
+            DataError: The recipe is not whole.
+            BadOption: The recipe asks for something that cannot be.
         """
+        check_recipe(recipe)
         if recipe["model"]["hash"] != self.hash:
             raise ModelFolderError(
-                f"the file was made by another model (hash {recipe['model']['hash'][:12]}, this one is {self.hash[:12]}): "
-                "give the right one with --model"
+                f"the file was made by another model (hash {str(recipe['model']['hash'])[:12]}, this one is "
+                f"{self.hash[:12]}): give the right one with --model"
             )
-        first, n, size, index = recipe["first"], recipe["n"], recipe["batch_size"], recipe.get("index")
+        first, n, size = (_whole(key, recipe[key], low) for key, low in (("first", 0), ("n", 1), ("batch_size", 1)))
+        index = recipe.get("index")
         label = recipe["label"]
         keep = {key: recipe[key] for key in ("sampler", "steps", "grid", "guidance", "seed")}
         if index is None:
-            return self.sample(
-                n, label=label, first=first, batch_size=size, keep_frames=bool(recipe.get("frames")), **keep
-            )
+            frames = bool(recipe.get("frames"))
+            made = self.sample(n, label=label, first=first, batch_size=size, keep_frames=frames, **keep)
+            return replace(made, recipe=dict(recipe))
         # One sample of a folder: its whole batch is made, since a batch of another size may round otherwise.
-        low = (index - first) // size * size
+        low = (_whole("index", index, first) - first) // size * size
         high = min(low + size, n)
         part = label[low:high] if isinstance(label, list) else label
         batch = self.sample(high - low, label=part, first=first + low, batch_size=size, **keep)
         at = index - first - low
         return replace(batch, tensor=batch.tensor[at : at + 1], recipe=dict(recipe))
+
+
+def _whole(name: str, value: Any, low: int | None = None) -> int:
+    """A whole number of any type, numpy's among them, as Python's own, which recipes can hold."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise BadOption(f"{name}: expected a whole number, got {value!r}") from None
+    if low is not None and number < low:
+        raise BadOption(f"{name}: must be at least {low}, got {number}")
+    return number
+
+
+def _plain_label(label: Any) -> str | int | list[str | int | None] | None:
+    """What is asked for, as plain values: arrays and tensors become lists."""
+    label = label.tolist() if hasattr(label, "tolist") else label
+    if label is None or isinstance(label, (str, int)):
+        return label
+    if isinstance(label, Iterable):
+        plain_values = [each.tolist() if hasattr(each, "tolist") else each for each in label]
+        if all(each is None or isinstance(each, (str, int)) for each in plain_values):
+            return plain_values
+    raise BadOption(f"label: expected a name, a number, or one of these for each sample, got {label!r}")
 
 
 def load(path: str | Path) -> Model:
@@ -349,6 +385,7 @@ def _assemble(values: Mapping[str, Any], weights: Mapping[str, Tensor], name: st
         network = preconditioned(denoiser).network
         assert network is not None
         network.load_state_dict(dict(weights))
-    except (UnnoiseError, RuntimeError, KeyError) as error:
+        trained = dict(values["trained"])
+    except (UnnoiseError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelFolderError(f"the model at {name} cannot be built: {str(error).splitlines()[0]}") from None
-    return Model(blueprint, denoiser, sampling, values.get("trained"), name)
+    return Model(blueprint, denoiser, sampling, trained, name)

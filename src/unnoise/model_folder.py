@@ -65,7 +65,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"there is no model at {folder}: expected a folder with a {MODEL_FILE}, as `unnoise train` makes"
         )
     try:
-        values = yaml.safe_load(file.read_text())
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
         if not isinstance(values, dict) or "format" not in values:
             raise ModelFolderError(f"{file} is damaged: it is not the description of a model")
         if values["format"] != FORMAT:
@@ -76,5 +76,5 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if hashlib.sha256(content).hexdigest() != values["weights"]["sha256"]:
             raise ModelFolderError(f"{folder / values['weights']['file']} is damaged: its checksum does not fit")
         return values, load(content)
-    except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise ModelFolderError(f"the model at {folder} is damaged: {str(error).splitlines()[0]}") from None

@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from .errors import ShapeError
 
 Words = NDArray[np.uint64]
 Floats = NDArray[np.float64]
@@ -65,6 +68,23 @@ def address(seed: int, purpose: str, *position: int | float) -> tuple[int, int]:
     return struct.unpack("<II", hashlib.blake2b(text, digest_size=8).digest())
 
 
+@contextmanager
+def torch_seeded(key: tuple[int, int], device: torch.device) -> Iterator[None]:
+    """Within it torch's own generator on a device, which dropout draws from, starts at an address; then it is as before.
+
+    Args:
+        key: From `address`.
+        device: The processor, or a GPU.
+    """
+    generator = torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
+    before = generator.get_state()
+    generator.manual_seed(key[0] | key[1] << 32)
+    try:
+        yield
+    finally:
+        generator.set_state(before)
+
+
 def random_words(key: tuple[int, int], samples: Sequence[int] | NDArray[np.int64], count: int) -> Words:
     """Random 32-bit words for every sample.
 
@@ -96,7 +116,13 @@ def normal(key: tuple[int, int], samples: Sequence[int] | NDArray[np.int64], cou
 
 
 def normal_like(key: tuple[int, int], samples: Sequence[int], like: Tensor) -> Tensor:
-    """Standard normal noise of the shape (n, ...), dtype and device of `like`."""
+    """Standard normal noise of the shape (n, ...), dtype and device of `like`.
+
+    Raises:
+        ShapeError: `like` has another number of samples.
+    """
+    if len(samples) != len(like):
+        raise ShapeError(f"expected noise for {len(like)} samples, and there are {len(samples)} sample indices")
     values = normal(key, samples, math.prod(like.shape[1:]))
     return torch.from_numpy(values).to(device=like.device, dtype=like.dtype).reshape(like.shape)
 

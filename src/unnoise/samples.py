@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .data.base import Spec
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 KEY = "unnoise"
+LONGEST_IN_JPEG = 32_000  # characters, of two bytes each
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".apng", ".npz", ".csv", ".safetensors")
 
 
@@ -66,7 +68,7 @@ class Samples:
         if self.spec.kind == "image":
             return image_grid(tensor)
         if self.spec.kind == "points":
-            return scatter(tensor.numpy(), limits=_limits(self.tensor))
+            return scatter(tensor.numpy(), limits=_window(self.tensor.numpy()))
         raise DataError(f"samples of shape {self.spec.shape} have no picture: save them as .npz")
 
     def save(self, path: str | Path) -> list[Path]:
@@ -84,7 +86,7 @@ class Samples:
             OSError: The file cannot be written.
         """
         path = Path(path)
-        check_target(path)
+        check_target(path, self.spec)
         suffix = path.suffix.lower()
         if not suffix or path.is_dir():
             return self._save_folder(path)
@@ -138,8 +140,6 @@ class Samples:
         return buffer.getvalue()
 
     def _csv(self, text: str) -> bytes:
-        if self.spec.kind != "points":
-            raise BadOption(f"only points fit a .csv, not samples of shape {self.spec.shape}: use .npz")
         header = ",".join("xyz"[i] if self.spec.shape[0] <= 3 else f"x{i}" for i in range(self.spec.shape[0]))
         rows = [",".join(repr(v) for v in row) for row in self.tensor.double().tolist()]
         return "\n".join([f"# {KEY}: {text}", header, *rows, ""]).encode()
@@ -150,21 +150,39 @@ class Samples:
         return save({"x": self.tensor.contiguous()}, metadata={KEY: text})
 
 
-def check_target(path: Path) -> None:
+def check_target(path: Path, spec: Spec | None = None) -> None:
     """Refuses a file that samples cannot be written to, before anything is computed for it.
 
+    Args:
+        path: The file or folder.
+        spec: What a sample is, where it is known.
+
     Raises:
-        BadOption: The suffix is not known.
+        BadOption: The suffix is not known, or not one for such samples.
     """
     suffix = path.suffix.lower()
     if suffix and not path.is_dir() and suffix not in SUFFIXES:
         why = "cannot carry a recipe; use .npz" if suffix == ".npy" else "is not one of " + " ".join(SUFFIXES)
         raise BadOption(f"cannot write {path.name}: {suffix} {why}")
+    if spec is None or not suffix or path.is_dir():
+        return
+    if suffix == ".csv" and spec.kind != "points":
+        raise BadOption(
+            f"cannot write {path.name}: only points fit a .csv, not samples of shape {spec.shape}: use .npz"
+        )
+    if suffix not in (".npz", ".csv", ".safetensors") and spec.kind == "array":
+        raise BadOption(f"cannot write {path.name}: samples of shape {spec.shape} have no picture: use .npz")
 
 
-def _limits(points: Tensor) -> float:
-    """The half-width of a square around 0 that holds nearly all points."""
-    return float(points.double().abs().flatten().quantile(0.999)) * 1.25
+def _window(points: NDArray[np.float32]) -> tuple[float, float, float, float] | None:
+    """A square around nearly all points, by their first two coordinates; None where none of them is finite."""
+    shown = points[np.isfinite(points).all(1), :2].astype(np.float64)
+    if not len(shown):
+        return None
+    low, high = np.quantile(shown, (0.0005, 0.9995), axis=0)
+    middle, half = (low + high) / 2, float((high - low).max()) * 0.625 or 1.0
+    left, bottom = float(middle[0] - half), float(middle[-1] - half)
+    return left, left + 2 * half, bottom, bottom + 2 * half
 
 
 def _readable(recipe: Mapping[str, Any]) -> str:
@@ -192,6 +210,8 @@ def encode_image(image: Image, suffix: str, recipe: str, readable: str) -> bytes
         info.add_itxt("parameters", readable)
         image.save(buffer, "PNG", pnginfo=info)
         return buffer.getvalue()
+    if suffix != ".webp" and len(recipe) > LONGEST_IN_JPEG:
+        raise BadOption(f"a JPEG cannot hold a recipe of {len(recipe):,} characters (so many labels): use .png")
     exif = image.getexif()
     exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + f"{KEY}: {recipe}".encode("utf-16-be")  # UserComment
     if suffix == ".webp":
@@ -201,33 +221,56 @@ def encode_image(image: Image, suffix: str, recipe: str, readable: str) -> bytes
     return buffer.getvalue()
 
 
+_NEEDED = {"n", "first", "label", "sampler", "steps", "grid", "guidance", "seed", "batch_size"}
+
+
 def read_recipe(path: str | Path) -> dict[str, Any]:
     """The recipe that a file carries.
 
     Raises:
-        DataError: The file carries none, or cannot be read.
+        DataError: The file carries none, or cannot be read, or its recipe is damaged.
     """
     path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, and a file of samples was expected: give one of the files in it")
     try:
         text = _read_text(path)
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # what Pillow, zipfile and safetensors raise for a damaged file has no common root
         raise DataError(f"{path} cannot be read: {error}") from None
     if text is None:
         raise DataError(
             f"{path} carries no unnoise recipe: it was not made by unnoise, or another program wrote it anew"
         )
-    return dict(json.loads(text))
+    try:
+        recipe = json.loads(text)
+        check_recipe(recipe)
+    except ValueError as error:
+        raise DataError(f"{path} cannot be replayed: {error}") from None
+    return dict(recipe)
+
+
+def check_recipe(recipe: Any) -> None:
+    """Refuses what is no whole recipe of samples.
+
+    Raises:
+        DataError: Something is missing.
+    """
+    if not isinstance(recipe, Mapping) or not isinstance(recipe.get("model"), Mapping):
+        raise DataError("its recipe is damaged: it names no model")
+    missing = sorted(_NEEDED - set(recipe) | {"hash", "path"} - set(recipe["model"]))
+    if missing:
+        raise DataError(f"its recipe is damaged: it says nothing of {', '.join(missing)}")
 
 
 def _read_text(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return str(file["recipe"]) if "recipe" in file else None
     if suffix == ".csv":
-        with path.open() as lines:
+        with path.open(encoding="utf-8") as lines:
             first = lines.readline().strip()
         return first.removeprefix(f"# {KEY}: ") if first.startswith(f"# {KEY}: ") else None
     if suffix == ".safetensors":

@@ -232,6 +232,7 @@ def test_a_disk_that_is_full(unnoise, run, tmp_path):
     assert not list((tmp_path / "other").rglob("*.partial"))
     sampled = run_limited(["sample", run, "-o", tmp_path / "x.png"], 100)
     assert sampled.returncode == 2, sampled
+    assert "x.png: free some space" in sampled.stderr
     assert not (tmp_path / "x.png").exists()
     assert {path: path.read_bytes() for path in (run / "checkpoints").iterdir()} == before
 
@@ -245,3 +246,44 @@ def test_a_place_that_may_not_be_written_to(refused, run, tmp_path, monkeypatch)
     line = refused("train", "spiral", "--out", place, *TINY)
     assert str(place) in line
     assert str(place) in refused("sample", run, "-o", f"{place}/x.png")
+
+
+@pytest.mark.parametrize("content", [b"a: b: c", b"[1]", b"\xff\xfe", b"", b"description: 2020-99-99"])
+def test_the_recipe_of_a_run_damaged_by_hand(refused, run, content):
+    (run / "recipe.yaml").write_bytes(content)
+    assert "use another --out" in refused("train", "spiral", "--out", run, *TINY)
+
+
+def test_a_file_that_is_no_recipe(refused, tmp_path):
+    picture(tmp_path / "x.png")
+    assert "expected a YAML file" in refused("train", tmp_path / "x.png")
+
+
+def test_what_would_only_fail_at_the_first_samples_is_refused_at_once(refused, tmp_path):
+    line = refused("train", "spiral", "--out", tmp_path / "run", "sampling.grid=unifrom", *TINY)
+    assert "did you mean 'uniform'" in line
+    assert not (tmp_path / "run").exists()
+    assert "no levels" in refused("train", "spiral", "--out", tmp_path / "run", "sampling.grid=trailing", *TINY)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", ".nan", ".inf"])
+def test_a_spread_of_the_data_that_is_not_positive(refused, tmp_path, value):
+    line = refused("train", "spiral", "--out", tmp_path / "run", f"denoiser.sigma_data={value}", *TINY)
+    assert "sigma_data: expected a positive number" in line
+
+
+def test_numbers_beyond_64_bits(refused, run, tmp_path):
+    assert "seed: must be at most" in refused("train", "spiral", "--seed", 10**20, "--out", tmp_path / "run", *TINY)
+    assert "first: " in refused("sample", run, "--first", 10**20, "-o", tmp_path / "x.npz")
+    assert "steps: must be at most" in refused("sample", run, "--steps", 10**20, "-o", tmp_path / "x.npz")
+
+
+def test_more_memory_than_there_is(refused, tmp_path):
+    line = refused("train", "spiral", "network.width=10000000", "--out", tmp_path / "run", *QUICK)
+    assert "memory does not suffice" in line
+
+
+def test_a_folder_of_hidden_files_only_is_empty(unnoise, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".DS_Store").write_bytes(b"")
+    assert unnoise("train", "spiral", "--out", tmp_path / "run", *TINY).code == 0

@@ -148,3 +148,14 @@ def test_every_command_has_help_with_examples(unnoise, command):
     said = unnoise(command, "--help")
     assert said.code == 0
     assert f"unnoise {command}" in said.out.replace("\n", " ")
+
+
+def test_a_file_is_made_again_byte_for_byte_where_the_model_has_moved(unnoise, refused, digits, tmp_path, monkeypatch):
+    assert unnoise("sample", digits, "-n", 2, "--steps", 2, "-o", tmp_path / "x.png").code == 0
+    moved = digits.rename(digits.with_name("moved"))
+    try:
+        assert "give it with --model" in refused("replay", tmp_path / "x.png")
+        assert unnoise("replay", tmp_path / "x.png", "--model", moved, "-o", tmp_path / "y.png").code == 0
+    finally:
+        moved.rename(digits)
+    assert (tmp_path / "x.png").read_bytes() == (tmp_path / "y.png").read_bytes()

@@ -8,8 +8,10 @@ import sys
 import time
 
 import pytest
+import torch
 
-from unnoise.training.checkpoint import load_checkpoint, newest_whole
+from unnoise.recipes.metrics import read_metrics
+from unnoise.training.checkpoint import checkpoints, load_checkpoint, newest_whole, remove_partials, save_checkpoint
 
 RUN = """
 import os, signal, sys
@@ -30,6 +32,7 @@ IMAGES = (
     "digits", "training.steps=9", "training.checkpoint_every=2", "training.validate_every=5", "training.sample_every=0",
     "training.batch_size=32", "training.validation_size=16", "network.width=16",
 )  # fmt: skip
+DROPOUT = (*IMAGES, "network.dropout=0.3")
 
 
 def run(folder, *recipe, kill_at=0):
@@ -41,7 +44,7 @@ def final_bytes(folder):
     return {file.name: file.read_bytes() for file in files}
 
 
-@pytest.mark.parametrize("recipe", [POINTS, IMAGES], ids=["points", "images"])
+@pytest.mark.parametrize("recipe", [POINTS, IMAGES, DROPOUT], ids=["points", "images", "dropout"])
 def test_killed_with_sigkill_at_random_steps_and_resumed_the_weights_are_byte_equal(tmp_path, recipe):
     straight, broken = tmp_path / "a" / "run", tmp_path / "b" / "run"
     assert run(straight, *recipe) == 0
@@ -95,3 +98,40 @@ def test_a_checkpoint_tells_one_flipped_bit(tmp_path):
     file.write_bytes(content)
     with pytest.raises(ValueError, match="checksum"):
         load_checkpoint(file)
+
+
+def test_new_checkpoints_are_kept_beside_damaged_ones_of_later_steps(tmp_path):
+    for step in (900, 1000):
+        (tmp_path / f"{step:09d}.safetensors").write_bytes(b"damaged")
+    for step in (100, 200, 300):
+        save_checkpoint(tmp_path, {"x": torch.ones(2)}, step, {})
+        found, damaged = newest_whole(tmp_path)
+        assert found is not None
+        assert found[1] == step
+        assert len(damaged) == 2
+    save_checkpoint(tmp_path, {"x": torch.ones(2)}, 1100, {})
+    assert [path.name for path in checkpoints(tmp_path)] == ["000001100.safetensors", "000001000.safetensors"]
+
+
+def test_what_killed_writers_left_half_written_is_removed(tmp_path):
+    (tmp_path / ".000000010.safetensors.123.partial").write_bytes(b"half")
+    (tmp_path / "000000009.safetensors").write_bytes(b"whole")
+    remove_partials(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["000000009.safetensors"]
+
+
+def test_damaged_lines_of_metrics_are_left_out_and_the_others_stay(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(b'{"step": 1}\nno JSON\n5\n{"loss": 2}\n\xff\n{"step": 2}\n{"step": 3, "lo')
+    assert [line["step"] for line in read_metrics(file)] == [1, 2]
+
+
+def test_a_run_killed_after_its_last_checkpoint_gets_its_model(tmp_path):
+    folder = tmp_path / "run"
+    short = (*POINTS[:1], "training.steps=4", *POINTS[2:])
+    assert run(folder, *short) == 0
+    before = final_bytes(folder)
+    description = folder / "model" / "model.yaml"
+    description.write_text(description.read_text().replace("steps: 4\n", "steps: 3\n"))
+    assert run(folder, *short) == 0
+    assert final_bytes(folder) == before

@@ -15,7 +15,7 @@ from unnoise.nn.base import networks
 from unnoise.objectives.mse import MSEObjective
 from unnoise.process.linear import LinearSchedule
 from unnoise.training.draws import DrawStream
-from unnoise.training.loop import Finished, Stepped, Trainee, Validated, train
+from unnoise.training.loop import CheckpointDue, Finished, Stepped, Trainee, Validated, train
 from unnoise.training.settings import TrainingSettings
 from unnoise.training.state import TrainState
 from unnoise.training.validation import STRATA, Validation, bayes_floor
@@ -173,3 +173,26 @@ def test_a_loss_that_is_not_a_number_is_an_error():
         state.parameters[0].fill_(torch.inf)
     with pytest.raises(TrainingDiverged, match=r"lower training\.lr"):
         list(train(trainee, state))
+
+
+@pytest.mark.parametrize("settings", [{"steps": 3, "log_every": 50}, {"steps": 500, "log_every": 500}])
+def test_weights_that_are_not_numbers_are_never_saved(settings):
+    trainee, state = seed_trainee(**{"lr": 10.0, "validation_size": 16, "checkpoint_every": 2, **settings})
+    with torch.no_grad():
+        state.parameters[0].mul_(1e30)
+    saved = []
+
+    def run():
+        saved.extend(state.finite() for event in train(trainee, state) if isinstance(event, CheckpointDue))
+
+    with pytest.raises(TrainingDiverged, match=r"not finite|the loss is"):
+        run()
+    assert all(saved)
+
+
+def test_training_leaves_torchs_own_generator_as_it_was():
+    trainee, state = seed_trainee(steps=2, validation_size=16)
+    before = torch.get_rng_state()
+    for _ in train(trainee, state):
+        pass
+    assert torch.equal(torch.get_rng_state(), before)

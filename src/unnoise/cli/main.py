@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -68,14 +69,25 @@ def run() -> None:
     except (UnnoiseError, OSError) as error:
         print(f"unnoise: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        print("unnoise: the memory does not suffice: take a smaller batch or a smaller network", file=sys.stderr)
+        sys.exit(2)
 
 
 def one_line(error: BaseException) -> str:
     """An error in one line: for the operating system's, what failed and on which file."""
     if isinstance(error, OSError) and error.strerror:
-        hint = {28: ": free some space, or write elsewhere", 13: ": choose a place that you may write to"}.get(
-            error.errno or 0, ""
-        )
+        full, forbidden = ": free some space, or write elsewhere", ": choose a place that you may write to"
+        hints = {
+            errno.ENOSPC: full,
+            errno.EDQUOT: full,
+            errno.EFBIG: full,
+            errno.EACCES: forbidden,
+            errno.EROFS: forbidden,
+        }
+        hint = hints.get(error.errno or 0, "")
         return (
             f"{error.strerror.lower()}: {error.filename}{hint}" if error.filename else f"{error.strerror.lower()}{hint}"
         )

@@ -66,6 +66,7 @@ def sample(
     loaded = Model.load(model)
     for note in loaded.notes:
         say(f"note: {note}")
+    check_target(out, loaded.spec)
     stepper, rule = _options(overrides, sampler, guidance, loaded.sampling)
     names = loaded.spec.class_names
     asked = [names[(first + i) % len(names)] for i in range(n)] if label == "all" and names else label
@@ -100,7 +101,13 @@ def replay(
     place = model if model is not None else recipe["model"]["path"]
     if place is None:
         raise ModelFolderError("the file does not say where its model stands: give it with --model")
+    if model is None and not Path(place).exists():
+        raise ModelFolderError(
+            f"there is no model at {place}, where the file says that its own stood: give it with --model"
+        )
     loaded = Model.load(place)
+    for note in loaded.notes:
+        say(f"note: {note}")
     target = out if out is not None else file.with_name(f"{file.stem}-replay{file.suffix}")
     if target.suffix.lower() != file.suffix.lower():
         raise ModelFolderError(f"the same file has the same suffix: write to {target.with_suffix(file.suffix)}")

@@ -65,7 +65,8 @@ def train(
         if not watch(run, stop):
             say(f"stopped and saved at step {run.state.step:,}; the same command goes on from there")
             sys.exit(128 + (stop.received or 0))
-    say(f"the model stands in {run.folder / 'model'}; to sample: unnoise sample {run.folder} -o samples.png")
+    name = "samples.npz" if run.blueprint.spec.kind == "array" else "samples.png"  # of the former there is no picture
+    say(f"the model stands in {run.folder / 'model'}; to sample: unnoise sample {run.folder} -o {name}")
 
 
 def _tell(recipe: Recipe, prepared: Any, folder: Path) -> None:

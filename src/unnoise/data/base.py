@@ -77,6 +77,8 @@ class Dataset:
             The training part and the held-out part; the latter is empty for fraction 0.
         """
         held_out = round(len(self) * fraction)
+        if held_out == 0:  # as it is: data that is mapped from disk stays there
+            return self, self.take(torch.zeros(0, dtype=torch.int64))
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         return self.take(order[held_out:].sort().values), self.take(order[:held_out].sort().values)
 

@@ -61,6 +61,8 @@ def _read(path: Path) -> list[_Row]:
         raise DataError(f"there is no file {path}: check data.path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}; save it as UTF-8") from None
+    if text.startswith("# unnoise:"):  # a file of samples: its recipe is no row, but stays counted as a line
+        text = "\n" + text.partition("\n")[2]
     first = next((line for line in text.splitlines() if line.strip()), "")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=first.count))
     try:

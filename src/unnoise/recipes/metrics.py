@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +27,7 @@ class MetricsFile:
         path = folder / "metrics.jsonl"
         kept = [line for line in read_metrics(path) if line["step"] <= step and step > 0]
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
-        self._file = path.open("a")
+        self._file = path.open("a", encoding="utf-8")
         self._board: Any = None
         if find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
@@ -49,6 +50,7 @@ class MetricsFile:
     def flush(self) -> None:
         """Makes sure that all lines are on the disk."""
         self._file.flush()
+        os.fsync(self._file.fileno())
         if self._board is not None:
             self._board.flush()
 
@@ -60,13 +62,15 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics file; none if it does not exist."""
+    """The whole lines of a metrics file, without those that are damaged; none if it does not exist."""
     if not path.is_file():
         return []
     lines = []
-    for text in path.read_text().splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except json.JSONDecodeError:
-            break
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
     return lines

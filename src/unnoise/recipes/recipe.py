@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -20,6 +22,7 @@ from ..options import Checked, build, option, option_fields, plain
 from ..process.base import Schedule, schedules
 from ..process.linear import LinearSchedule
 from ..registry import Choice, Registry
+from ..samplers.grids import make_grid
 from ..training.settings import TrainingSettings
 
 
@@ -37,6 +40,8 @@ class DenoiserSettings(Checked):
         super().__post_init__()
         if self.name not in denoisers:
             raise BadOption(str(UnknownName("prediction", self.name, denoisers)))
+        if self.sigma_data != "auto" and not 0 < self.sigma_data < math.inf:
+            raise BadOption(f"sigma_data: expected a positive number or auto, got {self.sigma_data}")
 
 
 class _AutoCodecs(Registry[Codec]):
@@ -58,7 +63,7 @@ class Recipe(Checked):
     data: DataSource = option(help="what is learned: see `unnoise list datasets`", one_of=datasets)
     network: Choice = option(help="the network: see `unnoise list networks`", one_of=networks)
     description: str = option("", help="one line for people")
-    seed: int = option(0, help="of weights, data order, times, noise and condition dropout", low=0)
+    seed: int = option(0, help="of weights, data order, times, noise and condition dropout", low=0, high=2**63 - 1)
     codec: Codec | None = option(
         None, help="the way into the space of the model; auto chooses by the data", one_of=_AutoCodecs("codec")
     )
@@ -75,6 +80,10 @@ class Recipe(Checked):
             raise BadOption(
                 f"denoiser.learned_variance: must be {str(self.objective.learns_variance).lower()} with the objective {name!r}"
             )
+        try:  # now, and not when the first samples are drawn
+            make_grid(self.sampling.grid, self.sampling.steps, self.process)
+        except (BadOption, UnknownName) as error:
+            raise BadOption(f"sampling: {error}") from None
 
     def describe(self) -> dict[str, Any]:
         """The recipe as plain values, with every default written out."""
@@ -112,7 +121,9 @@ def shipped() -> dict[str, str]:
     found = {}
     for file in sorted(files(__package__).iterdir(), key=lambda f: f.name):
         if file.name.endswith(".yaml"):
-            found[file.name.removesuffix(".yaml")] = str(yaml.safe_load(file.read_text()).get("description", ""))
+            found[file.name.removesuffix(".yaml")] = str(
+                yaml.safe_load(file.read_text(encoding="utf-8")).get("description", "")
+            )
     return found
 
 
@@ -128,16 +139,18 @@ def read_values(recipe: str | Path) -> dict[str, Any]:
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         try:
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise BadOption(f"there is no recipe file {path}") from None
+        except UnicodeDecodeError:
+            raise BadOption(f"{path} is no recipe: expected a YAML file in UTF-8") from None
     elif str(recipe) in shipped():
-        text = (files(__package__) / f"{recipe}.yaml").read_text()
+        text = (files(__package__) / f"{recipe}.yaml").read_text(encoding="utf-8")
     else:
         raise UnknownName("recipe", str(recipe), shipped())
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # the latter of a date that there is not
         raise BadOption(f"{recipe} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise BadOption(f"{recipe}: expected sections by name, such as `training:`, got {type(values).__name__}")
@@ -157,7 +170,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         raise BadOption(f"expected section.key=value, such as training.lr=1e-4, got {text!r}")
     try:
         return key.strip().split("."), yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         return key.strip().split("."), value
 
 
@@ -195,7 +208,7 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         UnknownName: No recipe is called so.
         BadOption: A key or a value is wrong; the message names the nearest known key.
     """
-    values = dict(recipe) if isinstance(recipe, Mapping) else read_values(recipe)
+    values = copy.deepcopy(dict(recipe)) if isinstance(recipe, Mapping) else read_values(recipe)
     for path, value in [parse_override(text) for text in overrides] + [
         (k.replace("__", ".").split("."), v) for k, v in more.items()
     ]:

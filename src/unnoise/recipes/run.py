@@ -25,18 +25,19 @@ from ..blueprint import Blueprint
 from ..codecs.identity import IdentityCodec
 from ..data.base import Dataset, Progress, datasets
 from ..data.open import source_of
-from ..errors import MissingExtra, RunFolderError
+from ..errors import BadOption, MissingExtra, ModelFolderError, RunFolderError
 from ..model import Model
+from ..model_folder import read_folder
 from ..objectives.mse import preconditioned
 from ..options import option_fields, plain
-from ..training.checkpoint import newest_whole, save_checkpoint, write_atomically
+from ..training.checkpoint import newest_whole, remove_partials, save_checkpoint, write_atomically
 from ..training.loop import CheckpointDue, Event, Finished, SamplesDue, Stepped, Trainee, Validated
 from ..training.loop import train as train_loop
 from ..training.state import TrainState
-from ..training.threads import threads_for
+from ..training.threads import step_operations, threads_for
 from .lock import locked
 from .metrics import MetricsFile
-from .recipe import Recipe
+from .recipe import Recipe, read_values
 
 
 @dataclass(frozen=True)
@@ -140,19 +141,33 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "recipe.yaml").is_file():
             write_atomically(self.folder / "recipe.yaml", recipe.yaml().encode())
+        if self.finished and not self._model_stands():
+            self.model().save(self.folder / "model")
+            self.notes.append(f"the model was made again from the checkpoint of step {self.state.step}")
+
+    def _model_stands(self) -> bool:
+        """Whether the folder's model is that of this step: a run may have been killed after its last checkpoint."""
+        try:
+            return bool(read_folder(self.folder / "model")[0]["trained"]["steps"] == self.state.step)
+        except (ModelFolderError, KeyError, TypeError):
+            return False
 
     def _claim(self, recipe: Recipe) -> None:
-        import yaml
-
         file = self.folder / "recipe.yaml"
         if file.is_file():
-            changed = sorted(_differences(yaml.safe_load(file.read_text()) or {}, recipe.describe()))
+            try:
+                begun = read_values(file)
+            except BadOption as error:
+                raise RunFolderError(f"the recipe of a run is damaged: {error}; use another --out") from None
+            changed = sorted(_differences(begun, recipe.describe()))
             if changed:
                 raise RunFolderError(
                     f"{self.folder} holds a run of another recipe (it differs in {', '.join(changed[:6])}): "
                     "use another --out, or the options that it was begun with"
                 )
-        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        elif self.folder.exists() and (
+            not self.folder.is_dir() or any(not entry.name.startswith(".") for entry in self.folder.iterdir())
+        ):
             raise RunFolderError(f"{self.folder} exists and is not a run folder: use another --out")
 
     def _resume(self) -> None:
@@ -224,16 +239,17 @@ class Run:
             yield Finished(self.state.step, stopped=False)
             return
         with locked(self.folder):
+            for place in ("", "checkpoints", "model"):
+                remove_partials(self.folder / place)
             yield from self._events(stop)
 
     def _events(self, stop: Callable[[], bool]) -> Iterator[Event]:
         metrics = MetricsFile(self.folder, self.state.step)
         began, begun_at = time.perf_counter(), self.state.step
-        # Convolutions use each weight many times a sample, so only networks on flat samples are ever small.
-        flat = len(self.blueprint.spec.shape) == 1
-        parameters = sum(p.numel() for p in self.state.parameters) if flat else 10**12
+        shape = self.blueprint.codec.shape(self.blueprint.spec.shape)
+        operations = step_operations(self.state.network, shape, self.recipe.training.batch_size)
         try:
-            with threads_for(parameters, self.recipe.training.batch_size):
+            with threads_for(operations):
                 for event in train_loop(self.trainee, self.state, stop):
                     self._note(event, metrics, begun_at, began)
                     yield event

@@ -73,7 +73,8 @@ def watch(run: Run, stop: Callable[[], bool] = lambda: False) -> bool:
             if isinstance(event, Stepped) and (event.step % 10 == 0 or event.step == settings.steps):
                 loss = float(event.loss)
                 smoothed = loss if smoothed is None else 0.98 * smoothed + 0.02 * loss
-                facts = f"  loss {smoothed:.4f}  {rate(event.step * settings.batch_size):,.0f} samples/s"
+                speed = rate(event.step * settings.batch_size)  # 0 until there are two moments to compare
+                facts = f"  loss {smoothed:.4f}" + (f"  {speed:,.0f} samples/s" if speed else "")
                 progress.update(task, completed=event.step, facts=facts)
             elif isinstance(event, Validated):
                 floor = f"  (Bayes floor {event.floor.loss:.4f})" if event.floor else ""

@@ -33,14 +33,26 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        if error.filename is None:  # a failed write does not say to which file
+            error.filename = str(path)
+        raise
     finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Removes what writers that were killed left half written in a folder; only for who alone writes there."""
+    for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)
 
 
 def save_checkpoint(
     folder: Path, tensors: Mapping[str, Tensor], step: int, facts: Mapping[str, object], keep: int = 2
 ) -> Path:
-    """Writes the state of a run, and removes all but the newest checkpoints.
+    """Writes the state of a run, and removes all but the newest checkpoints up to this one.
+
+    Checkpoints of later steps stay: they were passed over as damaged, and must not push out those that are whole.
 
     Args:
         folder: Where checkpoints stand; made if missing.
@@ -62,7 +74,7 @@ def save_checkpoint(
     about = json.dumps({"step": step, "checksum": _checksum(tensors), "facts": facts})
     path = folder / f"{step:09d}{SUFFIX}"
     write_atomically(path, save(dict(tensors), metadata={"run": about}))
-    for old in checkpoints(folder)[keep:]:
+    for old in [other for other in checkpoints(folder) if other.name <= path.name][keep:]:
         old.unlink(missing_ok=True)
     return path
 
@@ -87,7 +99,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], int, dict[str, objec
         if _checksum(tensors) != about["checksum"]:
             raise ValueError(f"{path.name}: its checksum does not fit")
         return tensors, int(about["step"]), about["facts"]
-    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
         raise ValueError(f"{path.name}: {error}") from None
 
 

@@ -14,6 +14,7 @@ from ..denoisers.base import Denoiser
 from ..errors import TrainingDiverged
 from ..objectives.base import Objective
 from ..objectives.mse import preconditioned
+from ..randomness import address, torch_seeded
 from .draws import DrawStream
 from .settings import TrainingSettings
 from .state import TrainState
@@ -115,7 +116,7 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
         Events; before `Finished` there is always a `CheckpointDue`.
 
     Raises:
-        TrainingDiverged: The loss is no longer a number.
+        TrainingDiverged: The loss or a weight is no longer a number; no checkpoint is made of such weights.
     """
     settings, denoiser, objective = state.settings, trainee.denoiser, trainee.objective
     if state.step >= settings.steps:
@@ -129,22 +130,23 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
         yield _validated(validation, denoiser, state, floor)
     network.train()
     while state.step < settings.steps:
-        loss = objective.losses(denoiser, stream.step(state.step, device)).mean()
+        batch = stream.step(state.step, device)
+        with torch_seeded(address(trainee.seed, "network", state.step), device):  # what a network drops
+            loss = objective.losses(denoiser, batch).mean()
         loss.backward()
         learning_rate = settings.learning_rate(state.step)
         state.update()
         step = state.step
-        if step % settings.log_every == 0 and not bool(torch.isfinite(loss)):
-            raise TrainingDiverged(
-                f"the loss is {float(loss.detach())} at step {step}: lower training.lr (now {settings.lr:g}), raise "
-                "training.warmup, or look at the data with `unnoise data`"
-            )
-        yield Stepped(step, loss.detach(), learning_rate)
         last = step == settings.steps
+        if (step % settings.log_every == 0 or last) and not bool(torch.isfinite(loss)):
+            raise _diverged(f"the loss is {float(loss.detach())}", step, settings)
+        yield Stepped(step, loss.detach(), learning_rate)
         if step % settings.validate_every == 0 or last:
             yield _validated(validation, denoiser, state, floor)
         stopping = not last and stop()
         if step % settings.checkpoint_every == 0 or last or stopping:
+            if not state.finite():  # they would take the place of a checkpoint and a model that are good
+                raise _diverged("some weights are not finite", step, settings)
             yield CheckpointDue(step)
         if settings.sample_every and (step % settings.sample_every == 0 or last):
             yield SamplesDue(step)
@@ -152,6 +154,13 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
             yield Finished(step, stopped=True)
             return
     yield Finished(state.step, stopped=False)
+
+
+def _diverged(what: str, step: int, settings: TrainingSettings) -> TrainingDiverged:
+    return TrainingDiverged(
+        f"{what} at step {step}: lower training.lr (now {settings.lr:g}), raise training.warmup, or look at the data with "
+        "`unnoise data`"
+    )
 
 
 def _validation(trainee: Trainee, settings: TrainingSettings) -> tuple[Validation, Strata | None]:

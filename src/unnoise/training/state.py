@@ -43,6 +43,10 @@ class TrainState:
             torch._foreach_lerp_(self.ema, self.parameters, 1 - memory)  # type: ignore[arg-type]
         self.step += 1
 
+    def finite(self) -> bool:
+        """Whether every weight is a finite number."""
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
+
     def _slots(self) -> Iterator[tuple[str, Tensor]]:
         for name, parameter, ema in zip(self.names, self.parameters, self.ema, strict=True):
             yield f"weights/{name}", parameter.detach()

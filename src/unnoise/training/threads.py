@@ -6,25 +6,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
-SMALL_STEP = 1e9  # floating-point operations; below it, waking a second thread costs more than it saves
+SMALL_STEP = 1e10  # floating-point operations; below it, waking other threads for every layer costs more than they save
+
+
+def step_operations(network: nn.Module, shape: tuple[int, ...], batch_size: int) -> float:
+    """The floating-point operations of one update, about: three times those of the network's forward pass.
+
+    A weight acts at least once a sample, and only once in networks on flat samples; elsewhere the operations are counted.
+
+    Args:
+        network: F(x, noise_level, cond).
+        shape: Of one sample of its input.
+        batch_size: Samples an update.
+    """
+    at_least = 6.0 * sum(p.numel() for p in network.parameters()) * batch_size
+    if len(shape) == 1 or at_least >= SMALL_STEP:
+        return at_least
+    from torch.utils.flop_counter import FlopCounterMode
+
+    training = network.training
+    network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, *shape), torch.zeros(1), None)
+    network.train(training)
+    return 3.0 * counter.get_total_flops() * batch_size
 
 
 @contextmanager
-def threads_for(parameters: int, batch_size: int) -> Iterator[int]:
-    """Within it torch uses one thread for dense networks with small steps, and as many as before for others.
+def threads_for(operations: float) -> Iterator[int]:
+    """Within it torch uses one thread for small steps, and as many as before for others.
 
     The rule looks at sizes and not at a clock, so that a resumed run sums in the same order.
 
     Args:
-        parameters: Of a network in which every parameter acts once a sample.
-        batch_size: Samples a step.
+        operations: Floating-point operations of a step.
 
     Yields:
         The number of threads.
     """
     before = torch.get_num_threads()
-    if 6 * parameters * batch_size < SMALL_STEP:
+    if operations < SMALL_STEP:
         torch.set_num_threads(1)
     try:
         yield torch.get_num_threads()

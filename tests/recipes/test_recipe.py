@@ -1,0 +1,10 @@
+"""Recipes as values."""
+
+from unnoise.recipes.recipe import load_recipe
+
+
+def test_overrides_leave_the_values_they_were_given_as_they_were():
+    values = {"data": "spiral", "network": {"name": "mlp", "width": 8}, "training": {"steps": 5}}
+    before = {key: dict(each) if isinstance(each, dict) else each for key, each in values.items()}
+    assert load_recipe(values, training__lr=0.5, network__width=16).training.lr == 0.5
+    assert values == before
