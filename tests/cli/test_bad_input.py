@@ -287,3 +287,16 @@ def test_a_folder_of_hidden_files_only_is_empty(unnoise, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".DS_Store").write_bytes(b"")
     assert unnoise("train", "spiral", "--out", tmp_path / "run", *TINY).code == 0
+
+
+def test_a_run_that_never_saved_a_step_does_not_keep_its_folder(unnoise, refused, tmp_path):
+    hybrid = ("objective=hybrid", "process=flow", "denoiser=velocity", "denoiser.learned_variance=true")
+    assert "discrete schedule" in refused("train", "spiral", "--out", tmp_path / "run", *hybrid, *TINY)
+    said = unnoise("train", "spiral", "--out", tmp_path / "run", *TINY)
+    assert said.code == 0, said
+    assert "hybrid" not in (tmp_path / "run" / "recipe.yaml").read_text()
+    assert "another recipe" in refused("train", "spiral", "--out", tmp_path / "run", "training.lr=0.5", *TINY)
+
+
+def test_guidance_without_a_label_is_said_to_do_nothing(unnoise, run, tmp_path):
+    assert "guidance does nothing" in unnoise("sample", run, "--guidance", 3, "-n", 1, "-o", tmp_path / "x.npz").err

@@ -35,3 +35,12 @@ def test_a_near_name_is_suggested():
 def test_a_model_without_labels_says_so():
     with pytest.raises(BadOption, match="trained without labels"):
         LabelConditioning(()).number(0)
+
+
+@pytest.mark.parametrize("request_", ["1", "0", "-1", "100"])
+def test_where_names_are_numbers_another_number_is_not_the_place_of_a_class(request_):
+    conditioning = LabelConditioning(("10", "20", "30"))
+    assert conditioning.number("20") == 1
+    assert conditioning.number(1) == 1
+    with pytest.raises(BadOption, match=f"knows no label '{request_}'.*20"):
+        conditioning.number(request_)

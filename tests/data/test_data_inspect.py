@@ -96,3 +96,9 @@ def test_few_samples_captions_and_skipped_files_are_told():
         "There are only 2 samples: a model will learn them by heart.",
         "1 parts could not be read or used, e.g. c.png: cannot identify image file.",
     )
+
+
+def test_labels_that_are_measurements_are_told(rng):
+    names = tuple(map(str, range(60)))
+    report = inspect_data(points(rng.standard_normal((60, 2)), labels=torch.arange(60), class_names=names))
+    assert "There are 60 labels for 60 samples: are they measurements, not classes?" in report.warnings

@@ -68,6 +68,8 @@ def sample(
         say(f"note: {note}")
     check_target(out, loaded.spec)
     stepper, rule = _options(overrides, sampler, guidance, loaded.sampling)
+    if guidance is not None and label is None:
+        say("note: guidance does nothing where no --label is asked for")
     names = loaded.spec.class_names
     asked = [names[(first + i) % len(names)] for i in range(n)] if label == "all" and names else label
     with bar() as progress:

@@ -39,7 +39,8 @@ class LabelConditioning(Conditioning):
         if isinstance(request, str):
             if request in self.class_names:
                 return self.class_names.index(request)
-            if not request.removeprefix("-").isdecimal():
+            # Where names are numbers themselves, another number is a mistake, and not the place of a class.
+            if (self.class_names and all(map(_is_whole, self.class_names))) or not _is_whole(request):
                 raise BadOption(f"label: the model knows no label {request!r}{nearest(request, self.class_names)}")
         number = int(request)
         if not 0 <= number < self.null:
@@ -50,3 +51,7 @@ class LabelConditioning(Conditioning):
     def encode(self, requests: Sequence[str | int | None]) -> Tensor:
         """Shape (n,), int64."""
         return torch.tensor([self.number(request) for request in requests], dtype=torch.int64)
+
+
+def _is_whole(name: str) -> bool:
+    return name.removeprefix("-").isdecimal()

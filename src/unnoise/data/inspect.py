@@ -14,6 +14,7 @@ from torch import Tensor
 from .base import Dataset
 
 FEW_SAMPLES = 50
+MANY_LABELS = 20  # more than that, and more than half as many as samples, are hardly classes
 UNBALANCED = 10  # times as many samples under one label as under another
 _EXAMPLES = 5
 _VALUES_AT_ONCE = 2**18  # fits into a processor's cache as float64
@@ -182,6 +183,8 @@ def _label_warnings(labels: dict[str, int]) -> Iterator[str]:
     if empty := [name for name, count in labels.items() if count == 0]:
         yield f"{len(empty)} of {len(labels)} labels have no sample, e.g. {empty[0]!r}."
     present = {name: count for name, count in labels.items() if count}
+    if len(present) > MANY_LABELS and 2 * len(present) > sum(present.values()):
+        yield f"There are {len(present)} labels for {sum(present.values())} samples: are they measurements, not classes?"
     if len(present) < 2:
         return
     most, fewest = max(present, key=present.__getitem__), min(present, key=present.__getitem__)

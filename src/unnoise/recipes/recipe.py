@@ -192,7 +192,8 @@ def override(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
     if last == "name" and place.get("name") != value and len(path) > 1 and path[0] != "denoiser":
         place.clear()
     if isinstance(place.get(last), dict) and isinstance(value, str):
-        value = {"name": value}
+        # All predictions have the same options; those of other parts belong to the part that is replaced.
+        value = {**place[last], "name": value} if last == "denoiser" else {"name": value}
     place[last] = value
 
 

@@ -30,7 +30,7 @@ from ..model import Model
 from ..model_folder import read_folder
 from ..objectives.mse import preconditioned
 from ..options import option_fields, plain
-from ..training.checkpoint import newest_whole, remove_partials, save_checkpoint, write_atomically
+from ..training.checkpoint import checkpoints, newest_whole, remove_partials, save_checkpoint, write_atomically
 from ..training.loop import CheckpointDue, Event, Finished, SamplesDue, Stepped, Trainee, Validated
 from ..training.loop import train as train_loop
 from ..training.state import TrainState
@@ -124,6 +124,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, folder: str | Path, progress: Progress | None = None) -> None:
         self.folder = Path(folder)
+        self._begun = (self.folder / "recipe.yaml").is_file()
         self._claim(recipe)
         prepared = prepare(recipe, progress)
         self.recipe, self.blueprint, self.train_data = prepared.recipe, prepared.blueprint, prepared.train
@@ -139,7 +140,7 @@ class Run:
         self._fingerprint = self.train_data.fingerprint()
         self._resume()
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / "recipe.yaml").is_file():
+        if not self._begun:
             write_atomically(self.folder / "recipe.yaml", recipe.yaml().encode())
         if self.finished and not self._model_stands():
             self.model().save(self.folder / "model")
@@ -160,7 +161,10 @@ class Run:
             except BadOption as error:
                 raise RunFolderError(f"the recipe of a run is damaged: {error}; use another --out") from None
             changed = sorted(_differences(begun, recipe.describe()))
-            if changed:
+            if changed and not checkpoints(self.folder / "checkpoints"):
+                with locked(self.folder):  # nobody trains there, and no step of it was ever saved: nothing is lost
+                    self._begun = False
+            elif changed:
                 raise RunFolderError(
                     f"{self.folder} holds a run of another recipe (it differs in {', '.join(changed[:6])}): "
                     "use another --out, or the options that it was begun with"
