@@ -300,3 +300,11 @@ def test_a_run_that_never_saved_a_step_does_not_keep_its_folder(unnoise, refused
 
 def test_guidance_without_a_label_is_said_to_do_nothing(unnoise, run, tmp_path):
     assert "guidance does nothing" in unnoise("sample", run, "--guidance", 3, "-n", 1, "-o", tmp_path / "x.npz").err
+
+
+def test_a_run_without_a_whole_checkpoint_is_not_begun_anew_over_its_model(refused, run):
+    for file in checkpoints(run / "checkpoints"):
+        file.write_bytes(b"x")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert "no whole checkpoint is left" in refused("train", "spiral", "--out", run, *TINY)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

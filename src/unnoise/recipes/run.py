@@ -179,7 +179,10 @@ class Run:
         self.notes += [f"damaged checkpoint passed over: {line}" for line in damaged]
         if found is None:
             if damaged:
-                self.notes.append("no whole checkpoint is left: training starts from the beginning")
+                raise RunFolderError(
+                    f"no whole checkpoint is left in {self.folder} ({damaged[0]}), and beginning anew would replace its model: "
+                    "use another --out, or remove the damaged checkpoints"
+                )
             return
         tensors, step, facts = found
         if facts["data"] != self._fingerprint:
