@@ -9,6 +9,8 @@
     ├── ModelFolderError      a model folder that cannot be read               (RuntimeError)
     ├── RunFolderError        a run folder that cannot be used                 (RuntimeError)
     ├── TrainingDiverged      the loss is no longer a number                   (RuntimeError)
+    ├── SamplingDiverged      what comes out of a step is no longer a number   (RuntimeError)
+    ├── ToleranceNotMet       adaptive steps cannot be as accurate as asked    (RuntimeError)
     └── MissingExtra          an optional dependency is not installed          (ImportError)
 
 A message says what was expected, what came, and what to do about it, in one line.
@@ -48,6 +50,14 @@ class RunFolderError(UnnoiseError, RuntimeError):
 
 class TrainingDiverged(UnnoiseError, RuntimeError):
     """The loss became infinite or not a number."""
+
+
+class SamplingDiverged(UnnoiseError, RuntimeError):
+    """What came out of a sampler's step is infinite or not a number."""
+
+
+class ToleranceNotMet(UnnoiseError, RuntimeError):
+    """Adaptive steps cannot reach the accuracy that was asked for."""
 
 
 class MissingExtra(UnnoiseError, ImportError):

@@ -24,10 +24,10 @@ from .guidance.classifier_free import ClassifierFreeGuidance
 from .model_folder import MODEL_FILE, encode, read_folder, write_folder
 from .objectives.mse import preconditioned
 from .options import Checked, build, option, plain
-from .randomness import NoiseSource
 from .samplers.base import Sampler, samplers, trajectory
+from .samplers.brownian import BrownianNoise
 from .samplers.dpmpp_2m import DPMSolverPPSampler
-from .samplers.grids import make_grid
+from .samplers.grids import GridSpec, make_grid
 from .samples import Samples, check_recipe
 from .training.checkpoint import newest_whole
 
@@ -174,7 +174,7 @@ class Model:
         sampler: str | Mapping[str, Any] | Sampler | None = None,
         steps: int | None = None,
         guidance: float | Mapping[str, Any] | Guidance | None = None,
-        grid: str | None = None,
+        grid: GridSpec | None = None,
         seed: int = 0,
         first: int = 0,
     ) -> Iterator[Preview]:
@@ -197,7 +197,7 @@ class Model:
         sampler: str | Mapping[str, Any] | Sampler | None = None,
         steps: int | None = None,
         guidance: float | Mapping[str, Any] | Guidance | None = None,
-        grid: str | None = None,
+        grid: GridSpec | None = None,
         seed: int = 0,
         first: int = 0,
         batch_size: int | None = None,
@@ -214,7 +214,7 @@ class Model:
             sampler: A name, `{name: ..., option: value}`, or a sampler.
             steps: From noise to data, at least 1.
             guidance: The scale (1 is the plain conditional model), or a guidance rule.
-            grid: At which times, by name.
+            grid: At which times: by name, as {name: ..., option: value}, or the times themselves.
             seed: Sample k of a seed is the same in any batch.
             first: Index of the first sample.
             batch_size: Samples at a time; None chooses by their size.
@@ -262,7 +262,7 @@ class Model:
         sampler: str | Mapping[str, Any] | Sampler | None,
         steps: int | None,
         guidance: float | Mapping[str, Any] | Guidance | None,
-        grid: str | None,
+        grid: GridSpec | None,
         seed: int,
         first: int,
     ) -> dict[str, Any]:
@@ -280,9 +280,10 @@ class Model:
             guidances.build(guidance, "guidance"),
             samplers.build(own.sampler if sampler is None else sampler, "sampler"),
         )
-        count, name = own.steps if steps is None else _whole("steps", steps, 1), own.grid if grid is None else grid
-        build(SamplingSettings, {"steps": count, "grid": name})
-        make_grid(name, count, self.denoiser.schedule)
+        count = own.steps if steps is None else _whole("steps", steps, 1)
+        build(SamplingSettings, {"steps": count})
+        times = _plain_grid(own.grid if grid is None else grid)
+        stepper.check(self.denoiser, self._grid(times, count))
         return {
             "unnoise": __version__,
             "model": {"path": self.path, "hash": self.hash},
@@ -291,15 +292,15 @@ class Model:
             "label": _plain_label(label),
             "sampler": samplers.describe(stepper),
             "steps": count,
-            "grid": name,
+            "grid": times,
             "guidance": guidances.describe(rule),
             "seed": _whole("seed", seed),
         }
 
     def _run(self, request: Mapping[str, Any], cond: Condition | None, indices: range) -> Iterator[Preview]:
         sampler, rule = samplers.build(request["sampler"]), guidances.build(request["guidance"])
-        grid = make_grid(request["grid"], request["steps"], self.denoiser.schedule)
-        noise = NoiseSource(request["seed"], indices)
+        grid = self._grid(request["grid"], request["steps"])
+        noise = BrownianNoise(request["seed"], indices, self.denoiser.schedule)
         device = next(self.denoiser.parameters()).device
         start = noise.start(self.blueprint.codec.shape(self.spec.shape)).to(device)
         x = float(self.denoiser.schedule.sigma(grid[0])) * start
@@ -310,6 +311,9 @@ class Model:
         yield Preview(0, steps, float(grid[0]), decode(x), decode(torch.zeros_like(x)))
         for k, stepped in enumerate(trajectory(sampler, Guided(self.denoiser, rule), x, grid, cond=cond, noise=noise)):
             yield Preview(k + 1, steps, float(grid[k + 1]), decode(stepped.x), decode(stepped.denoised))
+
+    def _grid(self, spec: GridSpec, steps: int) -> Tensor:
+        return make_grid(spec, steps, self.denoiser.schedule, sigma_data=self.denoiser.sigma_data)
 
     def _finish(self, x: Tensor) -> Tensor:
         """Decoded samples as the data set would hold them."""
@@ -358,6 +362,18 @@ def _whole(name: str, value: Any, low: int | None = None) -> int:
     if low is not None and number < low:
         raise BadOption(f"{name}: must be at least {low}, got {number}")
     return number
+
+
+def _plain_grid(grid: GridSpec) -> str | dict[str, Any] | list[float]:
+    """A grid as plain values: arrays and tensors become lists."""
+    grid = grid.tolist() if hasattr(grid, "tolist") else grid
+    if isinstance(grid, str):
+        return grid
+    if isinstance(grid, Mapping):
+        return dict(grid)
+    if isinstance(grid, Sequence) and all(isinstance(t, Real) for t in grid):
+        return [float(t) for t in grid]
+    raise BadOption(f"grid: expected a name, {{name: ..., option: value}} or times, got {grid!r}")
 
 
 def _plain_label(label: Any) -> str | int | list[str | int | None] | None:

@@ -122,7 +122,9 @@ def test_the_error_falls_at_the_stated_order_inside_the_interval(schedule, mixtu
     oracle, x = mixture(schedule), beginning(schedule, 0.95)
     exact = solution(oracle, x, 0.95, 0.05)
     found = slope_of_error(sampler, oracle, x, lambda n: 0.95 - 0.9 * spacing(n), exact)
-    assert found == pytest.approx(sampler.order, abs=0.25)
+    # Members that begin with steps of lower order can do better than they promise where those are exact.
+    assert found > sampler.order - 0.25
+    assert found < sampler.order + 0.25 or sampler.order > 2
 
 
 @members(DETERMINISTIC)
@@ -139,7 +141,9 @@ def test_the_error_falls_at_the_stated_order_down_to_exactly_clean_data(schedule
         times[0], times[-1] = 1.0, 0.0
         return times
 
-    assert slope_of_error(sampler, oracle, x, grid, exact) == pytest.approx(min(sampler.order, 2), abs=0.25)
+    found = slope_of_error(sampler, oracle, x, grid, exact)
+    assert found > min(sampler.order, 2) - 0.25
+    assert found < sampler.order + 0.25 or sampler.order > 1
 
 
 @members(DETERMINISTIC)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from unnoise.errors import BadOption, UnknownName
@@ -93,14 +94,59 @@ def test_a_later_start_makes_equal_steps_from_there():
         assert float(grid[0]) == 0.7
 
 
-def test_the_angle_grid_mixes_angle_and_log_snr():
+def test_the_angle_grid_mixes_angle_and_logarithm():
     schedule = ScaledLinearSchedule()
-    log_snr = schedule.log_snr(grids.angle(9, schedule)[:-1])
-    place = 0.3 * log_snr / 16 - 0.7 * torch.atan(torch.exp(-log_snr / 2) / 0.5)
+    log_snr = schedule.log_snr(grids.angle(9, schedule, sigma_data=0.5)[:-1])
+    place = 0.03 * log_snr / 2 - 0.97 * torch.atan(torch.exp(-log_snr / 2) / 0.5)
     # Interpolated in a table of 4001 places.
     torch.testing.assert_close(place.diff(), place.diff().mean().expand(8), rtol=1e-4, atol=0)
-    only = schedule.log_snr(grids.angle(9, schedule, log_share=1.0)[:-1]).diff()
-    torch.testing.assert_close(only, only.mean().expand(8), rtol=1e-6, atol=0)
+    assert math.exp(-float(log_snr[-1]) / 2) / 0.5 == pytest.approx(5 / 81, rel=1e-9)
+    few, many = (schedule.log_snr(grids.angle(n, schedule)[-2]) for n in (2, 3000))
+    assert math.exp(-float(few) / 2) == pytest.approx(1.0, rel=1e-9)
+    assert float(many) == pytest.approx(
+        float(schedule.log_snr(torch.tensor(schedule.t_min, dtype=torch.float64))), rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("sigma_data", [0.5, 1.0, 2.0])
+def test_kl_optimal_is_theorem_3_1_of_align_your_steps(sigma_data):
+    schedule, n = VarianceExplodingSchedule(), 12
+    ends = np.arctan(80 / sigma_data), np.arctan(0.002 / sigma_data)
+    expected = np.tan(ends[0] + (ends[1] - ends[0]) * np.arange(n) / (n - 1)) * sigma_data
+    found = schedule.sigma(grids.kl_optimal(n, schedule, sigma_data)[:-1]).numpy()
+    np.testing.assert_allclose(found, expected, rtol=2e-3)
+    np.testing.assert_allclose(np.arctan(found / sigma_data), np.arctan(expected / sigma_data), atol=2e-5)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.6, 0.6), (0.5, 0.5), (1.0, 1.0), (2.0, 0.7), (3.0, 5.0)])
+def test_beta_times_are_the_quantiles_that_scipy_knows(a, b):
+    expected = scipy.stats.beta.ppf(np.linspace(1, 0, 16), a, b)
+    np.testing.assert_allclose(grids.beta(15, a, b).numpy(), expected, atol=3e-6)
+
+
+def test_exponential_is_log_snr_at_rho_1_and_its_power_elsewhere():
+    schedule = ScaledLinearSchedule()
+    torch.testing.assert_close(grids.exponential(9, schedule), grids.log_snr(9, schedule), rtol=1e-12, atol=0)
+    log_snr = schedule.log_snr(grids.exponential(9, schedule, rho=2.0)[:-1])
+    share = (log_snr - log_snr[-1]) / (log_snr[0] - log_snr[-1])
+    torch.testing.assert_close(share.sqrt().diff(), torch.full((8,), -1 / 8, dtype=torch.float64), rtol=1e-6, atol=1e-9)
+
+
+def test_a_grid_can_be_given_with_its_options_or_as_times():
+    schedule = LinearSchedule()
+    with_options = grids.make_grid({"name": "karras", "rho": 3.0}, 7, schedule)
+    assert torch.equal(with_options, grids.karras(7, schedule, rho=3.0))
+    assert grids.make_grid([0.9, 0.25], 2, schedule).tolist() == [0.9, 0.25, 0.0]
+    assert torch.equal(grids.make_grid("angle", 7, schedule, sigma_data=0.4), grids.angle(7, schedule, 0.4))
+    with pytest.raises(BadOption, match="the times given make 2 steps, and 5 were asked for"):
+        grids.make_grid([0.9, 0.25], 5, schedule)
+
+
+def test_wrong_times_are_named():
+    with pytest.raises(BadOption, match=r"expected times in \[0, 1\], got entry 0 = 1.2, entry 2 = -0.1"):
+        grids.explicit([1.2, 0.5, -0.1])
+    with pytest.raises(BadOption, match=r"do not lie below the one before: entry 2 = 0\.7"):
+        grids.explicit([0.9, 0.5, 0.7, 0.2])
 
 
 def test_explicit_times_get_their_zero():

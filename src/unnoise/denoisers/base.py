@@ -31,6 +31,8 @@ class Denoiser(nn.Module, ABC):
     """The posterior mean of the clean data."""
 
     schedule: Schedule
+    sigma_data: float = 1.0
+    """The standard deviation of the clean data, over all its values."""
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:

@@ -27,6 +27,7 @@ class LearnedVarianceDenoiser(Denoiser):
         super().__init__()
         self.inner = inner
         self.schedule = inner.schedule
+        self.sigma_data = inner.sigma_data
 
     def with_variance(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> tuple[Tensor, Tensor]:
         """The estimate and the variance fraction, both of the shape of x_t.

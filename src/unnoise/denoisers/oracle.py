@@ -63,8 +63,15 @@ class GaussianMixtureOracle(Denoiser):
             raise BadOption("weights must be positive and stds at least 0")
         self.log_weights = (weights / weights.sum()).log()
         self.schedule = schedule
+        self.sigma_data = self._spread()
         self.owner = None if labels is None else torch.as_tensor(labels)
         self.num_classes = 0 if self.owner is None else int(self.owner.max()) + 1
+
+    def _spread(self) -> float:
+        weights = self.log_weights.exp()
+        mean = weights @ self.means
+        variance = weights @ (((self.means - mean) ** 2).mean(1) + self.stds**2)
+        return float(variance.sqrt()) or 1.0
 
     def null_condition(self, batch: int, device: torch.device | None = None) -> Condition:
         """The label after the last, where there are labels."""
@@ -142,6 +149,7 @@ class DatasetOracle(Denoiser):
         super().__init__()
         self.points = points
         self.schedule = schedule
+        self.sigma_data = float((points.double() - points.double().mean(0)).square().mean().sqrt()) or 1.0
         self.owner = labels
         self.num_classes = (0 if labels is None else int(labels.max()) + 1) if num_classes is None else num_classes
 

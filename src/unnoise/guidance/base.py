@@ -57,6 +57,7 @@ class Guided(Denoiser):
         self.guidance = guidance
         self.negative = negative
         self.schedule = denoiser.schedule
+        self.sigma_data = denoiser.sigma_data
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         """The guided estimate; see `Denoiser.forward`."""

@@ -9,6 +9,7 @@ no noise or no signal is left.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 from functools import cached_property, lru_cache
@@ -25,6 +26,18 @@ class Schedule(Checked, ABC):
 
     Times are float64 tensors of any shape with values in [0, 1]; all methods work elementwise and return float64.
     """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.__hash__ = Schedule.__hash__  # type: ignore[method-assign]
+
+    # Remembered: schedules are the keys of the caches below at every step, and a table of alpha-bars is long.
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((type(self), tuple(getattr(self, f.name) for f in dataclasses.fields(self))))  # type: ignore[arg-type]
 
     num_steps: int | None = None
     """The number of levels of a discrete schedule; None for one that is continuous by nature."""

@@ -2,20 +2,24 @@ r"""What a sampler is, the step that all deterministic ones share, and the one l
 
 A sampler is a value: a frozen dataclass of settings. What it remembers between steps travels in `state`, so one object may
 serve any number of runs at once. A step goes from time t to time s < t; the grid of a run has n + 1 times for n steps.
+What a step needs of the schedule are a few numbers that depend on the times alone: they are worked out once, in float64, and
+remembered (`coefficients` of each sampler), so that a step is the network's call and a handful of tensor operations.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..denoisers.base import Condition, Denoiser
-from ..errors import BadOption, ShapeError
+from ..errors import BadOption, SamplingDiverged, ShapeError
 from ..options import Checked
 from ..process.base import Schedule, scales
 from ..process.chain import jump
@@ -35,12 +39,15 @@ class Sampler(Checked, ABC):
     """A frozen dataclass of settings that knows how to make one step."""
 
     registered_name: ClassVar[str]
-    order: int
-    """The order at which it converges to the exact solution of the ODE; of stochastic ones, at which their mean does."""
+    order: int | None
+    """The order at which it converges at least to the exact solution of the ODE, on grids even or uneven, wherever they begin;
+    of stochastic ones, at which their mean does. None of those that solve no equation."""
     evaluations: int = 1
     """Network calls a step."""
     stochastic: bool = False
     """Whether it draws fresh noise."""
+    inverts: ClassVar[bool] = False
+    """Whether it also steps from s up to t > s, from data to noise."""
 
     @abstractmethod
     def step(
@@ -69,9 +76,16 @@ class Sampler(Checked, ABC):
             x at s, the estimate of the clean data, the new state.
         """
 
-    def network_calls(self, grid: Tensor) -> int:
-        """How many network calls a run over the grid makes."""
+    def network_calls(self, grid: Tensor) -> int | None:
+        """How many network calls a run over the grid makes; None where that shows only on the way (adaptive steps)."""
         return self.evaluations * (len(grid) - 1)
+
+    def check(self, denoiser: Denoiser, grid: Tensor) -> None:
+        """Refuses, before the first step, a denoiser or a grid that this sampler cannot work with.
+
+        Raises:
+            IncompatibleParts: It cannot; the message names what can.
+        """
 
 
 samplers: Registry[Sampler] = Registry("sampler", "unnoise.samplers")
@@ -91,27 +105,53 @@ def toward(denoised: Tensor, x_t: Tensor, schedule: Schedule, t: Tensor | float,
         t: Where x_t is.
         s: Where to go.
     """
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = scales(schedule, float(t)), scales(schedule, float(s))
+    on_x, on_denoised = _toward(schedule, float(t), float(s))
+    return mix(on_x, x_t, on_denoised, denoised)
+
+
+@lru_cache(maxsize=65536)
+def _toward(schedule: Schedule, t: float, s: float) -> tuple[float, float]:
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = scales(schedule, t), scales(schedule, s)
     ratio = sigma_s / sigma_t
-    gain = alpha_s - ratio * alpha_t
-    if ratio == 0:
-        return gain * denoised if gain != 1 else denoised
-    return torch.add(ratio * x_t, denoised, alpha=gain)
+    return ratio, alpha_s - ratio * alpha_t
 
 
-def check_grid(grid: Tensor) -> None:
+def mix(on_x: float, x: Tensor, on_y: float, y: Tensor) -> Tensor:
+    """on_x x + on_y y, in as few operations as it takes."""
+    if on_x == 0:
+        return y if on_y == 1 else on_y * y
+    return (on_x * x).add_(y, alpha=on_y)
+
+
+def check_grid(grid: Tensor, rising: bool = False) -> None:
     """Refuses times that are not a falling row within [0, 1].
+
+    Args:
+        grid: The times, shape (n + 1,).
+        rising: Whether a row that rises throughout is as good.
 
     Raises:
         ShapeError: The grid is not a vector of two times or more.
-        BadOption: It does not fall strictly, or leaves [0, 1].
+        BadOption: It does not fall strictly, or leaves [0, 1]; the message names the entries.
     """
     if grid.ndim != 1 or len(grid) < 2:
         raise ShapeError(f"expected a grid of shape (n + 1,) with at least one step, got {tuple(grid.shape)}")
-    if not bool((grid.diff() < 0).all()) or float(grid[0]) > 1 or float(grid[-1]) < 0:
+    times = [float(t) for t in grid]
+    outside = [(i, t) for i, t in enumerate(times) if not 0 <= t <= 1]
+    if outside:
+        raise BadOption(f"expected times in [0, 1], got {_entries(outside)}")
+    if rising and all(a < b for a, b in itertools.pairwise(times)):
+        return
+    stuck = [(i, times[i]) for i in range(1, len(times)) if times[i] >= times[i - 1]]
+    if stuck:
         raise BadOption(
-            f"expected times that fall strictly from at most 1 to at least 0, got {[round(float(t), 6) for t in grid][:8]} ..."
+            f"expected times that fall strictly, but these do not lie below the one before: {_entries(stuck)}"
         )
+
+
+def _entries(found: Sequence[tuple[int, float]], most: int = 4) -> str:
+    shown = ", ".join(f"entry {i} = {t:.6g}" for i, t in found[:most])
+    return shown if len(found) <= most else f"{shown} and {len(found) - most} more"
 
 
 @torch.no_grad()
@@ -140,15 +180,32 @@ def trajectory(
     Raises:
         ShapeError: The grid has no steps.
         BadOption: The grid does not fall, or a stochastic sampler was given no noise.
+        IncompatibleParts: The sampler cannot work with this denoiser or grid.
+        SamplingDiverged: What came out of a step is infinite or not a number.
     """
-    check_grid(grid)
+    check_grid(grid, sampler.inverts)
     if sampler.stochastic and noise is None:
         raise BadOption(f"{type(sampler).__name__} draws noise: give it a NoiseSource(seed, sample_indices)")
+    sampler.check(denoiser, grid)
+    times = grid.unbind()
     state = None
-    for t, s in zip(grid[:-1], grid[1:], strict=True):
-        stepped = sampler.step(denoiser, x, t, s, state, cond=cond, noise=noise)
+    for k in range(len(times) - 1):
+        stepped = sampler.step(denoiser, x, times[k], times[k + 1], state, cond=cond, noise=noise)
         x, state = stepped.x, stepped.state
+        if not math.isfinite(x.sum()):
+            _check_finite(x, sampler, k + 1, times)
         yield stepped
+
+
+def _check_finite(x: Tensor, sampler: Sampler, step: int, times: Sequence[Tensor]) -> None:
+    broken = ~x.isfinite().flatten(1).all(1)
+    if bool(broken.any()):
+        raise SamplingDiverged(
+            f"{getattr(sampler, 'registered_name', type(sampler).__name__)}: {int(broken.sum())} of {len(x)} samples are no "
+            f"longer numbers after step {step} of {len(times) - 1} (from t = {float(times[step - 1]):.6g} to "
+            f"{float(times[step]):.6g}): the network has answered with NaN or infinity, or the steps are too long; take a "
+            "model whose training went well, more steps, or a lower guidance scale"
+        )
 
 
 def sample(

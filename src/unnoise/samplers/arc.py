@@ -1,0 +1,126 @@
+r"""Arc: Adams' predictor and corrector along the angle between signal and noise.
+
+The derivation. Let s be the standard deviation of the data, :math:`r = \sqrt{\sigma^2 + \alpha^2 s^2}` the spread of noisy
+data, and :math:`\theta = \operatorname{atan2}(\sigma, \alpha s)`, which falls from pi / 2 (noise) to 0 (data) on every
+schedule. Write :math:`x_t = \alpha x_0 + \sigma \varepsilon` in units of its spread:
+
+.. math:: y = x_t / r = \cos\theta \; x_0 / s + \sin\theta \; \varepsilon .
+
+The probability-flow ODE replaces the derivative of y at fixed x_0 and eps by its average given x_t:
+
+.. math:: \frac{dy}{d\theta} = F = \cos\theta \; \hat\varepsilon - \sin\theta \; \hat x_0 / s
+    = \frac{\cos\theta \; y - \hat x_0 / s}{\sin\theta} .
+
+F is what EDM's network is trained to say (up to sign). Three things make this line a good one to step on. It has no linear
+part left, so that plain Adams rules apply. Nothing in it is infinite, neither at pure noise nor at clean data. And F is 0 for
+round normal data of spread s: what is left to integrate is only how far the data is from that, whereas the estimate and the
+noise vary even then.
+
+A step from theta_t to theta_s integrates the polynomial through the last p values of F exactly (Adams and Bashforth, for uneven
+steps). Once F is known at the new place, the step that led there is done again with the polynomial through the new value and
+the q - 1 before (Adams and Moulton); that costs no network call, since F at the place first predicted is kept (the mode PEC).
+The slopes kept are then off by O(h^{p + 1}), so the rule is of order min(p + 1, q).
+
+A run begins with one slope, and its first step, corrected, is off by O(h^3): on a grid that begins amid the data the whole
+is of order 3 at most. From pure noise, where F is nearly 0, that error is hardly seen, and the higher order shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..denoisers.base import Condition, Denoiser
+from ..options import option
+from ..process.base import Schedule
+from ..randomness import Noise
+from .base import Sampler, Stepped, samplers
+from .coordinates import arc, integrals
+
+
+class _Memory(NamedTuple):
+    x: Tensor
+    """Where the last step began, corrected."""
+    times: tuple[float, ...]
+    """Of the slopes, the newest first."""
+    slopes: tuple[Tensor, ...]
+
+
+class _Rule(NamedTuple):
+    """x at the end is on_x x + the sum of on_slopes F."""
+
+    on_x: float
+    on_slopes: tuple[float, ...]
+
+
+@lru_cache(maxsize=65536)
+def _rule(schedule: Schedule, times: tuple[float, ...], t: float, s: float, sigma_data: float) -> _Rule:
+    """The step from t to s by the polynomial through the slopes at `times`."""
+    begin, end = arc(schedule, t, sigma_data), arc(schedule, s, sigma_data)
+    nodes = [arc(schedule, time, sigma_data).k for time in times]
+    on_slopes = tuple(end.scale * w for w in integrals(nodes, begin.k, end.k))
+    return _Rule(end.scale / begin.scale, on_slopes)
+
+
+@samplers.register("arc")
+@dataclass(frozen=True)
+class ArcSampler(Sampler):
+    """Adams' predictor and corrector along the angle of signal and noise; one network call a step. See the module's text.
+
+    References:
+        the ODE and F: Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
+        https://arxiv.org/abs/2206.00364
+        the angle: Progressive Distillation for Fast Sampling of Diffusion Models (Salimans & Ho, 2022), Appendix D,
+        https://arxiv.org/abs/2202.00512
+        the rules: Solving Ordinary Differential Equations I (Hairer, Norsett & Wanner, 1993), Section III.1 and III.5
+    """
+
+    predictor: int = option(3, help="slopes that a step is predicted from", low=1, high=6)
+    corrector: int = option(
+        4, help="slopes that a step is corrected with once its end is known; 0 never corrects", low=0, high=6
+    )
+    sigma_data: float | None = option(
+        None, help="standard deviation of the encoded data; the model's own by default", low=1e-6
+    )
+
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        """min(predictor + 1, corrector, 3), or min(predictor, 2) where nothing is corrected: the first step holds it down."""
+        return min(self.predictor + 1, self.corrector, 3) if self.corrector else min(self.predictor, 2)
+
+    def step(
+        self,
+        denoiser: Denoiser,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        state: _Memory | None,
+        *,
+        cond: Condition | None = None,
+        noise: Noise | None = None,
+    ) -> Stepped:
+        """See `Sampler.step`."""
+        schedule, now = denoiser.schedule, float(t)
+        spread = denoiser.sigma_data if self.sigma_data is None else self.sigma_data
+        denoised = denoiser(x_t, t, cond)
+        here = arc(schedule, now, spread)
+        slope = (here.from_x * x_t).add_(denoised, alpha=here.from_denoised)
+        times, slopes = (now,), (slope,)
+        if state is not None:
+            times, slopes = times + state.times, slopes + state.slopes
+            if self.corrector:
+                q = self.corrector
+                x_t = _apply(_rule(schedule, times[:q], times[1], now, spread), state.x, slopes)
+        kept = max(self.predictor, self.corrector)
+        x_s = _apply(_rule(schedule, times[: self.predictor], now, float(s), spread), x_t, slopes)
+        return Stepped(x_s, denoised, _Memory(x_t, times[:kept], slopes[:kept]))
+
+
+def _apply(rule: _Rule, x: Tensor, slopes: tuple[Tensor, ...]) -> Tensor:
+    x = rule.on_x * x
+    for weight, slope in zip(rule.on_slopes, slopes, strict=False):
+        x.add_(slope, alpha=weight)
+    return x
