@@ -1,8 +1,9 @@
-"""Makes the pictures of the README from the models of `unnoise demo`.
+"""Makes the pictures of the documents from the models of `unnoise demo`.
 
 unnoise demo && python docs/make_pictures.py
 """
 
+import math
 from pathlib import Path
 
 from PIL import Image
@@ -12,8 +13,10 @@ from unnoise.data.base import datasets
 from unnoise.pictures.grid import image_grid
 from unnoise.pictures.points import scatter
 from unnoise.pictures.strip import stack, strip
-from unnoise.process.base import scales, schedules
+from unnoise.process.base import scales, schedules, time_at
 from unnoise.recipes.gallery import forward_strip
+from unnoise.recipes.paths import flow_and_sde
+from unnoise.recipes.score_field import score_field
 
 HERE = Path(__file__).parent
 RUNS = HERE.parent / "demo" / "runs"
@@ -41,8 +44,16 @@ def _picture(model, x):
     return image_grid(x[:9], columns=3).resize((200, 200), Image.Resampling.NEAREST)
 
 
+def score_view(run: Path) -> Image.Image:
+    """The score of the spiral at three noise levels, and the ways of samples along the ODE and with the SDE."""
+    model, data = load(run), datasets.build("spiral").load()
+    levels = [time_at(model.denoiser.schedule, -2 * math.log(noise)) for noise in (0.1, 0.35, 1.2)]
+    field = score_field(model, levels, size=230, lattice=15, data=data)
+    return stack([field, flow_and_sde(model, data, n=4, seed=3, size=352)], ["", "from noise to data, twice"])
+
+
 def main() -> None:
-    """Writes docs/pictures/front.png."""
+    """Writes docs/pictures/front.png and docs/pictures/score.png."""
     linear = schedules.build("linear")
     rows = [
         forward_strip(datasets.build("spiral").load(), None, linear),
@@ -55,6 +66,7 @@ def main() -> None:
         "noise to data: digits, asked for by label",
     ]
     stack(rows, titles).quantize(128).save(HERE / "pictures" / "front.png", optimize=True)
+    score_view(RUNS / "spiral").quantize(96).save(HERE / "pictures" / "score.png", optimize=True)
 
 
 if __name__ == "__main__":

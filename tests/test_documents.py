@@ -20,6 +20,21 @@ def test_the_code_of_the_guide_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert names["model"].trained["validation_loss"] > names["model"].trained["bayes_floor"]
 
 
+def test_the_code_of_the_score_view_runs_and_says_what_it_prints():
+    code = "\n".join(FENCE.findall((ROOT / "docs" / "score-view.md").read_text()))
+    names = {}
+    exec(compile(code, "docs/score-view.md", "exec"), names)
+    at = names["torch"].tensor(0.1, dtype=names["torch"].float64)
+    near, far = names["score"](names["model"], names["torch"].tensor([[0.2], [3.0]]), at)
+    assert float(near) > 0
+    assert float(far) < -5
+    assert float(names["forward"].drift_rate(at)) == pytest.approx(-(0.1 + 1.99) / 2)
+    for ends in (names["x"], names["corrected"], names["annealed"]):
+        assert float(ends.abs().mean()) == pytest.approx(1, abs=0.05)
+        assert float(ends.abs().std()) == pytest.approx(0.3, abs=0.05)
+        assert float((ends > 0).double().mean()) == pytest.approx(0.5, abs=0.06)
+
+
 def test_the_code_of_the_readme_runs(tmp_path, monkeypatch):
     import unnoise
 

@@ -21,7 +21,7 @@ from .denoisers.base import Condition, Denoiser
 from .errors import BadOption, ModelFolderError, UnnoiseError
 from .guidance.base import Guidance, Guided, guidances
 from .guidance.classifier_free import ClassifierFreeGuidance
-from .model_folder import MODEL_FILE, encode, read_folder, write_folder
+from .model_folder import MODEL_FILE, encode, read_folder, read_tuned, write_folder
 from .objectives.mse import preconditioned
 from .options import Checked, build, option, plain
 from .samplers.base import Sampler, samplers, trajectory
@@ -86,6 +86,8 @@ class Model:
         self.trained = dict(trained or {})
         self.path = path
         self.notes: list[str] = []
+        self.tuned: dict[int, dict[str, Any]] = {}
+        """What `unnoise tune` has found, by budget of network calls."""
         self._hash: str | None = None
 
     @property
@@ -133,9 +135,9 @@ class Model:
         folder = Path(path)
         inner = folder / "model"
         if (folder / MODEL_FILE).is_file() or not (inner.is_dir() or (folder / "checkpoints").is_dir()):
-            return _assemble(*read_folder(folder), str(path))
+            return _with_tuned(_assemble(*read_folder(folder), str(path)), folder)
         try:
-            return _assemble(*read_folder(inner), str(path))
+            return _with_tuned(_assemble(*read_folder(inner), str(path)), inner)
         except ModelFolderError as error:
             found, damaged = newest_whole(folder / "checkpoints")
             if found is None:
@@ -211,8 +213,8 @@ class Model:
             label: A class by name or number: one for all, or one for each.
             prompt: Words; only for models that were trained with them.
             negative_prompt: Words to push away from.
-            sampler: A name, `{name: ..., option: value}`, or a sampler.
-            steps: From noise to data, at least 1.
+            sampler: A name, `{name: ..., option: value}`, or a sampler; "tuned" for what `unnoise tune` has found.
+            steps: From noise to data, at least 1; with "tuned", the network calls that it was tuned for.
             guidance: The scale (1 is the plain conditional model), or a guidance rule.
             grid: At which times: by name, as {name: ..., option: value}, or the times themselves.
             seed: Sample k of a seed is the same in any batch.
@@ -273,6 +275,8 @@ class Model:
         if first + n > 2**63:
             raise BadOption(f"first: the last sample must have a number below 2^63, got {first} for the first")
         own = self.sampling
+        if sampler == "tuned" or (isinstance(sampler, Mapping) and sampler.get("name") == "tuned"):
+            sampler, steps, grid = self._find_tuned(sampler, steps, grid)
         if isinstance(guidance, Real) or guidance is None:
             scale = own.guidance if guidance is None else float(guidance)
             guidance = build(ClassifierFreeGuidance, {"scale": scale}, "guidance")
@@ -311,6 +315,24 @@ class Model:
         yield Preview(0, steps, float(grid[0]), decode(x), decode(torch.zeros_like(x)))
         for k, stepped in enumerate(trajectory(sampler, Guided(self.denoiser, rule), x, grid, cond=cond, noise=noise)):
             yield Preview(k + 1, steps, float(grid[k + 1]), decode(stepped.x), decode(stepped.denoised))
+
+    def _find_tuned(
+        self, sampler: str | Mapping[str, Any], calls: int | None, grid: GridSpec | None
+    ) -> tuple[dict[str, Any], int, list[float]]:
+        """The sampler, steps and times that were found for a budget of network calls."""
+        known = ", ".join(str(each) for each in sorted(self.tuned)) or "nothing"
+        make = f"`unnoise tune {self.path or 'MODEL'} --steps {calls or 8}` does it"
+        if grid is not None or (isinstance(sampler, Mapping) and len(sampler) > 1):
+            raise BadOption("sampler tuned: it has its own times and options, so give neither")
+        if calls is None and len(self.tuned) == 1:
+            calls = next(iter(self.tuned))
+        entry = None if calls is None else self.tuned.get(_whole("steps", calls, 1))
+        if entry is None:
+            asked = "say for how many steps" if calls is None else f"it is not tuned for {calls} steps"
+            raise BadOption(f"sampler tuned: {asked}; this model is tuned for {known}; {make}")
+        if entry["model"] != self.hash:
+            raise BadOption(f"sampler tuned: the model was trained on since it was tuned; {make}")
+        return dict(entry["sampler"]), len(entry["times"]) - 1, [float(t) for t in entry["times"]]
 
     def _grid(self, spec: GridSpec, steps: int) -> Tensor:
         return make_grid(spec, steps, self.denoiser.schedule, sigma_data=self.denoiser.sigma_data)
@@ -391,6 +413,14 @@ def _plain_label(label: Any) -> str | int | list[str | int | None] | None:
 def load(path: str | Path) -> Model:
     """The model in a folder; see `Model.load`."""
     return Model.load(path)
+
+
+def _with_tuned(model: Model, folder: Path) -> Model:
+    try:
+        model.tuned = read_tuned(folder)
+    except ModelFolderError as error:
+        model.notes.append(str(error))
+    return model
 
 
 def _assemble(values: Mapping[str, Any], weights: Mapping[str, Tensor], name: str) -> Model:

@@ -14,6 +14,7 @@ from .training.checkpoint import write_atomically
 
 FORMAT = 1
 MODEL_FILE = "model.yaml"
+TUNED_FILE = "tuned.json"
 
 
 def encode(values: Mapping[str, Any], weights: Mapping[str, Tensor]) -> tuple[str, bytes, str]:
@@ -78,3 +79,38 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return values, load(content)
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise ModelFolderError(f"the model at {folder} is damaged: {str(error).splitlines()[0]}") from None
+
+
+def write_tuned(folder: Path, entries: Mapping[int, Mapping[str, Any]]) -> Path:
+    """Writes the tuned samplings of a model, by their budget of network calls, beside it.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    import json
+
+    path = folder / TUNED_FILE
+    whole = {"format": FORMAT, "tuned": {str(calls): dict(entry) for calls, entry in sorted(entries.items())}}
+    write_atomically(path, (json.dumps(whole, indent=1) + "\n").encode())
+    return path
+
+
+def read_tuned(folder: Path) -> dict[int, dict[str, Any]]:
+    """The tuned samplings beside a model, by their budget of network calls; none where there is no file.
+
+    Raises:
+        ModelFolderError: The file is damaged.
+    """
+    import json
+
+    path = folder / TUNED_FILE
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        entries = {int(calls): dict(entry) for calls, entry in values["tuned"].items()}
+        if any({"model", "sampler", "times"} - set(entry) for entry in entries.values()):
+            raise ValueError("an entry is not whole")
+        return entries
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelFolderError(f"{path} is damaged ({error}): delete it, and tune again") from None

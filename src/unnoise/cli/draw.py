@@ -133,6 +133,27 @@ def score(
     _save(score_field(Model.load(model), at, None if data is None else _load(data)), out)
 
 
+@draw_app.command("paths")
+def paths(
+    model: ModelPath,
+    out: Out = Path("paths.png"),
+    data: Annotated[str | None, typer.Option(help="What it was trained on, drawn faintly.")] = None,
+    n: Number = None,
+    steps: Annotated[int | None, typer.Option(help="Steps from noise to data; 300 by default.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """The ways of samples from the same starts: along the probability flow, and with the reverse SDE.
+
+    - `unnoise draw paths runs/spiral --data spiral -o paths.png`
+    """
+    from ..model import Model
+    from ..recipes.paths import MEMBERS, STEPS, flow_and_sde
+
+    _check(out, PICTURES)
+    behind = None if data is None else _load(data)
+    _save(flow_and_sde(Model.load(model), behind, MEMBERS if n is None else n, steps or STEPS, seed), out)
+
+
 @draw_app.command("loss")
 def loss(
     run: Annotated[Path, typer.Argument(help="A run folder.")],

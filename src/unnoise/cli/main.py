@@ -12,8 +12,10 @@ import typer
 from .demo import demo
 from .draw import draw_app
 from .look import data, info, list_parts
+from .nll import nll
 from .sample import replay, sample
 from .train import train
+from .tune import tune
 
 app = typer.Typer(
     name="unnoise",
@@ -48,8 +50,10 @@ def main(
 app.command("train")(train)
 app.command("sample")(sample)
 app.command("replay")(replay)
+app.command("tune")(tune)
 app.command("info")(info)
 app.command("data")(data)
+app.command("nll")(nll)
 app.command("list")(list_parts)
 app.command("demo")(demo)
 app.add_typer(draw_app, name="draw")

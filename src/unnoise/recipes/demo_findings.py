@@ -200,7 +200,7 @@ def compare_steps(trained: Trained, n: int, steps: Sequence[int] = STEPS) -> lis
             made = model.sample(n, label=in_turn(data, n), steps=count, guidance=1.0, batch_size=n)
             seconds.append(time.perf_counter() - began)
         calls = model.sampling.sampler.network_calls(make_grid(model.sampling.grid, count, model.denoiser.schedule))
-        rows.append(_distances(data, count, calls, min(seconds), made.tensor))
+        rows.append(_distances(data, count, calls or 0, min(seconds), made.tensor))
     return rows
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..denoisers.base import Condition, Denoiser
 from ..options import option
 from ..randomness import Noise
-from .base import Sampler, Stepped, fresh_noise_step, samplers, shares
+from .base import Sampler, Stepped, mix, samplers
+from .ddim import coefficients
 
 
 @samplers.register("ancestral")
@@ -23,6 +25,7 @@ class AncestralSampler(Sampler):
         https://arxiv.org/abs/2011.13456
     """
 
+    variants = ({}, {"eta": 0.0}, {"eta": 0.6})
     order = 1
 
     eta: float = option(
@@ -49,8 +52,10 @@ class AncestralSampler(Sampler):
         noise: Noise | None = None,
     ) -> Stepped:
         """See `Sampler.step`."""
-        schedule = denoiser.schedule
         denoised = denoiser(x_t, t, cond)
-        down, up = shares(schedule, t, s, self.eta)
-        x_s = fresh_noise_step(denoised, x_t, schedule, t, s, down, up * self.noise_scale, noise)
+        on_x, on_denoised, fresh = coefficients(denoiser.schedule, float(t), float(s), self.eta)
+        x_s = mix(on_x, x_t, on_denoised, denoised)
+        if fresh and self.noise_scale:
+            assert noise is not None
+            x_s = torch.add(x_s, noise(x_t, float(t), float(s)), alpha=fresh * self.noise_scale)
         return Stepped(x_s, denoised, None)

@@ -41,6 +41,10 @@ from .base import Sampler, Stepped, samplers
 from .coordinates import arc, integrals
 
 
+NEAREST = 0.25
+"""How far apart the slopes of a step must stand, in units of the step, for a polynomial to go through them."""
+
+
 class _Memory(NamedTuple):
     x: Tensor
     """Where the last step began, corrected."""
@@ -61,7 +65,13 @@ def _rule(schedule: Schedule, times: tuple[float, ...], t: float, s: float, sigm
     """The step from t to s by the polynomial through the slopes at `times`."""
     begin, end = arc(schedule, t, sigma_data), arc(schedule, s, sigma_data)
     nodes = [arc(schedule, time, sigma_data).k for time in times]
-    on_slopes = tuple(end.scale * w for w in integrals(nodes, begin.k, end.k))
+    # Slopes that stand close together say little of a step that is much longer, and their weights would be large.
+    near = NEAREST * abs(end.k - begin.k)
+    first = nodes.index(begin.k)
+    many = first + 1
+    while many < len(nodes) and abs(nodes[many] - begin.k) >= (many - first) * near:
+        many += 1
+    on_slopes = tuple(end.scale * w for w in integrals(nodes[:many], begin.k, end.k))
     return _Rule(end.scale / begin.scale, on_slopes)
 
 
@@ -77,6 +87,13 @@ class ArcSampler(Sampler):
         https://arxiv.org/abs/2202.00512
         the rules: Solving Ordinary Differential Equations I (Hairer, Norsett & Wanner, 1993), Section III.1 and III.5
     """
+
+    variants = (
+        {},
+        {"predictor": 2, "corrector": 3},
+        {"predictor": 4, "corrector": 5},
+        {"predictor": 3, "corrector": 0},
+    )
 
     predictor: int = option(3, help="slopes that a step is predicted from", low=1, high=6)
     corrector: int = option(
@@ -108,7 +125,8 @@ class ArcSampler(Sampler):
         denoised = denoiser(x_t, t, cond)
         here = arc(schedule, now, spread)
         slope = (here.from_x * x_t).add_(denoised, alpha=here.from_denoised)
-        times, slopes = (now,), (slope,)
+        times: tuple[float, ...] = (now,)
+        slopes: tuple[Tensor, ...] = (slope,)
         if state is not None:
             times, slopes = times + state.times, slopes + state.slopes
             if self.corrector:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
@@ -46,6 +46,10 @@ class Sampler(Checked, ABC):
     """Network calls a step."""
     stochastic: bool = False
     """Whether it draws fresh noise."""
+    wants_consistency: ClassVar[bool] = False
+    """Whether it takes D for the end of the flow's path, which only a consistency model gives."""
+    variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
+    """Options with which it is proven and compared; the first are its defaults."""
     inverts: ClassVar[bool] = False
     """Whether it also steps from s up to t > s, from data to noise."""
 
@@ -89,6 +93,11 @@ class Sampler(Checked, ABC):
 
 
 samplers: Registry[Sampler] = Registry("sampler", "unnoise.samplers")
+
+
+def family() -> list[Sampler]:
+    """Every registered sampler, in all of its variants."""
+    return [samplers.build({"name": name, **options}) for name in samplers for options in samplers[name].variants]
 
 
 def toward(denoised: Tensor, x_t: Tensor, schedule: Schedule, t: Tensor | float, s: Tensor | float) -> Tensor:
@@ -223,7 +232,7 @@ def sample(
     return x
 
 
-def shares(schedule: Schedule, t: Tensor, s: Tensor, eta: float) -> tuple[float, float]:
+def shares(schedule: Schedule, t: Tensor | float, s: Tensor | float, eta: float) -> tuple[float, float]:
     r"""How the noise at s is made up when a share of it is drawn afresh.
 
     Args:

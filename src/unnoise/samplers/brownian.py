@@ -60,21 +60,25 @@ class BrownianNoise(NoiseSource):
         if point in self._known:
             return self._known[point]
         low, high = 0, 2**DEPTH
-        path = {low: self._known.get(low), high: self._known.get(high)}
-        if path[low] is None or path[high] is None:
-            path[low] = math.sqrt(_snr(low)) * self._draw(low, like)
-            path[high] = path[low] + math.sqrt(_snr(high) - _snr(low)) * self._draw(high, like)
+        path = self._ends(low, high, like)
         while point not in path:
             middle = (low + high) // 2
-            path[middle] = self._known.get(middle)
-            if path[middle] is None:
+            found = self._known.get(middle)
+            if found is None:
                 share = (_snr(middle) - _snr(low)) / (_snr(high) - _snr(low))
                 spread = math.sqrt(share * (_snr(high) - _snr(middle)))
-                path[middle] = torch.lerp(path[low], path[high], share).add_(self._draw(middle, like), alpha=spread)
+                found = torch.lerp(path[low], path[high], share).add_(self._draw(middle, like), alpha=spread)
+            path[middle] = found
             low, high = (low, middle) if point <= middle else (middle, high)
         # What leads to this point leads most of the way to the next one.
         self._known = path
         return path[point]
+
+    def _ends(self, low: int, high: int, like: Tensor) -> dict[int, Tensor]:
+        if low in self._known:
+            return {low: self._known[low], high: self._known[high]}
+        first = math.sqrt(_snr(low)) * self._draw(low, like)
+        return {low: first, high: first + math.sqrt(_snr(high) - _snr(low)) * self._draw(high, like)}
 
     def _draw(self, point: int, like: Tensor) -> Tensor:
         where = torch.empty(like.shape, dtype=torch.float64)

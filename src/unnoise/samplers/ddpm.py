@@ -30,6 +30,7 @@ class DDPMSampler(Sampler):
         learned: Improved Denoising Diffusion Probabilistic Models (Nichol & Dhariwal, 2021), Section 3.1
     """
 
+    variants = ({}, {"variance": "beta"})
     order = 1
     stochastic = True
 

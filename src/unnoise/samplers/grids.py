@@ -342,8 +342,8 @@ def make_grid(spec: GridSpec, n: int, schedule: Schedule, *, sigma_data: float |
     """
     if isinstance(spec, Mapping):
         options = {**{key: value for key, value in spec.items() if key != "name"}, **options}
-        spec = spec.get("name", "")
-    if not isinstance(spec, str):
+        spec = str(spec.get("name", ""))
+    elif not isinstance(spec, str):
         grid = explicit(spec)
         if len(grid) != n + 1:
             raise BadOption(f"steps: the times given make {len(grid) - 1} steps, and {n} were asked for")

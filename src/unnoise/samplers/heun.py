@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from ..denoisers.base import Condition, Denoiser
+from ..options import option
 from ..process.base import Schedule, scales
 from ..randomness import Noise
-from .base import Sampler, Stepped, samplers, toward
+from .base import Sampler, Stepped, samplers
+from .coordinates import Line, flow_line, noise_line
+from .stages import Plan, follow, stages
+
+LineName = Literal["auto", "noise", "flow"]
 
 
-def _straight(schedule: Schedule, t: Tensor) -> tuple[float, float, float]:
-    """A scale r and the coordinates (a, u) in which x / r = a x_0 + u eps runs straight while the estimate stands still."""
-    alpha, sigma = scales(schedule, float(t))
-    r = alpha if scales(schedule, 1.0)[0] == 1 else alpha + sigma
-    return r, alpha / r, sigma / r
+def chosen_line(schedule: Schedule, t: float, name: LineName) -> Line:
+    """The line that a step from t is made on: "auto" is "noise" on variance-exploding schedules and "flow" on all others."""
+    alpha = scales(schedule, t)[0]
+    # Alpha is 0 at t: sigma / alpha does not reach so far.
+    if name == "flow" or alpha == 0:
+        return flow_line
+    return noise_line if name == "noise" or scales(schedule, 1.0)[0] == 1 else flow_line
+
+
+@lru_cache(maxsize=65536)
+def heun_plan(schedule: Schedule, t: float, s: float, name: LineName = "auto") -> Plan:
+    """The two stages of a step from t to s; one if it ends at clean data."""
+    line = chosen_line(schedule, t, name)
+    h = line(schedule, s).k - line(schedule, t).k
+    if s == 0:
+        return stages(line, schedule, (t, s), [(h,)])
+    return stages(line, schedule, (t, s, s), [(h,), (h / 2, h / 2)])
 
 
 @samplers.register("heun")
@@ -26,17 +43,24 @@ def _straight(schedule: Schedule, t: Tensor) -> tuple[float, float, float]:
 class HeunSampler(Sampler):
     """Second order, two network calls a step and one in a step that ends at clean data.
 
-    The trapezoidal rule is applied in sigma on variance-exploding schedules, as EDM does, and on all others in
-    sigma / (alpha + sigma), which is the time of flow matching: sigma / alpha would step over thousands where little signal
-    is left.
+    The trapezoidal rule is applied in sigma / alpha on variance-exploding schedules, as EDM does, and on all others in
+    sigma / (alpha + sigma), which is the time of flow matching. In sigma / alpha, which k-diffusion takes for every schedule,
+    a step from where little signal is left is thousands long and lands far outside the data: 5 equal steps of the cosine
+    schedule end 134 away from data of size 1. From sigma / alpha = 15, where the scaled linear schedule starts, 5 steps of
+    equal log-SNR miss by 0.32 there and by 0.03 in sigma / (alpha + sigma).
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), Algorithm 1,
         https://arxiv.org/abs/2206.00364
     """
 
+    variants = ({}, {"line": "flow"}, {"line": "noise"})
     order = 2
     evaluations = 2
+
+    line: LineName = option(
+        "auto", help="where slopes are averaged: noise in sigma / alpha, flow in sigma / (alpha + sigma)"
+    )
 
     def network_calls(self, grid: Tensor) -> int:
         """Two a step, less one if the grid ends at 0."""
@@ -54,15 +78,6 @@ class HeunSampler(Sampler):
         noise: Noise | None = None,
     ) -> Stepped:
         """See `Sampler.step`."""
-        schedule = denoiser.schedule
-        denoised = denoiser(x_t, t, cond)
-        x_s = toward(denoised, x_t, schedule, t, s)
-        if float(s) == 0:
-            return Stepped(x_s, denoised, None)
-        (r_t, a_t, u_t), (r_s, a_s, u_s) = _straight(schedule, t), _straight(schedule, s)
-        rate = (a_s - a_t) / (u_s - u_t)  # of the clean data's share, per unit of u
-        slope = rate * denoised + (x_t / r_t - a_t * denoised) / u_t
-        ahead = denoiser(x_s, s, cond)
-        slope_ahead = rate * ahead + (x_s / r_s - a_s * ahead) / u_s
-        x_s = r_s * torch.add(x_t / r_t, slope + slope_ahead, alpha=(u_s - u_t) / 2)
+        plan = heun_plan(denoiser.schedule, float(t), float(s), self.line)
+        x_s, denoised = follow(plan, denoiser, x_t, t, cond)
         return Stepped(x_s, denoised, None)
