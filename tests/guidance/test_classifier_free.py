@@ -14,6 +14,7 @@ from unnoise.options import build
 from unnoise.process.flow import FlowSchedule
 from unnoise.process.linear import LinearSchedule
 from unnoise.samplers import grids
+from unnoise.samplers.adaptive import AdaptiveSampler
 from unnoise.samplers.base import sample
 from unnoise.samplers.dpmpp_2m import DPMSolverPPSampler
 
@@ -119,8 +120,6 @@ def test_outside_its_interval_it_is_the_bare_denoiser_in_one_call():
         found = guided(x, f64(t), COND)
         assert denoiser.calls == [4 if acts else 2]
         assert torch.equal(found, (always if acts else denoiser)(x, f64(t), COND))
-    with pytest.raises(BadOption, match="one time"):
-        guided(x, f64([0.1, 0.5]), COND)
 
 
 @pytest.mark.parametrize(
@@ -156,3 +155,41 @@ def test_two_classes_move_as_in_the_table_of_the_source(scale):
     mean, std = TABLE[scale]
     assert float(end.mean()) == pytest.approx(mean, abs=0.02)
     assert float(end.std()) == pytest.approx(std, abs=0.02)
+
+
+def test_an_interval_is_kept_sample_by_sample():
+    oracle = GaussianMixtureOracle(
+        torch.tensor([[1.0, 0.3], [-0.8, 0.6]]),
+        torch.tensor([0.5, 0.3]),
+        torch.tensor([0.6, 0.4]),
+        LinearSchedule(),
+        [0, 1],
+    )
+    x = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    cond, t = {"label": torch.tensor([0, 1, 1])}, torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    for scale in (0.0, 3.0):
+        guided = Guided(oracle, ClassifierFreeGuidance(scale, interval=(0.2, 0.7)))
+        for i in range(3):
+            alone = guided(x[i : i + 1], t[i], {"label": cond["label"][i : i + 1]})
+            torch.testing.assert_close(guided(x, t, cond)[i : i + 1], alone, rtol=1e-12, atol=1e-12)
+
+
+def test_some_rows_keep_their_negative_condition():
+    oracle = GaussianMixtureOracle(
+        torch.tensor([[1.0, 0.3], [-0.8, 0.6]]),
+        torch.tensor([0.5, 0.3]),
+        torch.tensor([0.6, 0.4]),
+        LinearSchedule(),
+        [0, 1],
+    )
+    x = torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    t, label = torch.tensor(0.4, dtype=torch.float64), torch.tensor([0, 1, 1, 0])
+    guided = Guided(oracle, ClassifierFreeGuidance(2.0), {"label": 1 - label})
+    some = torch.tensor([3, 1])
+    torch.testing.assert_close(
+        guided.rows(some)(x[some], t, {"label": label[some]}), guided(x, t, {"label": label})[some]
+    )
+    grid, sampler = torch.tensor([1.0, 0.0], dtype=torch.float64), AdaptiveSampler()
+    ends = sample(sampler, guided, x, grid, cond={"label": label})
+    alone = sample(sampler, guided.rows(some), x[some], grid, cond={"label": label[some]})
+    torch.testing.assert_close(ends[some], alone, rtol=1e-9, atol=1e-9)

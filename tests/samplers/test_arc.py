@@ -79,6 +79,12 @@ def transcription(x, sigmas, spread, predictor, corrector):
     kept, slopes, before = [], [], None
 
     def integral(nodes, values, begin, end):
+        # Slopes that stand too close together for the step are left out.
+        first = nodes.index(begin)
+        many = first + 1
+        while many < len(nodes) and nodes[many] - begin >= (many - first) * 0.25 * (begin - end):
+            many += 1
+        nodes, values = nodes[:many], values[:many]
         matrix = np.vander(np.array(nodes), increasing=True)
         coefficients = np.linalg.solve(matrix, np.stack([v.ravel() for v in values]))
         powers = np.arange(1, len(nodes) + 1)

@@ -55,6 +55,10 @@ class Denoiser(nn.Module, ABC):
         """The condition that says nothing, for `batch` samples."""
         return {}
 
+    def rows(self, index: Tensor) -> Denoiser:
+        """The denoiser of some samples of the batch: itself, unless it holds something for each sample."""
+        return self
+
 
 class Coefficients(NamedTuple):
     """What makes a denoiser of a network; each of shape () or (B,), float64."""

@@ -177,7 +177,8 @@ def _standing_score(denoiser: Denoiser, start: float, shape: torch.Size, cond: C
     t = torch.tensor(start, dtype=torch.float64)
 
     def slope(q: Tensor, z: Tensor, rows: Tensor) -> Tensor:
-        denoised = denoiser(alpha * z.reshape(-1, *shape[1:]), t, of_rows(cond, rows, shape[0])).flatten(1)
+        some, asked = of_rows(denoiser, cond, rows, shape[0])
+        denoised = some(alpha * z.reshape(-1, *shape[1:]), t, asked).flatten(1)
         return (z - denoised) / 2
 
     return slope

@@ -71,5 +71,12 @@ class Guided(Denoiser):
         """That of the steered denoiser."""
         return self.denoiser.null_condition(batch, device)
 
+    def rows(self, index: Tensor) -> Guided:
+        """With the negative condition of these samples; see `Denoiser.rows`."""
+        if self.negative is None:
+            return self
+        negative = {name: value[index.to(value.device)] for name, value in self.negative.items()}
+        return Guided(self.denoiser.rows(index), self.guidance, negative)
+
 
 guidances: Registry[Guidance] = Registry("guidance rule", "unnoise.guidance")

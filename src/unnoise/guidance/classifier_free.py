@@ -10,6 +10,7 @@ from torch import Tensor
 from ..denoisers.base import Condition, Denoiser
 from ..errors import BadOption
 from ..options import option
+from ..shapes import over
 from .base import Guidance, guidances
 
 
@@ -48,28 +49,26 @@ class ClassifierFreeGuidance(Guidance):
     def estimate(
         self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Condition | None, negative: Condition | None
     ) -> tuple[Tensor, Tensor | None]:
-        """See `Guidance.estimate`.
-
-        Raises:
-            BadOption: Times differ within the batch and the interval is limited.
-        """
-        if cond is None or self.scale == 1 or not self._acts(t):
+        """See `Guidance.estimate`."""
+        acts = self._acts(t)
+        if cond is None or self.scale == 1 or not bool(acts.any()):
             return denoiser.with_variance(x_t, t, cond)
         away = denoiser.null_condition(len(x_t), x_t.device) if negative is None else negative
-        if self.scale == 0:
+        if self.scale == 0 and bool(acts.all()):
             return denoiser.with_variance(x_t, t, away)
         both = {name: torch.cat([value, away[name].to(value)]) for name, value in cond.items()}
         times = t if t.ndim == 0 else torch.cat([t, t])
         estimates, fraction = denoiser.with_variance(torch.cat([x_t, x_t]), times, both)
         wanted, unwanted = estimates.chunk(2)
-        guided = unwanted + self.scale * (wanted - unwanted)
-        return self._rescaled(guided, wanted), None if fraction is None else fraction.chunk(2)[0]
+        guided = self._rescaled(unwanted + self.scale * (wanted - unwanted), wanted)
+        if not bool(acts.all()):
+            guided = torch.where(over(acts, x_t).bool(), guided, wanted)
+        return guided, None if fraction is None else fraction.chunk(2)[0]
 
-    def _acts(self, t: Tensor) -> bool:
+    def _acts(self, t: Tensor) -> Tensor:
+        """Whether guidance acts, shape of t."""
         low, high = self.interval
-        if t.ndim and self.interval != (0.0, 1.0):
-            raise BadOption("a limited guidance interval needs one time for the whole batch")
-        return bool(t.ndim) or low <= float(t) <= high
+        return (t >= low) & (t <= high)
 
     def _rescaled(self, guided: Tensor, wanted: Tensor) -> Tensor:
         if self.rescale == 0 or guided.shape[1:].numel() == 1:  # one number has no spread

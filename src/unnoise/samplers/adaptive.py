@@ -128,14 +128,16 @@ def slope_of(denoiser: Denoiser, shape: torch.Size, cond: Condition | None) -> S
         t = times(schedule, k)
         scale = (schedule.alpha(t) + schedule.sigma(t)).to(y)[:, None]
         x = (scale * y).reshape(-1, *shape[1:])
-        denoised = denoiser(x, t.to(y.device), of_rows(cond, rows, shape[0])).flatten(1)
+        some, asked = of_rows(denoiser, cond, rows, shape[0])
+        denoised = some(x, t.to(y.device), asked).flatten(1)
         return (y - denoised) / k.to(y)[:, None]
 
     return slope
 
 
-def of_rows(cond: Condition | None, rows: Tensor, batch: int) -> Condition | None:
-    """The condition of some samples of a batch."""
-    if cond is None or len(rows) == batch:
-        return cond
-    return {name: value[rows.to(value.device)] for name, value in cond.items()}
+def of_rows(denoiser: Denoiser, cond: Condition | None, rows: Tensor, batch: int) -> tuple[Denoiser, Condition | None]:
+    """The denoiser and the condition of some samples of a batch."""
+    if len(rows) == batch:
+        return denoiser, cond
+    asked = None if cond is None else {name: value[rows.to(value.device)] for name, value in cond.items()}
+    return denoiser.rows(rows), asked

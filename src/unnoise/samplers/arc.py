@@ -14,7 +14,8 @@ The probability-flow ODE replaces the derivative of y at fixed x_0 and eps by it
 F is what EDM's network is trained to say (up to sign). Three things make this line a good one to step on. It has no linear
 part left, so that plain Adams rules apply. Nothing in it is infinite, neither at pure noise nor at clean data. And F is 0 for
 round normal data of spread s: what is left to integrate is only how far the data is from that, whereas the estimate and the
-noise vary even then.
+noise vary even then. (An s above that spread, by the option `pivot`, gives this up for an F that is smoother at high noise,
+where data of many dimensions decides what it becomes.)
 
 A step from theta_t to theta_s integrates the polynomial through the last p values of F exactly (Adams and Bashforth, for uneven
 steps). Once F is known at the new place, the step that led there is done again with the polynomial through the new value and
@@ -39,7 +40,6 @@ from ..process.base import Schedule
 from ..randomness import Noise
 from .base import Sampler, Stepped, samplers
 from .coordinates import arc, integrals
-
 
 NEAREST = 0.25
 """How far apart the slopes of a step must stand, in units of the step, for a polynomial to go through them."""
@@ -95,12 +95,19 @@ class ArcSampler(Sampler):
         {"predictor": 3, "corrector": 0},
     )
 
-    predictor: int = option(3, help="slopes that a step is predicted from", low=1, high=6)
+    predictor: int = option(2, help="slopes that a step is predicted from", low=1, high=6)
     corrector: int = option(
-        4, help="slopes that a step is corrected with once its end is known; 0 never corrects", low=0, high=6
+        3, help="slopes that a step is corrected with once its end is known; 0 never corrects", low=0, high=6
     )
     sigma_data: float | None = option(
         None, help="standard deviation of the encoded data; the model's own by default", low=1e-6
+    )
+
+    pivot: float = option(
+        1.0,
+        help="the noise, sigma / (alpha sigma_data), at which the angle is 45 degrees; above 1 for data of many dimensions",
+        low=0.01,
+        high=1000.0,
     )
 
     @property
@@ -121,7 +128,7 @@ class ArcSampler(Sampler):
     ) -> Stepped:
         """See `Sampler.step`."""
         schedule, now = denoiser.schedule, float(t)
-        spread = denoiser.sigma_data if self.sigma_data is None else self.sigma_data
+        spread = self.pivot * (denoiser.sigma_data if self.sigma_data is None else self.sigma_data)
         denoised = denoiser(x_t, t, cond)
         here = arc(schedule, now, spread)
         slope = (here.from_x * x_t).add_(denoised, alpha=here.from_denoised)

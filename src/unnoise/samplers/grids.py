@@ -179,8 +179,9 @@ def angle(
     start: float = 1.0,
     log_share: float = 0.03,
     last: float | None = None,
+    pivot: float = 1.0,
 ) -> Tensor:
-    """Equal distances in a mix of the angle atan(sigma / (alpha sigma_data)) and of log(sigma / alpha), then clean data.
+    """Equal distances in a mix of the angle atan(sigma / (alpha sigma_data pivot)) and of log(sigma / alpha), then clean data.
 
     The angle spends the steps where the estimate turns from the mean of the data to one sample; the logarithm keeps some of
     them at high noise, where data of many dimensions makes up its mind, and at low noise. Made for the sampler arc: the last
@@ -193,6 +194,7 @@ def angle(
         start: The first time, in (0, 1].
         log_share: The share of the logarithm, in [0, 1).
         last: Where the last step begins, as sigma / (alpha sigma_data); min(1, 5 / n^2) by default, not below t_min.
+        pivot: The noise, sigma / (alpha sigma_data), at which the angle is 45 degrees.
 
     Raises:
         BadOption: n is below 1, or an option out of range.
@@ -204,7 +206,7 @@ def angle(
         raise BadOption(f"last: must be above 0, got {last}")
     ratio = min(1.0, 5 / n**2) if last is None else last
     end = -2 * math.log(ratio * sigma_data)
-    return _between(n, schedule, start, _mixed(sigma_data, log_share), end)
+    return _between(n, schedule, start, _mixed(sigma_data * pivot, log_share), end)
 
 
 def _mixed(sigma_data: float, log_share: float) -> Callable[[float, float, Tensor], Tensor]:
