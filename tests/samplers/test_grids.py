@@ -97,7 +97,7 @@ def test_a_later_start_makes_equal_steps_from_there():
 def test_the_angle_grid_mixes_angle_and_logarithm():
     schedule = ScaledLinearSchedule()
     log_snr = schedule.log_snr(grids.angle(9, schedule, sigma_data=0.5)[:-1])
-    place = 0.03 * log_snr / 2 - 0.97 * torch.atan(torch.exp(-log_snr / 2) / 0.5)
+    place = 0.1 * log_snr / 2 - 0.9 * torch.atan(torch.exp(-log_snr / 2) / 0.5)
     # Interpolated in a table of 4001 places.
     torch.testing.assert_close(place.diff(), place.diff().mean().expand(8), rtol=1e-4, atol=0)
     assert math.exp(-float(log_snr[-1]) / 2) / 0.5 == pytest.approx(5 / 81, rel=1e-9)

@@ -177,7 +177,7 @@ def angle(
     schedule: Schedule,
     sigma_data: float = 1.0,
     start: float = 1.0,
-    log_share: float = 0.03,
+    log_share: float = 0.1,
     last: float | None = None,
     pivot: float = 1.0,
 ) -> Tensor:
