@@ -11,7 +11,7 @@ import torch
 
 from unnoise.data.base import datasets
 from unnoise.evaluation.bound import variational_bound
-from unnoise.evaluation.likelihood import dequantised, log_likelihood
+from unnoise.evaluation.likelihood import Moments, dequantised, log_likelihood
 from unnoise.model import Model
 from unnoise.recipes.nll import Evaluation, NLLSettings, choose_data
 
@@ -58,15 +58,24 @@ def test_points_are_as_likely_as_the_library_says(unnoise, spiral, tmp_path):
     assert sorted(found) != list(range(20))  # a choice, and not the first ones
     codec = model.blueprint.codec
     z = codec.encode(data.x[sorted(found)].double())
-    exact = log_likelihood(model.denoiser, z, t_start=1 / 1000)
+    everything = codec.encode(data.x.double())
+    moments = Moments(everything.mean(0), torch.cov(everything.T, correction=0))
+    exact = log_likelihood(model.denoiser, z, t_start=1 / 1000, prior=moments)
     nats = -exact.log_prob + math.log(codec.scale[0]) + math.log(codec.scale[1])
     torch.testing.assert_close(torch.tensor([found[i]["nll"] for i in sorted(found)]).double(), nats, rtol=0, atol=1e-4)
     assert summary["nll"]["nats"] == pytest.approx(float(nats.mean()), abs=1e-4)
     assert summary["nll"]["bits_per_dim"] == pytest.approx(summary["nll"]["nats"] / (2 * math.log(2)))
     assert summary["nll"]["low"] < summary["nll"]["nats"] < summary["nll"]["high"]
     assert (summary["n"], summary["of"], summary["divergence"]) == (20, len(data), "exact")
+    assert summary["prior"] == "the data's mean and covariance, noised to t = 1"
+    said = unnoise("nll", spiral, "-n", 20, "--prior", "start", "--json", "-o", tmp_path / "other.jsonl")
     sigma = float(model.denoiser.schedule.sigma(torch.ones(())))
-    assert summary["prior"].startswith(f"N(0, {sigma:.6g}^2)")
+    from_start = json.loads(said.out)
+    assert from_start["prior"].startswith(f"N(0, {sigma:.6g}^2)")
+    started = log_likelihood(model.denoiser, z, t_start=1 / 1000)
+    expected = -started.log_prob.mean() + math.log(codec.scale[0]) + math.log(codec.scale[1])
+    assert from_start["nll"]["nats"] == pytest.approx(float(expected), abs=1e-3)
+    assert from_start["nll"]["nats"] != pytest.approx(summary["nll"]["nats"], abs=1e-6)
 
 
 def test_pictures_are_whole_numbers_in_bits(unnoise, digits, tmp_path):
@@ -82,7 +91,7 @@ def test_pictures_are_whole_numbers_in_bits(unnoise, digits, tmp_path):
     codec = model.blueprint.codec
     exact = log_likelihood(
         model.denoiser, codec.encode(dequantised(x, 0, indices)), cond=cond, probes=4, indices=indices, rtol=1e-2,
-        atol=1e-2, t_start=1 / 12,
+        atol=1e-2, t_start=1 / 12, prior=Evaluation(model, data, NLLSettings())._prior,
     )  # fmt: skip
     nats = -exact.log_prob + 64 * math.log(127.5)
     torch.testing.assert_close(torch.tensor([found[i]["nll"] for i in indices]).double(), nats, rtol=1e-6, atol=0)

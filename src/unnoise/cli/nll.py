@@ -47,6 +47,9 @@ def nll(
     ] = None,
     rtol: Annotated[float, typer.Option(help="Largest error of a step, relative.")] = 1e-4,
     atol: Annotated[float, typer.Option(help="Largest error of a step, absolute.")] = 1e-4,
+    prior: Annotated[
+        str, typer.Option(help="At t = 1: `data` (its mean and covariance, noised) or `start` (where samples start).")
+    ] = "data",
     batch_size: Annotated[int | None, typer.Option(help="Samples at a time; chosen by their size by default.")] = None,
     seed: Annotated[int, typer.Option(help="Of the choice of samples, their dequantisation and the probes.")] = 0,
     out: Annotated[
@@ -72,7 +75,9 @@ def nll(
         raise BadOption("label: leave it out with --unconditional")
     if n is not None and n < 1:
         raise BadOption(f"n: must be at least 1, got {n}")
-    settings = _settings(out, label=label, rtol=rtol, atol=atol, probes=probes, bound=bound, levels=levels, seed=seed)
+    settings = _settings(
+        out, label=label, rtol=rtol, atol=atol, probes=probes, prior=prior, bound=bound, levels=levels, seed=seed
+    )
     loaded = Model.load(model)
     chosen = choose_data(loaded, data, DataProgress())
     for note in (*loaded.notes, *chosen.notes):

@@ -13,8 +13,9 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +26,15 @@ from ..denoisers.base import Condition, Denoiser
 from ..errors import BadOption, DataError, IncompatibleParts, RunFolderError
 from ..evaluation.bound import variational_bound
 from ..evaluation.intervals import mean_interval
-from ..evaluation.likelihood import MOST_EXACT, bits_per_dim, default_probes, dequantised, log_likelihood, log_volume
+from ..evaluation.likelihood import (
+    MOST_EXACT,
+    Moments,
+    bits_per_dim,
+    default_probes,
+    dequantised,
+    log_likelihood,
+    log_volume,
+)
 from ..model import Model
 from ..options import Checked, option, plain
 from ..process.base import scales
@@ -35,6 +44,8 @@ from ..training.checkpoint import write_atomically
 from .recipe import load_recipe, read_values
 from .run import with_data
 
+MOST_IN_MOMENTS = 20_000
+"""Samples that the prior's mean and covariance are taken over."""
 OWN = "own"
 """The label that asks for each sample's own."""
 
@@ -52,6 +63,9 @@ class NLLSettings(Checked):
     )
     probes: int | None = option(
         None, help="random directions of the divergence; 0 for the exact one", low=0, high=100_000
+    )
+    prior: Literal["data", "start"] = option(
+        "data", help="at t = 1: the data's mean and covariance, noised, or the noise that samples start from"
     )
     bound: bool = option(False, help="the variational bound of the discrete chain too")
     levels: int | None = option(None, help="levels of the bound drawn for each sample; all by default", low=2)
@@ -194,6 +208,15 @@ class Evaluation:
         """Where the score begins to stand still: below it the network has learned nothing."""
         return self.model.denoiser.schedule.t_min
 
+    @cached_property
+    def _prior(self) -> Moments | None:
+        """The moments of the whole data set, in the space of the denoiser; None for the noise that samples start from."""
+        if self.settings.prior == "start":
+            return None
+        encoded = self.model.blueprint.codec.encode(self.data.x[:MOST_IN_MOMENTS].double()).flatten(1).double()
+        mean = encoded.mean(0)
+        return Moments(mean, (encoded - mean).T @ (encoded - mean) / len(encoded))
+
     def _check_bound(self) -> float | None:
         schedule = self.model.denoiser.schedule
         if not isinstance(schedule, DiscreteSchedule):
@@ -331,7 +354,7 @@ class Evaluation:
         inside = dequantised(x, settings.seed, indices) if spec.kind == "image" else x.double()
         found = log_likelihood(
             denoiser, codec.encode(inside), cond=cond, rtol=settings.rtol, atol=settings.atol, t_start=self.t_start,
-            probes=self.probes, seed=settings.seed, indices=indices,
+            probes=self.probes, seed=settings.seed, indices=indices, prior=self._prior,
         )  # fmt: skip
         nlls, evaluations = -found.log_prob - self._volume, found.evaluations
         rows: list[dict[str, Any]] = [
@@ -363,7 +386,8 @@ class Evaluation:
             "nats a sample, of the density in the units of the data",
             "divergence": f"{self.probes} probes a sample" if self.probes else "exact",
             "evaluations": sum(row["evaluations"] for row in rows) / max(len(rows), 1),
-            "prior": f"N(0, {scales(schedule, 1.0)[1]:.6g}^2), where samples start",
+            "prior": "the data's mean and covariance, noised to t = 1" if self._prior is not None else
+            f"N(0, {scales(schedule, 1.0)[1]:.6g}^2), where samples start",
             "model": self.model.hash,
             "data": self.fingerprint,
             "settings": self.header["settings"],
