@@ -71,4 +71,6 @@ $(DEMO): $(MADE) pyproject.toml constraints.txt
 $(DEV): $(MADE) pyproject.toml constraints.txt
 	@echo "installing unnoise and what its tests need into $(VENV) (minutes when torch must be downloaded)"
 	@$(INSTALL) -e '.[dev]'
+	@# Samplers are compared with a single file of it; what the whole depends on (torchvision, CLIP, wandb) is not wanted.
+	@$(INSTALL) --no-deps k-diffusion
 	@touch $(DEMO) $@

@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r"```python\n(.*?)```", re.DOTALL)
+FENCED = re.compile(r"```.*?```", re.DOTALL)
 
 
 def test_the_code_of_the_guide_runs_from_top_to_bottom(tmp_path, monkeypatch):
@@ -33,6 +34,62 @@ def test_the_code_of_the_score_view_runs_and_says_what_it_prints():
         assert float(ends.abs().mean()) == pytest.approx(1, abs=0.05)
         assert float(ends.abs().std()) == pytest.approx(0.3, abs=0.05)
         assert float((ends > 0).double().mean()) == pytest.approx(0.5, abs=0.06)
+
+
+def run(page):
+    """The names that the page's code leaves behind."""
+    code, names = "\n".join(FENCE.findall((ROOT / "docs" / page).read_text())), {}
+    exec(compile(code, f"docs/{page}", "exec"), names)
+    return names
+
+
+def test_the_code_of_choosing_a_sampler_runs_and_says_what_it_prints(capsys):
+    names = run("choosing-a-sampler.md")
+    printed = capsys.readouterr().out.splitlines()
+    (ddim, heun, dpmpp, arc), noises = [eval(line) for line in printed[:4]], [line.split() for line in printed[4:6]]
+    assert [calls for calls, _ in (ddim, heun, dpmpp, arc)] == [15] * 4
+    assert arc[1] < 0.5 * min(ddim[1], heun[1], dpmpp[1])
+    assert [name for name, _ in noises] == ["BrownianNoise", "NoiseSource"]
+    assert float(noises[0][1]) < 0.4 * float(noises[1][1])
+    assert float(names["noisy"].std()) == pytest.approx(1, abs=0.2)
+    assert float((names["again"] - names["data"]).abs().max()) < 0.05
+
+
+def test_the_table_of_choosing_a_sampler_is_that_of_the_registry():
+    from unnoise.samplers.base import samplers
+    from unnoise.samplers.grids import GRIDS, uniform
+
+    text = (ROOT / "docs" / "choosing-a-sampler.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\d|–) \| (\d+|as needed) \| (yes|no) \|", text, re.MULTILINE)
+    expected = []
+    for name in samplers:
+        sampler = samplers.build(name)
+        calls, order = sampler.network_calls(uniform(10)), sampler.order
+        expected.append((name, str(order or "–"), str(calls or "as needed"), "yes" if sampler.stochastic else "no"))
+    assert rows == expected
+    assert f"There are {len(expected)}, from" in (ROOT / "README.md").read_text()
+    grids = text.partition("| grid |")[2].partition("\n\n")[0]
+    assert re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", grids, re.MULTILINE))) == list(GRIDS)
+
+
+def test_the_code_of_arc_runs_and_its_error_falls_at_third_order():
+    names = run("arc.md")
+    error, sampler = names["error"], names["ArcSampler"]()
+    assert error(100, sampler) / error(200, sampler) >= 8
+    assert error(50, sampler) / error(100, sampler) >= 7
+    assert float((names["x"] - names["exact"]).square().mean().sqrt()) < 0.05
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name)
+def test_links_and_pictures_of_the_documents_are_there(page):
+    text = FENCED.sub("", page.read_text())
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+def test_pictures_of_the_documents_are_small():
+    for picture in (ROOT / "docs" / "pictures").iterdir():
+        assert picture.stat().st_size < 150_000, picture.name
 
 
 def test_the_code_of_the_readme_runs(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from .check import check_app
 from .demo import demo
 from .draw import draw_app
 from .look import data, info, list_parts
@@ -57,6 +58,7 @@ app.command("nll")(nll)
 app.command("list")(list_parts)
 app.command("demo")(demo)
 app.add_typer(draw_app, name="draw")
+app.add_typer(check_app, name="check")
 
 
 def run() -> None:

@@ -1,0 +1,1 @@
+"""What this installation promises, measured where it runs."""
