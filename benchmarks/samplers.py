@@ -7,7 +7,7 @@ one sampler and grid for that number of calls that stands in `FIXED`, the same f
 
 Overhead: each library's own loop around a denoiser that is one multiplication, in turns within one process.
 
-    python benchmarks/samplers.py [--accuracy] [--overhead] [--quick] [--zoo] [--json samplers.json]
+    python benchmarks/samplers.py [--accuracy] [--tuned] [--overhead] [--quick] [--zoo] [--json samplers.json]
 
 Peers that are not installed are named and left out. To install them all, without what they do not need here (no torchvision):
 
@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import _accuracy
 import _overhead
+import _tuned
 import torch
 from _peers import installed
 from _problems import check_against_oracle
@@ -41,9 +42,7 @@ def accuracy(arguments, libraries):
     assert error < 1e-10
     known = _known(arguments.known)
     met = []
-    for problem in _accuracy.problems(QUICK_STARTS if arguments.quick else STARTS):
-        if arguments.problem and arguments.problem not in problem.name:
-            continue
+    for problem in _wanted(arguments):
         begin = time.perf_counter()
         rows = _one_problem(problem, libraries, known.get(problem.name), arguments.zoo)
         met += [row["met"] for row in rows if row["met"] is not None]
@@ -51,6 +50,11 @@ def accuracy(arguments, libraries):
         yield rows
     if met:
         print(f"targets met: {sum(met)} of {len(met)}\n")
+
+
+def _wanted(arguments):
+    problems = _accuracy.problems(QUICK_STARTS if arguments.quick else STARTS)
+    return [problem for problem in problems if (arguments.problem or "") in problem.name]
 
 
 def _known(path):
@@ -96,6 +100,22 @@ def _print_row(row):
         print(f"     of all samplers of unnoise: {best['rmse']:.3g} by {best['name']}")
 
 
+def tuned(arguments, libraries):
+    """Prints what times of a run's own gain over the fixed grid."""
+    print(f"\ntuned times against the fixed grid, {_tuned.STARTS} starts to fit to, at most {_tuned.TARGET}")
+    for problem in _wanted(arguments):
+        rows = []
+        for nfe in _tuned.NFES:
+            fixed, fitted, sampler = _tuned.tuned(problem, nfe)
+            met = fitted <= _tuned.TARGET * fixed
+            described = f"predictor {sampler.predictor}, corrector {sampler.corrector}, pivot {sampler.pivot:.3g}"
+            print(
+                f"{problem.name:<16} {nfe:>3} {fixed:>9.3g} {fitted:>9.3g} {fitted / fixed:>6.2f} {'yes' if met else 'NO':>4}  {described}"
+            )
+            rows.append({"problem": problem.name, "nfe": nfe, "fixed": fixed, "tuned": fitted, "met": met})
+        yield rows
+
+
 def overhead(arguments, libraries):
     """Prints what a step costs; the rows of a kind go to the caller as soon as they are there."""
     turns, steps = (7, 200) if arguments.quick else (11, 500)
@@ -115,6 +135,7 @@ def overhead(arguments, libraries):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--accuracy", action="store_true", help="only the error per network call")
+    parser.add_argument("--tuned", action="store_true", help="only what tuned times gain over the fixed grid")
     parser.add_argument("--overhead", action="store_true", help="only the cost of a step")
     parser.add_argument("--quick", action="store_true", help="2,000 starts instead of 10,000, fewer and shorter turns")
     parser.add_argument(
@@ -125,14 +146,14 @@ def main():
     parser.add_argument("--json", help="write everything to this file")
     arguments = parser.parse_args()
     found, missing = installed()
-    both = arguments.accuracy == arguments.overhead
+    wanted = [part for part in (accuracy, tuned, overhead) if getattr(arguments, part.__name__)]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
     print("peers: " + (", ".join(f"{name} {release}" for name, release in found.items()) or "none"))
     for name, why in missing.items():
         print(f"left out: {name} ({why})")
     result = {"peers": found, "missing": missing, "threads": torch.get_num_threads(), "quick": arguments.quick}
-    for part, wanted in ((accuracy, arguments.accuracy), (overhead, arguments.overhead)):
-        for rows in part(arguments, list(found)) if both or wanted else ():
+    for part in wanted or (accuracy, tuned, overhead):
+        for rows in part(arguments, list(found)):
             result.setdefault(part.__name__, []).extend(rows)
             if arguments.json:  # after every table: the whole takes long
                 with open(arguments.json, "w") as file:

@@ -71,8 +71,10 @@ def test_sample_k_is_sample_k_alone_and_in_any_batch(sampler):
     whole = model.sample(7, label=1, sampler=sampler, seed=5).tensor
     pairs = model.sample(7, label=1, sampler=sampler, seed=5, batch_size=2).tensor
     alone = model.sample(1, label=1, sampler=sampler, seed=5, first=4).tensor
-    torch.testing.assert_close(whole, pairs, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(whole[4:5], alone, rtol=1e-4, atol=1e-5)
+    # Products of another batch round otherwise; where steps follow from an error, that moves the ends within its tolerance.
+    close = {"rtol": 1e-3, "atol": 1e-3} if sampler == "adaptive" else {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(whole, pairs, **close)
+    torch.testing.assert_close(whole[4:5], alone, **close)
     assert not torch.allclose(whole, model.sample(7, label=1, sampler=sampler, seed=6).tensor)
 
 

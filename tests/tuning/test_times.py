@@ -76,16 +76,17 @@ def test_moved_times_are_better_on_noises_that_they_have_not_seen(sampler, ratio
     whole = problem(n=800)
     fit, held_out = whole.part(0, 400), whole.part(400, 800)
     grid = make_grid("angle", 8, LinearSchedule(), sigma_data=whole.denoiser.sigma_data)
-    moved, left = improve(fit, sampler, grid)
-    assert left == pytest.approx(fit.distance(sampler, moved), rel=1e-9)
+    fitted, moved, left = improve(fit, sampler, grid)
+    assert left == pytest.approx(fit.distance(fitted, moved), rel=1e-9)
     assert moved.shape == grid.shape
-    assert held_out.distance(sampler, moved) < ratio * held_out.distance(sampler, grid)
+    assert (fitted == sampler) is not bool(sampler.tunable)
+    assert held_out.distance(fitted, moved) < ratio * held_out.distance(sampler, grid)
 
 
 def test_moving_stops_at_a_minimum():
     whole = problem(n=200)
     grid = make_grid("angle", 5, LinearSchedule(), sigma_data=whole.denoiser.sigma_data)
-    moved, left = improve(whole, EulerSampler(), grid, rounds=40)
+    _, moved, left = improve(whole, EulerSampler(), grid, rounds=40)
     numbers = to_parameters(moved, LinearSchedule(), whole.denoiser.sigma_data)
     for i in range(5):
         for nudge in (-0.2, 0.2):
@@ -97,9 +98,9 @@ def test_moving_stops_at_a_minimum():
 
 def test_a_search_beats_every_fixed_grid_and_spends_no_more_than_the_budget():
     told = []
-    found = search(problem(n=300), 6, budgets=(3,), progress=lambda *facts: told.append(facts))
+    found = search(problem(n=1600), 6, budgets=(3,), progress=lambda *facts: told.append(facts))
     assert found.tuned.distance < 0.7 * found.table[0].distance
-    assert found.tuned.distance == pytest.approx(found.fitted, rel=0.5)
+    assert found.fitted < 2 * found.tuned.distance
     assert found.tuned.calls == found.tuned.sampler.network_calls(found.tuned.times) <= 6
     assert all(c.calls <= 6 and c.distance >= found.table[0].distance for c in found.table)
     assert {c.sampler for c in found.table} <= set(solvers())

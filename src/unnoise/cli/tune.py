@@ -64,9 +64,9 @@ def tune(
     typer.echo(
         f"distance to the converged samples ({len(tuned.problem.start) // 2} held out, {tuned.problem.steps} steps)"
     )
-    typer.echo(f"{'sampler':<34}{'grid':<14}{'calls':>5}  {'distance':>9}")
+    typer.echo(f"{'sampler':<38} {'grid':<12}{'calls':>5}  {'distance':>9}")
     for each in (best, *table[:SHOWN]):
-        typer.echo(f"{each.label:<34}{each.grid:<14}{each.calls:>5}  {each.distance:>9.4g}")
+        typer.echo(f"{each.label:<38} {each.grid:<12}{each.calls:>5}  {each.distance:>9.4g}")
     if len(table) > SHOWN:
         typer.echo(f"... and {len(table) - SHOWN} more")
     base = tuned.baseline

@@ -88,11 +88,13 @@ class ArcSampler(Sampler):
         the rules: Solving Ordinary Differential Equations I (Hairer, Norsett & Wanner, 1993), Section III.1 and III.5
     """
 
+    tunable = ("pivot",)
     variants = (
         {},
-        {"predictor": 2, "corrector": 3},
+        {"predictor": 3, "corrector": 4},
         {"predictor": 4, "corrector": 5},
         {"predictor": 3, "corrector": 0},
+        {"predictor": 4, "corrector": 0},
     )
 
     predictor: int = option(2, help="slopes that a step is predicted from", low=1, high=6)

@@ -50,6 +50,8 @@ class Sampler(Checked, ABC):
     """Whether it takes D for the end of the flow's path, which only a consistency model gives."""
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     """Options with which it is proven and compared; the first are its defaults."""
+    tunable: ClassVar[tuple[str, ...]] = ()
+    """Options, positive numbers, that may be fitted to a model as its times are."""
     inverts: ClassVar[bool] = False
     """Whether it also steps from s up to t > s, from data to noise."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -43,8 +44,12 @@ class Candidate:
         described = samplers.describe(self.sampler)
         name = str(described.pop("name"))
         usual = samplers.describe(samplers.build(name))
-        changed = [f"{key}={value}" for key, value in described.items() if value != usual[key]]
+        changed = [f"{key}={_short(value)}" for key, value in described.items() if value != usual[key]]
         return f"{name}({', '.join(changed)})" if changed else name
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def solvers() -> list[Sampler]:
@@ -122,12 +127,13 @@ def search(
     problem: Problem,
     calls: int,
     budgets: Sequence[int] = (),
-    finalists: int = 4,
+    finalists: int = 6,
     progress: Progress = lambda what, done, total: None,
 ) -> Found:
     """Finds solver, order and times for a budget of network calls.
 
-    Half of the samples choose and fit; every distance that is reported is that on the other half.
+    Half of the samples are fitted to; the other half choose among the fixed grids and the few that were fitted to the end, and
+    give the distances that are reported.
 
     Args:
         problem: What is measured on, two samples or more.
@@ -156,28 +162,41 @@ def search(
     nearest: dict[Sampler, Candidate] = {}
     for candidate in table:
         nearest.setdefault(candidate.sampler, candidate)
-    chosen = _finalists(fit, list(nearest.values()), finalists)
-    best: tuple[Candidate, float] | None = None
-    for k, candidate in enumerate(chosen):
-        progress("moving times", k, len(chosen))
-        times, fitted = improve(fit, candidate.sampler, candidate.times)
-        moved = Candidate(
-            candidate.sampler, "tuned", times, candidate.calls, held_out.distance(candidate.sampler, times)
-        )
-        if best is None or fitted < best[1]:
-            best = moved, fitted
-    progress("moving times", len(chosen), len(chosen))
-    assert best is not None
+    moved = _move(fit, held_out, list(nearest.values()), finalists, progress)
     others = [(budget, pair) for budget in budgets if budget != calls for pair in nearest.values()]
     step = counting("other budgets", len(others))
     more = [each for budget, pair in others for each in measure(held_out, [(pair.sampler, pair.grid)], budget, step)]
-    return Found(best[0], tuple(table), tuple(more), best[1])
+    return Found(moved, tuple(table), tuple(more), fit.distance(moved.sampler, moved.times))
 
 
-def _finalists(fit: Problem, nearest: list[Candidate], count: int) -> list[Candidate]:
-    """The solvers whose times are worth moving: the nearest ones, each on its best grid, by the samples to fit to."""
-    measured = [(fit.distance(each.sampler, each.times), i) for i, each in enumerate(nearest[: 3 * count])]
-    return [nearest[i] for _, i in sorted(measured)[:count]]
+def _move(fit: Problem, held_out: Problem, nearest: list[Candidate], finalists: int, progress: Progress) -> Candidate:
+    """The best of the nearest solvers once their times are moved: many of them a little, then a few to the end."""
+    entered = [start for each in nearest[: 4 * finalists] for start in _starts(each)]
+    total = len(entered) + finalists
+    begun = []
+    for k, (sampler, times) in enumerate(entered):
+        progress("moving times", k, total)
+        begun.append(improve(fit, sampler, times, rounds=3))
+    begun.sort(key=lambda found: found[2])
+    # A fit to few samples can go astray, so that the best fixed grid stands for election too.
+    ended = [replace(nearest[0], grid="tuned")]
+    for k, (sampler, times, _) in enumerate(begun[:finalists]):
+        progress("moving times", len(entered) + k, total)
+        sampler, times, _ = improve(fit, sampler, times, rounds=25)
+        calls = sampler.network_calls(times)
+        assert calls is not None
+        ended.append(Candidate(sampler, "tuned", times, calls, held_out.distance(sampler, times)))
+    progress("moving times", total, total)
+    return min(ended, key=lambda candidate: candidate.distance)
+
+
+def _starts(candidate: Candidate) -> list[tuple[Sampler, Tensor]]:
+    """A candidate, and again with its tunable options half as large again: the descent is local."""
+    starts = [(candidate.sampler, candidate.times)]
+    for name in candidate.sampler.tunable:
+        larger = 1.5 * getattr(candidate.sampler, name)
+        starts.append((replace(candidate.sampler, **{name: larger}), candidate.times))  # type: ignore[type-var]
+    return starts
 
 
 def frontier(candidates: Iterable[Candidate]) -> list[Candidate]:

@@ -1,18 +1,21 @@
 r"""The times of a run, moved until its ends are nearest to the converged ones.
 
 The times are written as angles :math:`\theta = \operatorname{atan2}(\sigma, \alpha s)` that fall from the start to 0, and those
-as logarithms of their distances, which may take any value. The ends are smooth functions of these few numbers, and the sum of
-squared distances is lowered by the method of Levenberg and Marquardt; its derivatives are differences, one run for each time.
+as logarithms of their distances, which may take any value; options of the sampler that are tunable join them, as logarithms too.
+The ends are smooth functions of these few numbers, and the sum of squared distances is lowered by the method of Levenberg and
+Marquardt; its derivatives are differences, one run for each number.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from ..errors import BadOption
 from ..process.base import Schedule
 from ..samplers.base import Sampler
 from ..samplers.coordinates import arc
@@ -48,8 +51,8 @@ def improve(
     grid: Tensor,
     rounds: int = 12,
     progress: Callable[[float], None] = lambda distance: None,
-) -> tuple[Tensor, float]:
-    """Moves the times of a run.
+) -> tuple[Sampler, Tensor, float]:
+    """Moves the times of a run, and the sampler's tunable options.
 
     Args:
         problem: What is measured on.
@@ -59,19 +62,28 @@ def improve(
         progress: Told the distance after every round.
 
     Returns:
-        The times, shape (n + 1,), and the root mean square distance that is left.
+        The sampler, the times, shape (n + 1,), and the root mean square distance that is left.
     """
     schedule, spread, start = problem.denoiser.schedule, problem.denoiser.sigma_data, float(grid[0])
+    n = len(grid) - 1
+
+    def settings(parameters: Tensor) -> tuple[Sampler, Tensor]:
+        fitted = {name: float(value.exp()) for name, value in zip(sampler.tunable, parameters[n:], strict=True)}
+        return replace(sampler, **fitted), to_grid(parameters[:n], schedule, spread, start)  # type: ignore[type-var]
 
     def residual(parameters: Tensor) -> Tensor | None:
-        times = to_grid(parameters, schedule, spread, start)
-        ends = problem.run(sampler, times) if _falls(times) else None
+        try:
+            stepper, times = settings(parameters)
+        except BadOption:
+            return None
+        ends = problem.run(stepper, times) if _falls(times) else None
         return None if ends is None else (ends - problem.end).double().flatten()
 
-    here = to_parameters(grid, schedule, spread)
+    options = torch.tensor([math.log(getattr(sampler, name)) for name in sampler.tunable], dtype=torch.float64)
+    here = torch.cat([to_parameters(grid, schedule, spread), options])
     left = residual(here)
-    if left is None or len(here) < 2:
-        return grid, math.inf if left is None else root_mean_square(left)
+    if left is None or n < 2:
+        return sampler, grid, math.inf if left is None else root_mean_square(left)
     damping = 1e-2
     for _ in range(rounds):
         columns = []
@@ -80,15 +92,15 @@ def improve(
             nudged[i] += NUDGE
             ahead = residual(nudged)
             columns.append(torch.zeros_like(left) if ahead is None else (ahead - left) / NUDGE)
-        jacobian = torch.stack(columns, 1)
-        found = _try(residual, here, left, jacobian, damping)
+        found = _try(residual, here, left, torch.stack(columns, 1), damping)
         if found is None:
             break
         before, (here, left, damping) = root_mean_square(left), found
         progress(root_mean_square(left))
         if root_mean_square(left) > 0.998 * before:
             break
-    return to_grid(here, schedule, spread, start), root_mean_square(left)
+    stepper, times = settings(here)
+    return stepper, times, root_mean_square(left)
 
 
 def _try(
