@@ -109,9 +109,8 @@ def tuned(arguments, libraries):
             fixed, fitted, sampler = _tuned.tuned(problem, nfe)
             met = fitted <= _tuned.TARGET * fixed
             described = f"predictor {sampler.predictor}, corrector {sampler.corrector}, pivot {sampler.pivot:.3g}"
-            print(
-                f"{problem.name:<16} {nfe:>3} {fixed:>9.3g} {fitted:>9.3g} {fitted / fixed:>6.2f} {'yes' if met else 'NO':>4}  {described}"
-            )
+            line = f"{problem.name:<16} {nfe:>3} {fixed:>9.3g} {fitted:>9.3g} {fitted / fixed:>6.2f}"
+            print(f"{line} {'yes' if met else 'NO':>4}  {described}", flush=True)
             rows.append({"problem": problem.name, "nfe": nfe, "fixed": fixed, "tuned": fitted, "met": met})
         yield rows
 
