@@ -33,6 +33,8 @@ class Denoiser(nn.Module, ABC):
     schedule: Schedule
     sigma_data: float = 1.0
     """The standard deviation of the clean data, over all its values."""
+    learns_variance: bool = False
+    """Whether `with_variance` gives a fraction."""
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:

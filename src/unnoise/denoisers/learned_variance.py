@@ -28,6 +28,7 @@ class LearnedVarianceDenoiser(Denoiser):
         self.inner = inner
         self.schedule = inner.schedule
         self.sigma_data = inner.sigma_data
+        self.learns_variance = True
 
     def with_variance(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> tuple[Tensor, Tensor]:
         """The estimate and the variance fraction, both of the shape of x_t.

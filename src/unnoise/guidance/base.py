@@ -58,6 +58,7 @@ class Guided(Denoiser):
         self.negative = negative
         self.schedule = denoiser.schedule
         self.sigma_data = denoiser.sigma_data
+        self.learns_variance = denoiser.learns_variance
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         """The guided estimate; see `Denoiser.forward`."""

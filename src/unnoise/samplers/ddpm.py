@@ -17,6 +17,8 @@ from ..process.chain import jump
 from ..randomness import Noise
 from .base import Sampler, Stepped, fresh_noise_step, samplers
 
+_NOT_LEARNED = "this model learned no variance: use variance posterior or beta, or train with learned_variance"
+
 
 @samplers.register("ddpm")
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class DDPMSampler(Sampler):
     stochastic = True
 
     variance: Literal["posterior", "beta", "learned"] = option("posterior", help="posterior, beta or learned")
+
+    def check(self, denoiser: Denoiser, grid: Tensor) -> None:
+        """See `Sampler.check`: a variance that is to be taken must have been learned."""
+        if self.variance == "learned" and not denoiser.learns_variance:
+            raise IncompatibleParts(_NOT_LEARNED)
 
     def step(
         self,
@@ -55,9 +62,7 @@ class DDPMSampler(Sampler):
         schedule = denoiser.schedule
         denoised, fraction = denoiser.with_variance(x_t, t, cond)
         if self.variance == "learned" and fraction is None:
-            raise IncompatibleParts(
-                "this model learned no variance: use variance posterior or beta, or train with learned_variance"
-            )
+            raise IncompatibleParts(_NOT_LEARNED)
         sigma_s = scales(schedule, float(s))[1]
         if sigma_s == 0:
             return Stepped(scales(schedule, float(s))[0] * denoised, denoised, None)
