@@ -373,7 +373,7 @@ def test_grids_fall_from_their_start_to_exactly_0(schedule, name, n):
     assert float(grid[-1]) == 0
     if name == "leading":
         assert float(grid[-2]) == 1 / schedule.num_steps
-        assert float(grid[0]) == pytest.approx(((schedule.num_steps // n) * (n - 1) + 1) / schedule.num_steps)
+        assert float(grid[0]) == (math.floor(schedule.num_steps * (n - 1) / n) + 1) / schedule.num_steps
     else:
         assert float(grid[0]) == 1
     if not discrete:

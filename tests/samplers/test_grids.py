@@ -40,13 +40,27 @@ def test_linspace_takes_both_ends():
     assert levels(1, "linspace") == [999]
 
 
-@pytest.mark.parametrize("spacing", ["trailing", "linspace"])
-def test_any_count_gives_levels_that_differ(spacing):
-    for n in range(1, 1001, 7):
-        found = levels(n, spacing)
-        assert len(set(found)) == n
-        assert found[0] == 999
-        assert all(level == int(level) for level in found)
+@pytest.mark.parametrize("total", [1000, 37, 10])
+def test_every_count_gives_levels_at_distances_that_differ_by_rounding_alone(total):
+    for spacing in ("trailing", "leading", "linspace"):
+        for n in range(1, total + 1):
+            times = grids.discrete(n, total, spacing) * total
+            counts = [round(each) for each in times.tolist()]
+            np.testing.assert_allclose(times.numpy(), counts, rtol=0, atol=1e-9)
+            *counts, last = counts
+            assert (last, len(set(counts))) == (0, n)
+            if n > 1:
+                assert np.ptp(np.diff(counts)) <= 1
+            # Where each is said to begin and to end, whatever n is.
+            if spacing == "leading":
+                assert counts[-1] == 1
+                assert total - counts[0] == math.ceil(total / n) - 1
+            else:
+                assert counts[0] == total
+            if spacing == "linspace" and n > 1:
+                assert counts[-1] == 1
+            if spacing == "trailing":
+                assert abs(counts[-1] - total / n) <= 0.5
 
 
 def test_an_unknown_spacing_or_grid_is_named():

@@ -48,14 +48,16 @@ def discrete(n: int, num_steps: int, spacing: Literal["trailing", "leading", "li
     Args:
         n: Steps, from 1 to num_steps.
         num_steps: Levels of the chain.
-        spacing: "trailing" counts from the last level down, "leading" from the first level up (it starts below the last
-            level, as DDIM's paper does), "linspace" takes both ends.
+        spacing: "trailing" counts from the last level down; "leading" from the first level up, floor(T i / n), so that it
+            starts below the last level; "linspace" takes both ends.
 
     Raises:
         BadOption: n is out of range, or the spacing is unknown.
 
     References:
         Common Diffusion Noise Schedules and Sample Steps are Flawed (Lin et al., 2024), Table 2, https://arxiv.org/abs/2305.08891
+        leading: Denoising Diffusion Implicit Models (Song et al., 2021), Appendix D.2, https://arxiv.org/abs/2010.02502. Its c
+        is a real number; with floor(T / n) for it, 501 of 1,000 levels would be the lower half of them.
     """
     _check(n)
     if n > num_steps:
@@ -63,7 +65,7 @@ def discrete(n: int, num_steps: int, spacing: Literal["trailing", "leading", "li
     if spacing == "trailing":
         counts = [round(num_steps * (n - i) / n) for i in range(n)]
     elif spacing == "leading":
-        counts = [(num_steps // n) * (n - 1 - i) + 1 for i in range(n)]
+        counts = [num_steps * (n - 1 - i) // n + 1 for i in range(n)]
     elif spacing == "linspace":
         counts = [round(num_steps - (num_steps - 1) * i / max(n - 1, 1)) for i in range(n)]
     else:
