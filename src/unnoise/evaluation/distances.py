@@ -112,11 +112,15 @@ def sliced_wasserstein(x: Tensor, y: Tensor, num_projections: int = 256, order: 
     width = a.shape[1]
     if width == 1:
         return float(_cost(a, b, order).mean()) ** (1 / order)
-    directions = torch.from_numpy(normal(address(seed, "projections"), range(num_projections), width))
-    directions = directions / directions.norm(dim=1, keepdim=True)
     some = max(1, _AT_ONCE // (len(a) + len(b)))
-    costs = [_cost(a @ part.T, b @ part.T, order) for part in directions.split(some)]
+    costs = [_cost(a @ part.T, b @ part.T, order) for part in directions(num_projections, width, seed).split(some)]
     return float(torch.cat(costs).mean()) ** (1 / order)
+
+
+def directions(num: int, width: int, seed: int) -> Tensor:
+    """The directions that `sliced_wasserstein` looks along, of length 1 and uniform, shape (num, width), float64."""
+    drawn = torch.from_numpy(normal(address(seed, "projections"), range(num), width))
+    return drawn / drawn.norm(dim=1, keepdim=True)
 
 
 def _cost(a: Tensor, b: Tensor, order: int) -> Tensor:

@@ -75,6 +75,14 @@ def at_most(seed: int, purpose: str, size: int, most: int) -> Tensor:
     return shuffled(seed, purpose, size)[:most].sort().values
 
 
+def both(name: str, made: Cloud, real: Cloud, seed: int, most: int) -> tuple[Tensor, Tensor]:
+    """The features of at most `most` samples of each side, drawn by the seed, in float64 on the CPU."""
+    return (
+        whole(made.features, at_most(seed, f"{name} made", len(made), most)),
+        whole(real.features, at_most(seed, f"{name} real", len(real), most)),
+    )
+
+
 def groups(seed: int, purpose: str, size: int, num: int) -> Tensor:
     """Which of `num` groups, as equal in size as can be, each of `size` samples belongs to at random, shape (size,)."""
     return shuffled(seed, purpose, size) % num

@@ -68,7 +68,23 @@ def _half_width(made: Tensor, real: Tensor, x: Moments, y: Moments) -> float:
         _influences(made, x, x.mean - y.mean, of_made, weights),
         _influences(real, y, y.mean - x.mean, of_real, weights),
     )
-    return _bars.half_width([_bars.of_influences(part) for part in parts])
+    half = _bars.half_width([_bars.of_influences(part) for part in parts])
+    return max(half, _bars.half_width([_bars.Variance(2 * _variance_of_equals(x, y))]))
+
+
+def _variance_of_equals(x: Moments, y: Moments) -> float:
+    r"""The variance of the distance of two samples of one Gaussian, whose covariance is the mean of the two.
+
+    Between equals the single sample does nothing, and the distance is a square of differences: to second order
+    :math:`|\delta|^2 + \sum_{i<j} \delta_{ij}^2 / (\lambda_i + \lambda_j) + \sum_i \delta_{ii}^2 / 4\lambda_i` in the axes
+    of the covariance. The jackknife finds double its variance on average, though less where the distance came out low.
+    """
+    variances = torch.linalg.eigvalsh((x.covariance + y.covariance) / 2).clamp(min=0)
+    sums = (variances[:, None] + variances).clamp(min=torch.finfo(torch.float64).tiny)
+    pairs = (variances[:, None] * variances / sums).square()
+    # Mean: 2 v^2 of each axis. Covariance: 2 (v w / (v + w))^2 of each pair of axes, v^2 / 2 of each with itself, whose
+    # term in the sum over all pairs, both orders, is v^2 / 4.
+    return (1 / x.n + 1 / y.n) ** 2 * float(2.25 * variances.square().sum() + pairs.sum())
 
 
 def _influences(features: Tensor, own: Moments, difference: Tensor, matrix: Tensor, weights: Tensor) -> Tensor:

@@ -33,19 +33,9 @@ class KIDMetric(Metric):
     def measure(self, made: Cloud, real: Cloud, seed: int = 0) -> Estimate:
         """See `Metric.measure`."""
         _rows.check("kid", made, real, least=3)
-        x = _rows.whole(made.features, _rows.at_most(seed, "kid made", len(made), self.at_most))
-        y = _rows.whole(real.features, _rows.at_most(seed, "kid real", len(real), self.at_most))
+        x, y = _rows.both("kid", made, real, seed, self.at_most)
 
         def kernel(a: Tensor, b: Tensor) -> Tensor:
             return (a @ b.T / a.shape[1] + 1) ** 3
 
-        found = discrepancy(x, y, kernel)
-        return Estimate(
-            found.value,
-            found.value - found.half_width,
-            found.value + found.half_width,
-            len(x),
-            len(y),
-            "jackknife over both sides",
-            {"biased": found.biased},
-        )
+        return discrepancy(x, y, kernel).estimate(len(x), len(y))
