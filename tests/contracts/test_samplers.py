@@ -20,7 +20,7 @@ from unnoise.registry import Registry
 from unnoise.samplers import grids
 from unnoise.samplers.base import family, sample, samplers, toward, trajectory
 
-MEMBERS = family()
+MEMBERS = family(proven_too=True)
 SOLVERS = [s for s in MEMBERS if not s.stochastic and s.order]
 FIXED = [s for s in MEMBERS if s.network_calls(grids.uniform(3)) is not None]
 STOCHASTIC = [s for s in MEMBERS if s.stochastic]
@@ -264,8 +264,10 @@ def test_fresh_noise_is_used_and_asked_for(mixture, sampler):
         sample(sampler, oracle, x, grid)
 
 
-def response(sampler, oracle, grid):
+def response(sampler, oracle, grid, spread=None):
     """Mean and standard deviation of the end of a run for Gaussian data, exactly: every sampler is affine there.
+
+    It starts from noise about 0 of the given standard deviation, sigma(t) by default.
 
     A run notes which noise is asked for; then a batch has one with nothing, one from a unit start, and one for each noise with
     that noise alone at 1.
@@ -286,7 +288,7 @@ def response(sampler, oracle, grid):
     x[1] = 1
     end = sample(sampler, oracle, x, grid, noise=unit)[:, 0]
     parts = end[1:] - end[0]
-    parts[0] *= oracle.schedule.sigma(grid[0])
+    parts[0] *= oracle.schedule.sigma(grid[0]) if spread is None else spread
     return float(end[0]), float(parts.square().sum().sqrt())
 
 
@@ -307,6 +309,27 @@ def test_mean_and_spread_of_a_normal_distribution_come_back(sampler, schedule_of
     # What is left: the start (N(0, sigma^2), not the noised data; 1/80 for variance exploding) and the 400 steps.
     # Annealed Langevin, which has no order, walks off the noise of the levels above only in the limit of many steps.
     assert math.hypot(mean - 1, std - 0.5) <= (allowed if sampler.order else 2 * allowed)
+
+
+@schedules_of_the_field
+@members(
+    [s for s in STOCHASTIC if s in SAMPLING and s.order and s.registered_name not in ("churn", "predictor_corrector")]
+)
+def test_what_is_drawn_is_right_to_the_order_stated_but_to_2_at_most(schedule, sampler):
+    """Of runs that begin with the right spread; churn and correctors draw the same amount however short the steps are."""
+    oracle = normal(schedule)
+
+    def off(n):
+        grid = 0.95 - 0.9 * even(n)
+        first, last = (
+            math.hypot(0.5 * float(schedule.alpha(t)), float(schedule.sigma(t))) for t in (grid[0], grid[-1])
+        )
+        return abs(response(sampler, oracle, grid, first)[1] / last - 1)
+
+    coarse, fine = off(150), off(450)
+    # Where the rule is of third order, its error and that of the noise cancel in part while steps are long.
+    assert math.log(coarse / fine, 3) > min(sampler.order, 2) - (0.25 if sampler.order < 3 else 0.4)
+    assert fine < (0.04 if sampler.order == 1 else 1e-3)
 
 
 @members([s for s in STOCHASTIC if s in SAMPLING])

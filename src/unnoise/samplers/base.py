@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
@@ -40,8 +40,9 @@ class Sampler(Checked, ABC):
 
     registered_name: ClassVar[str]
     order: int | None
-    """The order at which it converges at least to the exact solution of the ODE, on grids even or uneven, wherever they begin;
-    of stochastic ones, at which their mean does. None of those that solve no equation."""
+    """The order at which it converges at least to the exact solution of the ODE, on grids even or uneven, wherever they begin.
+    Of stochastic ones that of the same rule without its noise; what they draw is right to order 2 at most. None of those that
+    solve no equation."""
     evaluations: int = 1
     """Network calls a step."""
     stochastic: bool = False
@@ -50,6 +51,8 @@ class Sampler(Checked, ABC):
     """Whether it takes D for the end of the flow's path, which only a consistency model gives."""
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     """Options with which it is proven and compared; the first are its defaults."""
+    proven_too: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+    """More options with which it is proven, but not compared: they say little that the variants do not."""
     tunable: ClassVar[tuple[str, ...]] = ()
     """Options, positive numbers, that may be fitted to a model as its times are."""
     inverts: ClassVar[bool] = False
@@ -97,9 +100,24 @@ class Sampler(Checked, ABC):
 samplers: Registry[Sampler] = Registry("sampler", "unnoise.samplers")
 
 
-def family() -> list[Sampler]:
-    """Every registered sampler, in all of its variants."""
-    return [samplers.build({"name": name, **options}) for name in samplers for options in samplers[name].variants]
+def family(names: Iterable[str] = (), proven_too: bool = False) -> list[Sampler]:
+    """Every sampler in all of its variants, each once.
+
+    Args:
+        names: Which; all that are registered by default.
+        proven_too: Whether with the options that it is only proven with as well.
+
+    Raises:
+        UnknownName: No sampler is called so.
+    """
+    made: list[Sampler] = []
+    for name in names or samplers:
+        kind = samplers[name]
+        for options in (*kind.variants, *(kind.proven_too if proven_too else ())):
+            sampler = samplers.build({"name": name, **options})
+            if sampler not in made:
+                made.append(sampler)
+    return made
 
 
 def toward(denoised: Tensor, x_t: Tensor, schedule: Schedule, t: Tensor | float, s: Tensor | float) -> Tensor:

@@ -32,6 +32,7 @@ class DEISSampler(OnNoise):
     """
 
     variants = ({}, {"order": 2}, {"polynomial": "log"}, {"order": 4, "polynomial": "log"})
+    proven_too = ({"order": 1}, {"polynomial": "rho"}, {"order": 2, "polynomial": "log"})
 
     order: int = option(3, help="how many estimates each step is extrapolated from", low=1, high=4)
     polynomial: Literal["t", "rho", "log"] = option(

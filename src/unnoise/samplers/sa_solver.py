@@ -19,7 +19,7 @@ class SASolverSampler(OnData):
         + \lambda} D\, d\lambda + \sigma_s \sqrt{1 - e^{-2 \tau^2 h}}\, z
 
     Tau 0 is the ODE, 1 the reverse SDE. Predictor and corrector share z. The paper counts the steps that a corrector looks
-    back on: its three-step corrector has order 4 here. The order is that of the ODE, and of the mean.
+    back on: its three-step corrector has order 4 here. The order is that of the ODE.
 
     References:
         SA-Solver: Stochastic Adams Solver for Fast Sampling of Diffusion Models (Xue et al., 2023), Algorithm 1 and

@@ -30,6 +30,10 @@ class UniPCSampler(OnData):
     """
 
     variants = ({}, {"predictor_order": 2}, {"predictor_order": 2, "corrector": False, "variant": "bh1"})
+    proven_too = (
+        {"predictor_order": 1}, {"predictor_order": 1, "variant": "bh1"}, {"predictor_order": 2, "variant": "bh1"},
+        {"variant": "bh1"}, {"corrector": False}, {"predictor_order": 1, "corrector": False},
+    )  # fmt: skip
 
     predictor_order: int = option(3, help="how many estimates each step is extrapolated from", low=1, high=3)
     corrector: bool = option(True, help="correct each step once the estimate at its end is known")

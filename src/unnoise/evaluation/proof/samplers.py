@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...options import option_fields, plain
-from ...samplers.base import Sampler, samplers
+from ...samplers.base import Sampler, family
 from . import accuracy, conduct
 from .base import Finding
 
@@ -71,13 +71,12 @@ def _short(value: Any) -> str:
 
 
 def chosen(names: Sequence[str] = ()) -> list[Sampler]:
-    """The samplers of some names, or all that are registered, each in all of its variants.
+    """The samplers of some names, or all that are registered, each with all options that it is proven with.
 
     Raises:
         UnknownName: No sampler is called so.
     """
-    members = [samplers.build({"name": n, **each}) for n in names or samplers for each in samplers[n].variants]
-    return [sampler for i, sampler in enumerate(members) if sampler not in members[:i]]
+    return family(names, proven_too=True)
 
 
 def proof(members: Sequence[Sampler], quick: bool = False) -> Iterator[Row]:
