@@ -185,7 +185,9 @@ class Model:
         Yields:
             The starting noise as step 0, then every step.
         """
-        request = self._request(n, label, sampler, steps, guidance, grid, seed, first)
+        request = self.settle(
+            n, label=label, sampler=sampler, steps=steps, guidance=guidance, grid=grid, seed=seed, first=first
+        )
         n, first = request["n"], request["first"]
         yield from self._run(request, self.condition(request["label"], n), range(first, first + n))
 
@@ -229,7 +231,9 @@ class Model:
         """
         if prompt is not None or negative_prompt is not None:
             raise BadOption("prompt: this model was trained without words; ask by label, or for nothing")
-        request = self._request(n, label, sampler, steps, guidance, grid, seed, first)
+        request = self.settle(
+            n, label=label, sampler=sampler, steps=steps, guidance=guidance, grid=grid, seed=seed, first=first
+        )
         n, first = request["n"], request["first"]
         size = self._batch_size(n) if batch_size is None else _whole("batch_size", batch_size, 1)
         request |= {"batch_size": size, "frames": keep_frames}
@@ -257,18 +261,22 @@ class Model:
         values = 2**16 if next(self.denoiser.parameters()).device.type == "cpu" else 2**21
         return max(1, min(n, values // math.prod(self.spec.shape)))
 
-    def _request(
+    def settle(
         self,
-        n: int,
-        label: str | int | Sequence[str | int | None] | None,
-        sampler: str | Mapping[str, Any] | Sampler | None,
-        steps: int | None,
-        guidance: float | Mapping[str, Any] | Guidance | None,
-        grid: GridSpec | None,
-        seed: int,
-        first: int,
+        n: int = 1,
+        *,
+        label: str | int | Sequence[str | int | None] | None = None,
+        sampler: str | Mapping[str, Any] | Sampler | None = None,
+        steps: int | None = None,
+        guidance: float | Mapping[str, Any] | Guidance | None = None,
+        grid: GridSpec | None = None,
+        seed: int = 0,
+        first: int = 0,
     ) -> dict[str, Any]:
-        """What is asked for, checked and complete, as plain values: the recipe of the samples."""
+        """What is asked for, checked and complete, as plain values: the recipe of the samples that `sample` would make.
+
+        Arguments and errors as in `sample`.
+        """
         from . import __version__
 
         n, first = _whole("n", n, 1), _whole("first", first, 0)

@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from .check import check_app
+from .compare import compare, grid
 from .demo import demo
 from .draw import draw_app
+from .evaluate import evaluate
 from .look import data, info, list_parts
 from .nll import nll
 from .sample import replay, sample
@@ -55,6 +57,9 @@ app.command("tune")(tune)
 app.command("info")(info)
 app.command("data")(data)
 app.command("nll")(nll)
+app.command("evaluate")(evaluate)
+app.command("compare")(compare)
+app.command("grid")(grid)
 app.command("list")(list_parts)
 app.command("demo")(demo)
 app.add_typer(draw_app, name="draw")

@@ -37,8 +37,8 @@ def train(
 
     Ctrl-C and SIGTERM save and stop; kill -9 loses at most the steps since the last checkpoint.
     """
-    from ..recipes.recipe import load_recipe, read_values
-    from ..recipes.run import Run, prepare, with_data
+    from ..recipes.recipe import load_recipe, read_values, with_data
+    from ..recipes.run import Run, prepare
     from ..recipes.watch import watch
 
     values = read_values(recipe)

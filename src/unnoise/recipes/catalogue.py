@@ -9,6 +9,8 @@ from typing import Any
 from ..codecs.base import codecs
 from ..data.base import datasets
 from ..denoisers.base import denoisers
+from ..evaluation.features.base import extractors
+from ..evaluation.metrics.base import metrics
 from ..guidance.base import guidances
 from ..nn.base import networks
 from ..objectives.base import objectives
@@ -32,6 +34,8 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "times": time_densities,
     "codecs": codecs,
     "datasets": datasets,
+    "metrics": metrics,
+    "features": extractors,
 }
 
 

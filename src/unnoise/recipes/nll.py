@@ -20,8 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..data.base import Dataset, DataSource, Progress, datasets
-from ..data.open import source_of
+from ..data.base import Dataset, Progress
 from ..denoisers.base import Condition, Denoiser
 from ..errors import BadOption, DataError, IncompatibleParts, RunFolderError
 from ..evaluation.bound import variational_bound
@@ -41,8 +40,7 @@ from ..process.base import scales
 from ..process.tabulated import DiscreteSchedule
 from ..randomness import permutations
 from ..training.checkpoint import write_atomically
-from .recipe import load_recipe, read_values
-from .run import with_data
+from .run_data import run_data, source_like
 
 MOST_IN_MOMENTS = 20_000
 """Samples that the prior's mean and covariance are taken over."""
@@ -118,22 +116,18 @@ def choose_data(model: Model, path: str | None = None, progress: Progress | None
     Raises:
         DataError: There is no run to take data from, it cannot be read, or its samples have another shape than the model's.
     """
-    recipe = _recipe_beside(model)
-    if path is None and recipe is None:
-        raise DataError("the model does not stand in a run folder, so its data is not known: give some with --data")
     notes: list[str] = []
     if path is None:
-        assert recipe is not None
-        settled = load_recipe(read_values(recipe))
-        data = settled.data.load(progress)
-        train, held_out = data.split(settled.training.validation_share, settled.seed)
-        if model.trained.get("data") not in (None, train.fingerprint()):
+        found = run_data(model, progress)
+        if found is None:
+            raise DataError("the model does not stand in a run folder, so its data is not known: give some with --data")
+        if found.changed:
             notes.append("the data has changed since the model was trained")
-        data = held_out if len(held_out) else train
-        notes.append("the data that the model was trained on: what it has never seen may be less likely" if data is train else
-                     f"the {len(held_out):,} samples that training has held out")  # fmt: skip
+        data = found.held_out if len(found.held_out) else found.train
+        notes.append("the data that the model was trained on: what it has never seen may be less likely"
+                     if data is found.train else f"the {len(data):,} samples that training has held out")  # fmt: skip
     else:
-        data = _source(path, recipe).load(progress)
+        data = source_like(path, model).load(progress)
     if not len(data):
         raise DataError("the data set has no samples")
     bad = int((~torch.isfinite(data.x)).flatten(1).any(1).sum())
@@ -147,21 +141,6 @@ def choose_data(model: Model, path: str | None = None, progress: Progress | None
             f"of shape {model.spec.shape}: likelihoods need data of the model's own kind"
         )
     return Chosen(data, tuple(notes))
-
-
-def _recipe_beside(model: Model) -> Path | None:
-    if model.path is None:
-        return None
-    places = (Path(model.path) / "recipe.yaml", Path(model.path).resolve().parent / "recipe.yaml")
-    return next((place for place in places if place.is_file()), None)
-
-
-def _source(path: str, recipe: Path | None) -> DataSource:
-    if path in datasets and not Path(path).exists():
-        return datasets.build(path)  # type: ignore[no-any-return]
-    if recipe is None:
-        return source_of(path)
-    return datasets.build(with_data(read_values(recipe), path)["data"])  # type: ignore[no-any-return]
 
 
 class Evaluation:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ..codecs.base import Codec, codecs
 from ..data.base import DataSource, datasets
+from ..data.open import source_of
 from ..denoisers.base import denoisers
 from ..errors import BadOption, UnknownName, nearest
 from ..model import SamplingSettings
@@ -24,6 +25,7 @@ from ..process.linear import LinearSchedule
 from ..registry import Choice, Registry
 from ..samplers.grids import make_grid
 from ..training.settings import TrainingSettings
+from .judging.plan import EvaluationPlan
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Recipe(Checked):
     objective: Objective = option(MSEObjective(), help="the loss", one_of=objectives)
     training: TrainingSettings = option(TrainingSettings(), help="how the weights are found")
     sampling: SamplingSettings = option(SamplingSettings(), help="how the model is sampled when nothing else is said")
+    evaluation: EvaluationPlan = option(EvaluationPlan(), help="what is measured while it is trained")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,6 +102,7 @@ class Recipe(Checked):
             "objective",
             "training",
             "sampling",
+            "evaluation",
         ]
         return {name: values[name] for name in order}
 
@@ -230,3 +234,22 @@ def _required(data: Mapping[str, Any]) -> list[str]:
         return []
     fields = option_fields(datasets.options_class(str(name)))
     return [key for key, field in fields.items() if field.default is dataclasses.MISSING]
+
+
+def with_data(values: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+    """The plain values of a recipe, with other data; options of the data section that fit it stay.
+
+    Args:
+        values: As `read_values` gives them.
+        path: A folder of images, Parquet, NPY/NPZ or CSV, or a shipped data set's name.
+
+    Raises:
+        DataError: Nothing that can be read stands there.
+    """
+    if str(path) in datasets and not Path(path).exists():
+        return {**values, "data": {"name": str(path)}}
+    spec = datasets.describe(source_of(path))
+    kept = values.get("data")
+    known = option_fields(datasets.options_class(spec["name"]))
+    own = {k: v for k, v in kept.items() if k in known and k != "path"} if isinstance(kept, Mapping) else {}
+    return {**values, "data": {"name": spec["name"], **own, "path": str(path)}}

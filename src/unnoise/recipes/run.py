@@ -5,6 +5,7 @@ runs/digits/
 ├── metrics.jsonl       one line of numbers every few steps
 ├── tensorboard/        the same for TensorBoard, where it is installed
 ├── samples/            grids of samples while it trains
+├── best/               the model that was best when the run was measured on its way, where it was
 ├── loss.png            the loss, with the Bayes floor where it is known
 ├── checkpoints/        to go on from
 └── model/              the averaged model, replaced whole at every checkpoint
@@ -23,18 +24,19 @@ from typing import Any
 
 from ..blueprint import Blueprint
 from ..codecs.identity import IdentityCodec
-from ..data.base import Dataset, Progress, datasets
-from ..data.open import source_of
+from ..data.base import Dataset, Progress
 from ..errors import BadOption, MissingExtra, ModelFolderError, RunFolderError
 from ..model import Model
 from ..model_folder import read_folder
 from ..objectives.mse import preconditioned
-from ..options import option_fields, plain
+from ..options import plain
 from ..training.checkpoint import checkpoints, newest_whole, remove_partials, save_checkpoint, write_atomically
 from ..training.loop import CheckpointDue, Event, Finished, SamplesDue, Stepped, Trainee, Validated
 from ..training.loop import train as train_loop
 from ..training.state import TrainState
 from ..training.threads import step_operations, threads_for
+from .judging.plan import EvaluationPlan
+from .judging.while_training import Evaluated, Watcher, check_plan
 from .lock import locked
 from .metrics import MetricsFile
 from .recipe import Recipe, read_values
@@ -90,25 +92,6 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
     return Prepared(settled, blueprint, train, held_out, data.skipped)
 
 
-def with_data(values: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
-    """The plain values of a recipe, with other data; options of the data section that fit it stay.
-
-    Args:
-        values: As `read_values` gives them.
-        path: A folder of images, Parquet, NPY/NPZ or CSV, or a shipped data set's name.
-
-    Raises:
-        DataError: Nothing that can be read stands there.
-    """
-    if str(path) in datasets and not Path(path).exists():
-        return {**values, "data": {"name": str(path)}}
-    spec = datasets.describe(source_of(path))
-    kept = values.get("data")
-    known = option_fields(datasets.options_class(spec["name"]))
-    own = {k: v for k, v in kept.items() if k in known and k != "path"} if isinstance(kept, Mapping) else {}
-    return {**values, "data": {"name": spec["name"], **own, "path": str(path)}}
-
-
 class Run:
     """A recipe in its folder.
 
@@ -124,7 +107,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, folder: str | Path, progress: Progress | None = None) -> None:
         self.folder = Path(folder)
-        self._begun = (self.folder / "recipe.yaml").is_file()
+        self._begun, self._progress = (self.folder / "recipe.yaml").is_file(), progress
         self._claim(recipe)
         prepared = prepare(recipe, progress)
         self.recipe, self.blueprint, self.train_data = prepared.recipe, prepared.blueprint, prepared.train
@@ -138,6 +121,10 @@ class Run:
         self.notes = _told(prepared.skipped)
         self.scores: dict[str, Any] = {}
         self._fingerprint = self.train_data.fingerprint()
+        self.watcher = Watcher(
+            recipe.evaluation, self.train_data, prepared.held_out, recipe.training.batch_size, recipe.seed
+        )
+        check_plan(recipe.evaluation, self.train_data)
         self._resume()
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._begun:
@@ -160,7 +147,8 @@ class Run:
                 begun = read_values(file)
             except BadOption as error:
                 raise RunFolderError(f"the recipe of a run is damaged: {error}; use another --out") from None
-            changed = sorted(_differences(begun, recipe.describe()))
+            # Runs that were begun before anything could be measured on the way measure nothing.
+            changed = sorted(_differences({"evaluation": plain(EvaluationPlan()), **begun}, recipe.describe()))
             if changed and not checkpoints(self.folder / "checkpoints"):
                 with locked(self.folder):  # nobody trains there, and no step of it was ever saved: nothing is lost
                     self._begun = False
@@ -189,6 +177,7 @@ class Run:
             raise RunFolderError(f"the data has changed since the run in {self.folder} was begun: use another --out")
         self.state.restore(tensors, step)
         self.scores = dict(facts.get("scores") or {})  # type: ignore[call-overload]
+        self.watcher.restore(facts.get("watcher") or {})  # type: ignore[arg-type]
 
     @property
     def finished(self) -> bool:
@@ -224,12 +213,13 @@ class Run:
         facts = {
             "data": self._fingerprint,
             "scores": self.scores,
+            "watcher": self.watcher.state,
             "model": {**self.blueprint.describe(), "sampling": plain(self.recipe.sampling), "trained": model.trained},
         }
         save_checkpoint(self.folder / "checkpoints", self.state.tensors(), self.state.step, facts)
         model.save(self.folder / "model")
 
-    def events(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    def events(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Event | Evaluated]:
         """Trains from where the run stands, writing as it goes.
 
         Args:
@@ -250,18 +240,32 @@ class Run:
                 remove_partials(self.folder / place)
             yield from self._events(stop)
 
-    def _events(self, stop: Callable[[], bool]) -> Iterator[Event]:
+    def _events(self, stop: Callable[[], bool]) -> Iterator[Event | Evaluated]:
         metrics = MetricsFile(self.folder, self.state.step)
         began, begun_at = time.perf_counter(), self.state.step
         shape = self.blueprint.codec.shape(self.blueprint.spec.shape)
         operations = step_operations(self.state.network, shape, self.recipe.training.batch_size)
         try:
+            self.watcher.prepare(self._progress)
             with threads_for(operations):
                 for event in train_loop(self.trainee, self.state, stop):
                     self._note(event, metrics, begun_at, began)
                     yield event
+                    if isinstance(event, Stepped) and self.watcher.due(
+                        event.step, event.step == self.recipe.training.steps
+                    ):
+                        yield self._evaluate(event.step, metrics)
         finally:
             metrics.close()
+
+    def _evaluate(self, step: int, metrics: MetricsFile) -> Evaluated:
+        model = self.model()
+        found = self.watcher.measure(model, step)
+        metrics.write(found.line())
+        if found.best:
+            model.trained["evaluation"] = {name: float(each.value) for name, each in found.estimates.items()}
+            model.save(self.folder / "best")
+        return found
 
     def _note(self, event: Event, metrics: MetricsFile, begun_at: int, began: float) -> None:
         settings = self.recipe.training
@@ -271,6 +275,7 @@ class Run:
                     rate = (step - begun_at) * settings.batch_size / (time.perf_counter() - began)
                     metrics.write({"step": step, "loss": float(loss), "lr": lr, "samples_per_second": round(rate, 1)})
             case Validated(step=step, loss=strata, floor=floor):
+                self.watcher.saw(strata.loss, None if floor is None else floor.loss)
                 self.scores = {"validation_loss": strata.loss, **({"bayes_floor": floor.loss} if floor else {})}
                 by_time = {
                     "t": list(strata.t),

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from .judging.words import number
+
 if TYPE_CHECKING:
     from .run import Run
 
@@ -65,6 +67,7 @@ def watch(run: Run, stop: Callable[[], bool] = lambda: False) -> bool:
         OSError: The disk is full, or may not be written to.
     """
     from ..training.loop import Finished, Stepped, Validated
+    from .judging.while_training import Evaluated
 
     settings, rate, smoothed, facts, finished = run.recipe.training, Rate(), None, "", False
     with bar() as progress:
@@ -79,6 +82,12 @@ def watch(run: Run, stop: Callable[[], bool] = lambda: False) -> bool:
             elif isinstance(event, Validated):
                 floor = f"  (Bayes floor {event.floor.loss:.4f})" if event.floor else ""
                 say(f"step {event.step:>7,}  validation loss {event.loss.loss:.4f}{floor}{facts}")
+            elif isinstance(event, Evaluated):
+                told = "  ".join(f"{name} {number(each.value)} ± {number(each.high - each.value)}" for name, each in
+                                 event.estimates.items())  # fmt: skip
+                say(f"step {event.step:>7,}  {told}{'  (best so far)' if event.best else ''}")
+                for warning in event.warnings:
+                    say(f"step {event.step:>7,}  warning: {warning}")
             elif isinstance(event, Finished):
                 finished = not event.stopped
     return finished

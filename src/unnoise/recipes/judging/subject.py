@@ -1,0 +1,231 @@
+"""What is judged: a model, sampled in a stated way, or samples that stand in a folder or file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...data.base import Dataset, Progress, Spec
+from ...data.open import source_of
+from ...errors import BadOption, DataError
+from ...guidance.base import guidances
+from ...guidance.classifier_free import ClassifierFreeGuidance
+from ...model import Model
+from ...model_folder import MODEL_FILE
+from ...options import Checked, option
+from ...samplers.base import samplers
+from .real import as_labels_of, refuse_other_shape
+
+GOLDEN = 0.6180339887498949
+DATA, NONE = "data", "none"
+
+
+@dataclass(frozen=True)
+class Request(Checked):
+    """How a model is sampled to be judged; what is not said is as the model's own settings say."""
+
+    sampler: str | dict[str, Any] | None = option(None, help="how to step")
+    steps: int | None = option(None, help="from noise to data", low=1)
+    grid: str | dict[str, Any] | None = option(None, help="at which times")
+    guidance: float | None = option(None, help="guidance scale", low=0.0, high=1000.0)
+    label: str | None = option(
+        None, help="`data`: as often as in the real data; `none`; or one class for all", one_of=None
+    )
+    seed: int = option(0, help="of the noise", low=0)
+
+
+class Subject(ABC):
+    """Samples by number: the same number is the same sample, whoever asks for it and in which order."""
+
+    name: str
+    """For tables: what a person would call it."""
+    spec: Spec
+    """What one sample is."""
+    most: int | None
+    """How many samples there are; None for as many as wanted."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What the samples depend on, as plain values; equal values mean equal samples."""
+
+    @abstractmethod
+    def samples(self, first: int, count: int, progress: Callable[[int, int], None] | None = None) -> Tensor:
+        """Samples first ... first + count - 1 in the units of the data, shape (count, *spec.shape)."""
+
+    @abstractmethod
+    def labels(self, count: int) -> Tensor | None:
+        """What the first samples show or were asked for, by the real data's numbers, shape (count,); None without labels."""
+
+    notes: tuple[str, ...] = ()
+
+
+class FileSubject(Subject):
+    """Samples that stand in a folder or file.
+
+    Args:
+        path: Where.
+        real: What one real sample is.
+        size: Side that images are brought to; 0 leaves them as they are.
+        progress: Told while they are read.
+
+    Raises:
+        DataError: They cannot be read, or cannot be compared with the real data.
+    """
+
+    def __init__(self, path: str, real: Spec, size: int = 0, progress: Progress | None = None) -> None:
+        data = _with_channels_of(path, real, size).load(progress)
+        if not len(data):
+            raise DataError(f"{path} holds no samples")
+        refuse_other_shape(f"the samples in {path}", data.spec, real)
+        self.data: Dataset = data
+        self.path, self.spec, self.name, self.most = path, data.spec, Path(path).name, len(data)
+        self._labels: Tensor | None = None
+        notes = [f"not read: {line}" for line in data.skipped[:5]]
+        if len(data.skipped) > 5:
+            notes.append(f"not read: {len(data.skipped) - 5} more of {path}")
+        if data.labels is not None and real.class_names:
+            try:
+                self._labels = as_labels_of(data.spec.class_names, data.labels, real)
+            except DataError as error:
+                notes.append(f"labels left out: {error}")
+        self.notes = tuple(notes)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Subject.describe`."""
+        return {"files": str(self.path), "hash": self.data.fingerprint()}
+
+    def samples(self, first: int, count: int, progress: Callable[[int, int], None] | None = None) -> Tensor:
+        """See `Subject.samples`."""
+        return self.data.x[first : first + count]
+
+    def labels(self, count: int) -> Tensor | None:
+        """See `Subject.labels`."""
+        return None if self._labels is None else self._labels[:count]
+
+
+def _with_channels_of(path: str, real: Spec, size: int) -> Any:
+    options: dict[str, Any] = {"size": size} if size else {}
+    if Path(path).is_dir() and real.kind == "image":
+        options["channels"] = real.shape[0]  # grey pictures are often saved in colour, and the other way round
+    try:
+        return source_of(path, **options)
+    except BadOption:
+        return source_of(path)
+
+
+class ModelSubject(Subject):
+    """What a model makes.
+
+    Args:
+        model: The model.
+        request: How it is sampled.
+        real: The real data, whose labels are asked for.
+
+    Raises:
+        DataError: Its samples cannot be compared with the real data.
+        BadOption: It cannot be sampled so.
+    """
+
+    most = None
+
+    def __init__(self, model: Model, request: Request, real: Dataset) -> None:
+        refuse_other_shape("what the model makes", model.spec, real.spec)
+        self.model, self.request, self.spec, self.real = model, request, model.spec, real
+        own = model.sampling
+        self.name = Path(model.path or "model").name
+        self._sampler = samplers.describe(own.sampler) if request.sampler is None else request.sampler
+        self._asked = self._labels_asked()
+        scale = own.guidance if request.guidance is None else request.guidance
+        self._guidance = guidances.describe(ClassifierFreeGuidance(scale=scale))
+        if self._asked is None and request.guidance is not None and request.guidance != 1:
+            self.notes = ("guidance does nothing where no label is asked for",)
+        probe = self._one_batch(0, 1, dry=True)
+        self.settled = {key: probe[key] for key in ("sampler", "steps", "grid", "guidance", "seed")}
+
+    def _labels_asked(self) -> str | None:
+        label, names = self.request.label, self.model.spec.class_names
+        if label is None:
+            label = (
+                DATA
+                if names and self.real.labels is not None and set(names) <= set(self.real.spec.class_names)
+                else NONE
+            )
+        if label == NONE:
+            return None
+        if label == DATA:
+            if not names or self.real.labels is None:
+                raise BadOption("label: the model or the real data has no labels: leave --label out")
+            unknown = [name for name in names if name not in self.real.spec.class_names]
+            if unknown:
+                known = ", ".join(self.real.spec.class_names[:8])
+                raise BadOption(
+                    f"label: the model's label {unknown[0]!r} is none of the real data's ({known}): give --label none"
+                )
+            return DATA
+        self.model.condition(label, 1)
+        return label
+
+    def _names(self, first: int, count: int) -> list[str] | None:
+        """The label of every sample, by the model's names: as often as in the data, whatever the number of samples."""
+        if self._asked is None:
+            return None
+        if self._asked != DATA:
+            names = self.model.spec.class_names
+            wanted = self._asked if self._asked in names else names[int(self._asked)]
+            return [wanted] * count
+        assert self.real.labels is not None
+        names = self.real.spec.class_names
+        known = torch.tensor([name in self.model.spec.class_names for name in names])
+        shares = torch.bincount(self.real.labels, minlength=len(names)).double() * known
+        edges = (shares / shares.sum()).cumsum(0)
+        # Multiples of the golden ratio fill [0, 1] evenly, any number of them.
+        u = (torch.arange(first, first + count, dtype=torch.float64) * GOLDEN + 0.5) % 1.0
+        return [names[int(i)] for i in torch.searchsorted(edges, u).clamp(max=len(names) - 1)]
+
+    def _one_batch(
+        self, first: int, count: int, dry: bool = False, progress: Callable[[int, int], None] | None = None
+    ) -> Any:
+        r = self.request
+        asked: dict[str, Any] = {
+            "label": self._names(first, count), "sampler": self._sampler, "steps": r.steps, "grid": r.grid,
+            "guidance": self._guidance, "seed": r.seed, "first": first,
+        }  # fmt: skip
+        return self.model.settle(count, **asked) if dry else self.model.sample(count, **asked, progress=progress).tensor
+
+    def describe(self) -> dict[str, Any]:
+        """See `Subject.describe`."""
+        asked: dict[str, Any] = {
+            "model": self.model.path,
+            "hash": self.model.hash,
+            "label": self._asked,
+            **self.settled,
+        }
+        if self._asked == DATA:
+            assert self.real.labels is not None
+            asked["label counts"] = torch.bincount(self.real.labels, minlength=self.real.spec.num_classes).tolist()
+        return asked
+
+    def samples(self, first: int, count: int, progress: Callable[[int, int], None] | None = None) -> Tensor:
+        """See `Subject.samples`."""
+        made: Tensor = self._one_batch(first, count, progress=progress)
+        return made
+
+    def labels(self, count: int) -> Tensor | None:
+        """See `Subject.labels`; None too where the real data does not know the label."""
+        names = self._names(0, count)
+        known: Mapping[str, int] = {name: i for i, name in enumerate(self.real.spec.class_names)}
+        if names is None or not set(names) <= set(known):
+            return None
+        return torch.tensor([known[name] for name in names])
+
+
+def is_model(path: str | Path) -> bool:
+    """Whether a model stands at a path: a model folder, or the run folder around it."""
+    folder = Path(path)
+    return any((folder / place).is_file() for place in (MODEL_FILE, f"model/{MODEL_FILE}", "recipe.yaml"))

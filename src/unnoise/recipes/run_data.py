@@ -1,0 +1,77 @@
+"""The data of a run, found again from the recipe that stands beside its model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..data.base import Dataset, DataSource, Progress, datasets
+from ..data.open import source_of
+from ..model import Model
+from .recipe import load_recipe, read_values, with_data
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run learned from.
+
+    Args:
+        train: What it was trained on.
+        held_out: What it never saw; may be empty.
+        changed: Whether it is no longer the data that the model was trained on.
+    """
+
+    train: Dataset
+    held_out: Dataset
+    changed: bool
+
+
+def recipe_beside(model: Model) -> Path | None:
+    """The recipe of the run around a model, or None."""
+    if model.path is None:
+        return None
+    places = (Path(model.path) / "recipe.yaml", Path(model.path).resolve().parent / "recipe.yaml")
+    return next((place for place in places if place.is_file()), None)
+
+
+def run_data(model: Model, progress: Progress | None = None) -> RunData | None:
+    """The data of the run around a model; None where the model stands in no run folder.
+
+    Args:
+        model: As it was loaded.
+        progress: Told while data is read.
+
+    Raises:
+        DataError: It cannot be read any more.
+    """
+    recipe = recipe_beside(model)
+    if recipe is None:
+        return None
+    settled = load_recipe(read_values(recipe))
+    train, held_out = settled.data.load(progress).split(settled.training.validation_share, settled.seed)
+    return RunData(train, held_out, model.trained.get("data") not in (None, train.fingerprint()))
+
+
+def source_like(path: str, model: Model | None, size: int = 0) -> DataSource:
+    """The source of a path, or of a shipped data set, read with the options of the run around a model where they fit.
+
+    Args:
+        path: A folder of images, Parquet, NPY/NPZ or CSV, or a shipped data set's name.
+        model: Whose run's options are taken; None takes none.
+        size: Side that images are brought to; 0 leaves that to the run's options.
+
+    Raises:
+        DataError: Nothing that can be read stands there.
+    """
+    if path in datasets and not Path(path).exists():
+        return datasets.build(path)  # type: ignore[no-any-return]
+    recipe = None if model is None else recipe_beside(model)
+    if recipe is None:
+        return _sized({**datasets.describe(source_of(path))}, size)
+    return _sized(dict(with_data(read_values(recipe), path)["data"]), size)
+
+
+def _sized(spec: dict[str, object], size: int) -> DataSource:
+    if size and "size" in datasets.schema(str(spec["name"])):
+        spec["size"] = size
+    return datasets.build(spec)  # type: ignore[no-any-return]
