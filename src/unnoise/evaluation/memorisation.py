@@ -166,7 +166,7 @@ class Copying:
 
 
 def _percent(part: Share) -> str:
-    return f"{100 * part.value:.3g} % ({100 * part.low:.2g} to {100 * part.high:.2g} %)"
+    return f"{100 * part.value:.3g} % ({100 * part.low:.3g} to {100 * part.high:.3g} %)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,7 +318,9 @@ def copying(
         around, against = search("baseline", held_out, None), "held-out data"
         same = int((around.distances[:, 0] == 0).sum())
         if same:
-            notes.append(f"{same:,} of {len(held_out):,} held-out samples are in the training data as well")
+            notes.append(
+                f"{same:,} of {len(held_out):,} held-out samples are in the training data as well, and hide as many copies"
+            )
     part = sameness(around.distances)
     base = search.judge(around, part, leave_out=held_out is None)
     found = search.judge(search("samples", made, None), part, leave_out=False)

@@ -14,6 +14,7 @@ from ..errors import BadOption, DataError, ShapeError
 _BLOCK = 2**22  # values of one block of rows, and of one block of distances
 _SPARE = 6  # candidates beyond those asked for, whose distances are worked out exactly as well
 _FEW = 64  # dimensions up to which single precision saves no time
+_RANGE = 1e12  # magnitudes whose squares single precision holds
 _SURE = 8.0  # see `_doubt`
 
 
@@ -68,14 +69,17 @@ def nearest(
     most = len(b) - (own is not None)
     if not 1 <= k <= most:
         raise BadOption(f"k: must be from 1 to {most}, the number of other rows, got {k}")
-    wanted, centre = min(k + _SPARE, most), _centre(b)
-    double = a.shape[1] <= _FEW or torch.get_float32_matmul_precision() != "highest"
+    (centre, reach), (_, reach_x) = _measured("data", b), _measured("x", a)
+    wanted = min(k + _SPARE, most)
+    narrow = min(reach, reach_x or 1.0) > 1 / _RANGE and max(reach, reach_x) < _RANGE
+    double = a.shape[1] <= _FEW or not narrow or torch.get_float32_matmul_precision() != "highest"
     dtype = torch.float64 if double else torch.float32
     squares, indices, doubt = _candidates(a, b, centre, wanted, own, dtype, progress)
     found = _exact(a, b, indices, k)
     if not double and wanted < most:
         # What is no candidate lies at least as far as the last candidate, as far as rounding can tell.
-        unsure = (found.distances[:, -1].square() > squares[:, -1].double() - doubt).nonzero()[:, 0]
+        sure = found.distances[:, -1].square() <= squares[:, -1].double() - doubt
+        unsure = (~sure).nonzero()[:, 0]
         if len(unsure):
             part = a[unsure]
             again = _candidates(part, b, centre, wanted, own if own is None else own[unsure], torch.float64)
@@ -99,12 +103,19 @@ def _own(exclude_self: bool | Tensor, num: int, of: int) -> Tensor | None:
     return own
 
 
-def _centre(data: Tensor) -> Tensor:
-    """The mean row, float64."""
-    total = torch.zeros(data.shape[1], dtype=torch.float64)
-    for block in data.split(_height(data.shape[1])):
-        total += block.to("cpu", torch.float64).sum(0)
-    return total / len(data)
+def _measured(name: str, rows: Tensor) -> tuple[Tensor, float]:
+    """The mean row, float64, and the largest magnitude."""
+    total, most, bad = torch.zeros(rows.shape[1], dtype=torch.float64), 0.0, 0
+    for block in rows.split(_height(rows.shape[1])):
+        wide = block.to("cpu", torch.float64)
+        largest = float(wide.abs().max())
+        if not math.isfinite(largest):
+            bad += int((~torch.isfinite(wide)).any(1).sum())
+        total += wide.sum(0)
+        most = max(most, largest)
+    if bad:
+        raise DataError(f"{bad} of {len(rows)} rows of {name} hold NaN or infinity: they lie nowhere")
+    return total / len(rows), most
 
 
 def _height(width: int) -> int:
@@ -112,14 +123,10 @@ def _height(width: int) -> int:
     return max(1, min(2048, _BLOCK // width))
 
 
-def _centred(name: str, block: Tensor, centre: Tensor, dtype: torch.dtype) -> Tensor:
-    wide = block.to("cpu", torch.float64 if block.dtype == torch.float64 else dtype)
-    rows = (wide - centre.to(wide.dtype)).to(dtype)
-    if not bool(torch.isfinite(rows.sum())):
-        bad = int((~torch.isfinite(rows)).any(1).sum())
-        if bad:
-            raise DataError(f"{bad} rows of {name} hold NaN or infinity: they lie nowhere")
-    return rows
+def _centred(block: Tensor, centre: Tensor, dtype: torch.dtype) -> Tensor:
+    exact = block.dtype == torch.float32 or block.element_size() < 4
+    wide = block.to("cpu", dtype if exact else torch.float64)
+    return (wide - centre.to(wide.dtype)).to(dtype)
 
 
 def _candidates(
@@ -137,11 +144,11 @@ def _candidates(
     lengths, longest = torch.zeros(len(a), dtype=torch.float64), 0.0
     tall, wide = _height(a.shape[1]), _height(b.shape[1])
     for start in range(0, len(b), wide):
-        columns = _centred("data", b[start : start + wide], centre, dtype)
+        columns = _centred(b[start : start + wide], centre, dtype)
         norms = columns.square().sum(1)
         longest = max(longest, math.sqrt(float(norms.max())))
         for top in range(0, len(a), tall):
-            rows = _centred("x", a[top : top + tall], centre, dtype)
+            rows = _centred(a[top : top + tall], centre, dtype)
             here = slice(top, top + len(rows))
             norm = rows.square().sum(1)
             lengths[here] = norm.double().sqrt()
