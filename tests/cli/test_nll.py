@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 
 import numpy as np
@@ -100,6 +101,30 @@ def test_pictures_are_whole_numbers_in_bits(unnoise, digits, tmp_path):
     assert [found[i]["bound"] for i in indices] == pytest.approx(bound.total.tolist(), rel=1e-5)
     assert summary["bound"]["bits_per_dim"] == pytest.approx(float(bound.total.mean()) / 64 / math.log(2), rel=1e-5)
     assert summary["bound_decoder"]["nats"] == pytest.approx(float(bound.decoder.mean()), rel=1e-5)
+    terms = [*bound.levels.mean(0).tolist(), float(bound.prior.mean())]
+    assert summary["bound_levels"] == pytest.approx(terms, rel=1e-5)
+    assert [len(found[i]["bound_levels"]) for i in indices] == [11] * 6
+    parts = [summary[name]["nats"] for name in ("bound_prior", "bound_steps", "bound_decoder")]
+    assert sum(parts) == pytest.approx(summary["bound"]["nats"], rel=1e-6)
+
+
+def test_the_terms_of_a_bound_are_told_in_the_units_of_the_data(unnoise, spiral, tmp_path):
+    said = unnoise("nll", spiral, "-n", 3, "--bound", "--levels", 9, *LOOSE)
+    assert said.code == 0, said
+    assert re.search(r"^L_t by t +1-200: \S+, 201-400: \S+, 401-599: \S+, 600-799: \S+, 800-999: \S+$", said.out, re.M)
+    file = tmp_path / "nll.jsonl"
+    _, found = rows(file)
+    for row in found.values():
+        assert len(row["bound_levels"]) <= 8
+        parts = sum(row["bound_levels"].values()) + row["bound_prior"] + row["bound_decoder"]
+        assert row["bound"] == pytest.approx(parts, abs=1e-5)
+    # A file of before, without the terms, is worked out again.
+    file.write_text(re.sub(r', "bound_levels": {.*?}', "", file.read_text()))
+    again = unnoise("nll", spiral, "-n", 3, "--bound", "--levels", 9, "--json", *LOOSE)
+    summary = json.loads(again.out)
+    assert rows(file)[1].keys() == found.keys()
+    assert len(summary["bound_levels"]) == 1001
+    assert sum(summary["bound_levels"]) == pytest.approx(summary["bound"]["nats"], abs=1e-4)
 
 
 def test_a_table_for_people(unnoise, spiral):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -121,16 +122,28 @@ def _evaluate(evaluation: Evaluation, count: int, batch_size: int | None, out: P
 
 def _tell(summary: dict[str, Any], out: Path) -> None:
     typer.echo(f"{'':<14}{'nats':>11}{'95 % interval':>25}{'bits/dim':>11}{'95 % interval':>21}")
-    names = {"nll": "nll", "bound": "bound", "bound_prior": "  L_T, prior", "bound_decoder": "  L_0, decoder"}
+    names = {
+        "nll": "nll", "bound": "bound", "bound_prior": "  L_T, prior", "bound_steps": "  L_t, steps",
+        "bound_decoder": "  L_0, decoder",
+    }  # fmt: skip
     for key, name in names.items():
         if key in summary:
             m = summary[key]
             nats, bits = _interval(m["low"], m["high"], 4), _interval(m["bits_low"], m["bits_high"], 4)
             typer.echo(f"{name:<14}{m['nats']:>11.4f}{nats:>25}{m['bits_per_dim']:>11.4f}{bits:>21}")
+    if "bound_levels" in summary:
+        typer.echo(f"L_t by t      {_by_stretches(summary['bound_levels'][1:-1])}")
     typer.echo(f"samples       {summary['n']:,} of {summary['of']:,}, written to {out}")
     typer.echo(f"in            {summary['unit']}")
     typer.echo(f"divergence    {summary['divergence']}; {summary['evaluations']:.0f} network evaluations a sample")
     typer.echo(f"prior         {summary['prior']}")
+
+
+def _by_stretches(terms: list[float], most: int = 5) -> str:
+    """The sums of the terms over at most so many stretches of their levels."""
+    ends = [round(len(terms) * i / most) for i in range(most + 1)]
+    parts = [(low, high) for low, high in pairwise(ends) if low < high]
+    return ", ".join(f"{low + 1}-{high}: {sum(terms[low:high]):.4g}" for low, high in parts)
 
 
 def _interval(low: float | None, high: float | None, digits: int) -> str:

@@ -4,6 +4,8 @@ The first line of the file says what was evaluated and how; every other line is 
 
 {"unnoise": "0.1.0", "holds": "nll", "model": "3f2a...", "data": "9c41...", "settings": {"rtol": 1e-05, ...}}
 {"index": 17, "nll": 132.7, "evaluations": 76, "half_width": 0.8}
+
+With the bound, a line has its total, L_T ("bound_prior"), L_0 ("bound_decoder") and the terms between, L_t by t, as well.
 """
 
 from __future__ import annotations
@@ -244,7 +246,8 @@ class Evaluation:
         found = lines[0] or {}
         old, new = {**found, **found.get("settings", {})}, {**mine, **mine["settings"]}
         changed = [key for key in new if key not in ("unnoise", "settings") and old.get(key) != new[key]]
-        kept = {line["index"]: line for line in lines[1:] if line is not None and "nll" in line}
+        needed = {"index", "nll", *(("bound_levels",) if self.settings.bound else ())}
+        kept = {line["index"]: line for line in lines[1:] if line is not None and needed <= line.keys()}
         if changed and kept:
             what = ", ".join(f"{key} {_short(old.get(key))}, now {_short(new[key])}" for key in changed[:4])
             raise RunFolderError(
@@ -349,8 +352,10 @@ class Evaluation:
                 seed=settings.seed, indices=indices,
             )  # fmt: skip
             shift = 0.0 if self._bin_width is not None else self._volume
-            for row, total, prior, low in zip(rows, bound.total, bound.prior, bound.decoder, strict=True):
-                row |= {"bound": float(total) - shift, "bound_prior": float(prior), "bound_decoder": float(low) - shift}
+            for row, total, prior, levels in zip(rows, bound.total, bound.prior, bound.levels, strict=True):
+                row |= {"bound": float(total) - shift, "bound_prior": float(prior)}
+                row |= {"bound_decoder": float(levels[0]) - shift}
+                row["bound_levels"] = {str(t): float(f"{levels[t]:.7g}") for t in levels.nonzero()[:, 0].tolist() if t}
         return rows
 
     def summary(self, n: int) -> dict[str, Any]:
@@ -372,9 +377,19 @@ class Evaluation:
             "settings": self.header["settings"],
         }  # fmt: skip
         if self.settings.bound:
-            names = ("bound", "bound_prior", "bound_decoder")
-            values |= {name: self._mean(rows, name) for name in names}
+            between = [{"bound_steps": math.fsum(row["bound_levels"].values())} for row in rows]
+            values |= {name: self._mean(rows, name) for name in ("bound", "bound_prior")}
+            values |= {"bound_steps": self._mean(between, "bound_steps")}
+            values |= {"bound_decoder": self._mean(rows, "bound_decoder"), "bound_levels": self._by_level(rows)}
         return values
+
+    def _by_level(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
+        """The mean of each L_t over the samples, in nats, from L_0 to L_T."""
+        means = [0.0] * ((self.model.denoiser.schedule.num_steps or 0) + 1)
+        for row in rows:
+            for level, nats in {**row["bound_levels"], 0: row["bound_decoder"], -1: row["bound_prior"]}.items():
+                means[int(level)] += nats / len(rows)
+        return means
 
     def _mean(self, rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, float | None] | None:
         if not rows:
