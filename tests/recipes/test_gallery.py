@@ -300,6 +300,28 @@ def test_the_command_line_draws_what_the_functions_draw(tmp_path):
     assert draw("reverse", asked, "--label", 3, "-n", 4, "--steps", 2, "-o", tmp_path / "3.webp").exit_code == 0
 
 
+def test_the_exact_score_is_that_of_the_runs_own_data_unless_other_is_given(tmp_path):
+    trained = points_model()
+    model = Model(trained.blueprint, trained.denoiser, trained={"data": SPIRAL.fingerprint()}).save(tmp_path / "model")
+
+    def height(name, *more):
+        done = draw("score", model, "--times", "0.4", "-o", tmp_path / name, *more)
+        assert done.exit_code == 0
+        with Image.open(tmp_path / name) as picture:
+            return picture.height, done.stderr
+
+    alone, said = height("alone.png")
+    assert "give it with --data" in said
+    (tmp_path / "recipe.yaml").write_text("data: spiral\nnetwork: mlp\ntraining: {validation_share: 0.0}\n")
+    both, said = height("both.png")
+    assert both > 1.8 * alone
+    assert "note" not in said
+    assert height("given.png", "--data", "spiral")[0] == both
+    assert (tmp_path / "given.png").read_bytes() == (tmp_path / "both.png").read_bytes()
+    (tmp_path / "recipe.yaml").write_text("data: moons\nnetwork: mlp\n")
+    assert height("changed.png")[0] == alone
+
+
 def test_the_command_line_draws_losses(tmp_path):
     pytest.importorskip("matplotlib")
     metrics(tmp_path)

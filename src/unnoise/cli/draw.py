@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .progress import DataProgress, bar
+from .progress import DataProgress, bar, say
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..data.base import Dataset
+    from ..model import Model
 
 draw_app = typer.Typer(no_args_is_help=True, help="Draws processes, models and runs.", rich_markup_mode="markdown")
 
@@ -41,6 +42,26 @@ def _load(path: str) -> Dataset:
     data = source.load(DataProgress())
     data.check()
     return data
+
+
+def _of_run(model: Model, path: str | None) -> Dataset | None:
+    """The data at a path, else what a model of points in the plane was trained on; None where that is not known any more."""
+    from ..errors import DataError
+    from ..recipes.run_data import run_data
+
+    if path is not None:
+        return _load(path)
+    if model.spec.kind != "points" or tuple(model.spec.shape) != (2,):
+        return None  # refused where it is drawn
+    try:
+        found = run_data(model, DataProgress())
+    except DataError as error:
+        say(f"note: drawn without the data of the run: {error}")
+        return None
+    if found is None or found.changed:
+        say("note: drawn without data, as what the model was trained on is not known: give it with --data")
+        return None
+    return found.train
 
 
 def _check(out: Path, suffixes: tuple[str, ...]) -> None:
@@ -114,44 +135,49 @@ def schedules_command(
 def score(
     model: ModelPath,
     out: Out = Path("score.png"),
-    data: Annotated[str | None, typer.Option(help="What it was trained on, for the exact score below.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="What it was trained on, for the exact score below; by default the run's own.")
+    ] = None,
     times: Annotated[
         str | None, typer.Option(help="Numbers above 0 (data) up to 1 (noise), such as `0.2,0.5`.")
     ] = None,
 ) -> None:
-    """The score that a model of points in the plane has learned, as arrows towards the data.
+    """The score that a model of points in the plane has learned, as arrows, above the exact one of its data.
 
     - `unnoise draw score runs/spiral -o score.png`
 
-    - `unnoise draw score runs/spiral --data spiral --times 0.2,0.5 -o score.png`
+    - `unnoise draw score runs/spiral --times 0.2,0.5 -o score.png`
     """
     from ..model import Model
     from ..recipes.score_field import score_field
 
     _check(out, PICTURES)
     at = None if times is None else _numbers("times", times)
-    _save(score_field(Model.load(model), at, None if data is None else _load(data)), out)
+    loaded = Model.load(model)
+    _save(score_field(loaded, at, _of_run(loaded, data)), out)
 
 
 @draw_app.command("paths")
 def paths(
     model: ModelPath,
     out: Out = Path("paths.png"),
-    data: Annotated[str | None, typer.Option(help="What it was trained on, drawn faintly.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="What it was trained on, drawn faintly; by default the run's own.")
+    ] = None,
     n: Number = None,
     steps: Annotated[int | None, typer.Option(help="Steps from noise to data; 300 by default.")] = None,
     seed: Seed = 0,
 ) -> None:
     """The ways of samples from the same starts: along the probability flow, and with the reverse SDE.
 
-    - `unnoise draw paths runs/spiral --data spiral -o paths.png`
+    - `unnoise draw paths runs/spiral -o paths.png`
     """
     from ..model import Model
     from ..recipes.paths import MEMBERS, STEPS, flow_and_sde
 
     _check(out, PICTURES)
-    behind = None if data is None else _load(data)
-    _save(flow_and_sde(Model.load(model), behind, MEMBERS if n is None else n, steps or STEPS, seed), out)
+    loaded = Model.load(model)
+    _save(flow_and_sde(loaded, _of_run(loaded, data), MEMBERS if n is None else n, steps or STEPS, seed), out)
 
 
 @draw_app.command("loss")
