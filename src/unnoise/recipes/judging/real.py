@@ -66,11 +66,9 @@ def real_data(
         )
     for name, each in (("--data", reference), ("the training data", trained)):
         _check(name, each)
-    if reference.spec.shape != trained.spec.shape:
-        raise DataError(
-            f"--data has samples of shape {reference.spec.shape}, the training data {trained.spec.shape}: "
-            "give data of one shape, or bring images to one size with --size"
-        )
+    if model is not None:
+        refuse_other_shape("what the model makes", model.spec, reference.spec)
+    refuse_other_shape("the training samples", trained.spec, reference.spec)
     held_out, told = _held_out(reference, trained, run)
     skipped = [f"not read: {line}" for line in reference.skipped[:5]]
     if len(reference.skipped) > 5:
