@@ -59,7 +59,7 @@ class WassersteinMetric(Metric):
         of_x = _prices(costs[:, assigned], paid)
         half = _bars.half_width([_bars.of_influences(of_x), _bars.of_influences(paid - of_x)])
         low, high = math.sqrt(max(0.0, square - half)), math.sqrt(square + half)
-        notes = ()
+        notes: tuple[str, ...] = ()
         if len(made) != len(x) or len(real) != len(y):
             notes = (f"{len(x)} of {len(made)} made and of {len(real)} real samples were drawn, as many on both sides",)
         way = "central limit theorem of the assignment's prices, both sides"
