@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...data.base import Spec
-from ...errors import ShapeError
+from ...errors import DataError, ShapeError
 
 
 def check_samples(x: Tensor, spec: Spec) -> None:
@@ -43,3 +43,18 @@ def _check_bytes(x: Tensor, wanted: bool) -> None:
 def is_picture(spec: Spec) -> bool:
     """Whether samples are pictures of 1, 3 or 4 channels."""
     return spec.kind == "image" and len(spec.shape) == 3 and spec.shape[0] in (1, 3, 4)
+
+
+def refuse_unless_picture(spec: Spec, name: str) -> None:
+    """Refuses a data set that is not of pictures.
+
+    Args:
+        spec: What one sample is.
+        name: Of the extractor.
+
+    Raises:
+        DataError: It is not.
+    """
+    if not is_picture(spec):
+        what = f"{spec.kind} of shape {spec.shape}"
+        raise DataError(f"{name} looks at pictures of 1, 3 or 4 channels only, not at {what}: take the extractor 'own'")

@@ -22,11 +22,12 @@ def resized(pixels: Tensor, height: int, width: int, rule: Rule, whole: bool = F
     """Pictures of another size.
 
     Args:
-        pixels: Shape (B, C, H, W), in [0, 255], any dtype.
+        pixels: Shape (B, C, H, W), in [0, 255], any dtype; whole numbers if `whole`.
         height: Rows wanted.
         width: Columns wanted.
         rule: See `Rule`.
-        whole: Whether values are rounded to whole numbers, as Pillow does for pictures of bytes.
+        whole: Whether it is done as Pillow does it for pictures of bytes, to the bit: with weights of 22 binary places, and
+            rounded to whole numbers after each axis. Not for "tensorflow", which knows no bytes.
 
     Returns:
         Shape (B, C, height, width), float32 in [0, 255]; the values themselves where the size is the same.
@@ -35,13 +36,51 @@ def resized(pixels: Tensor, height: int, width: int, rule: Rule, whole: bool = F
     if pixels.shape[2:] == (height, width):
         return pixels
     if rule == "tensorflow":
-        pixels = _tensorflow(_tensorflow(pixels, height, 2), width, 3)
-        return pixels.round() if whole else pixels
-    for size in ((pixels.shape[2], width), (height, width)) if whole else ((height, width),):
-        pixels = functional.interpolate(pixels, size, mode=rule, antialias=True, align_corners=False)
-        pixels = pixels.clamp(0, 255)  # bicubic weights are negative in places
-        pixels = pixels.round() if whole else pixels  # after each axis, as Pillow does
-    return pixels
+        assert not whole
+        return _tensorflow(_tensorflow(pixels, height, 2), width, 3)
+    if whole:
+        pixels = _pillow(pixels.mT, width, rule).mT
+        return _pillow(pixels, height, rule).to(torch.float32)
+    pixels = functional.interpolate(pixels, (height, width), mode=rule, antialias=True, align_corners=False)
+    return pixels.clamp(0, 255)  # bicubic weights are negative in places
+
+
+def _pillow(pixels: Tensor, size: int, rule: Literal["bicubic", "bilinear"]) -> Tensor:
+    """Whole numbers of another number of rows, as `ImagingResample` of Pillow finds them; float64."""
+    if pixels.shape[2] == size:
+        return pixels
+    weights = pillow_weights(pixels.shape[2], size, rule) @ pixels.to(torch.float64)  # exact: below 2 ** 53
+    return ((weights + 2**21) / 2**22).floor().clamp(0, 255)
+
+
+def pillow_weights(before: int, after: int, rule: Literal["bicubic", "bilinear"]) -> Tensor:
+    """What each new row takes of each old one, times 2 ** 22 and rounded; shape (after, before), float64.
+
+    The filter is Keys' cubic with a = -1/2, or a triangle; where rows become fewer it is widened to cover them all.
+
+    References:
+        Cubic Convolution Interpolation for Digital Image Processing (Keys, 1981), Equation 15,
+        https://doi.org/10.1109/TASSP.1981.1163711; Pillow, src/libImaging/Resample.c
+
+    Args:
+        before: Old rows.
+        after: New rows.
+        rule: The filter.
+    """
+    wide = max(before / after, 1.0)
+    middle = (torch.arange(after, dtype=torch.float64)[:, None] + 0.5) * (before / after)
+    row = torch.arange(before, dtype=torch.float64)
+    reach = (2 if rule == "bicubic" else 1) * wide
+    inside = (row >= (middle - reach + 0.5).trunc()) & (row < (middle + reach + 0.5).trunc())
+    x = ((row + 0.5 - middle) / wide).abs()
+    if rule == "bicubic":
+        far = -0.5 * (((x - 5) * x + 8) * x - 4)
+        weights = torch.where(x < 1, (1.5 * x - 2.5) * x**2 + 1, torch.where(x < 2, far, 0.0))
+    else:
+        weights = (1 - x).clamp(min=0)
+    weights = torch.where(inside, weights, 0.0)
+    weights = weights / weights.sum(1, keepdim=True) * 2**22
+    return (weights.abs() + 0.5).floor() * weights.sign()
 
 
 def _tensorflow(pixels: Tensor, size: int, axis: int) -> Tensor:
