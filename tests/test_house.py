@@ -224,7 +224,7 @@ EXAMPLES = EXAMPLE.findall((ROOT / "CONTRIBUTING.md").read_text())
 
 def test_contributing_has_an_example_for_each_kind_of_part():
     rooms = {Path(source).parent.name for source, *_ in EXAMPLES}
-    assert rooms == {"process", "samplers", "denoisers", "data", "guidance", "nn"}
+    assert rooms == {"process", "samplers", "denoisers", "data", "guidance", "nn", "metrics"}
 
 
 @pytest.mark.parametrize(("source", "code", "test_path", "test"), EXAMPLES, ids=[Path(e[0]).stem for e in EXAMPLES])

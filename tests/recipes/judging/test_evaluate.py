@@ -38,9 +38,9 @@ def test_the_numbers_of_a_model_are_those_of_its_samples(moons, tmp_path):
     assert energy.value == pytest.approx(unbiased, rel=1e-6)
     by_hand = metrics.build("mmd").measure(Cloud(judged.result.made), Cloud(data.x))
     assert judged.result.estimates["mmd"].value == pytest.approx(by_hand.value, rel=1e-12)
-    # Labels are asked for as often as the data has them, which is here in equal numbers.
+    # Labels are asked for as often as the data has them, which is here in equal numbers: at any count to within one.
     labels = find_subject(moons)[0].labels(60)
-    assert torch.bincount(labels).tolist() == [30, 30]
+    assert torch.bincount(labels).max() <= 31
     names = [data.spec.class_names[int(i)] for i in labels]
     assert torch.equal(judged.result.made, model.sample(60, label=names, batch_size=60).tensor)
 
