@@ -165,7 +165,7 @@ def test_pairs_say_what_is_near_what():
 def test_held_out_samples_that_were_trained_on_are_told_of():
     leaked = torch.cat([HELD_OUT[:400], TRAIN[:100]])
     found = copying(TRAIN[:300], TRAIN, leaked)
-    assert found.notes[0].startswith("100 of 500 held-out samples are in the training data as well")
+    assert found.notes[0].startswith("100 held-out samples are in the training data as well")
     assert found.baseline.value == 0.2
     assert found.verdict == "copies"
 

@@ -124,8 +124,8 @@ class Search:
         straight = distances_to(flat, flat, indices, first)
         if not self.flips:
             return straight
-        turned = self.train.flip(-1).reshape(len(self.train), -1)
-        return torch.minimum(straight, distances_to(turned, flat, indices, first))
+        turned = self.train[first].flip(-1).reshape(len(first), -1)
+        return torch.minimum(straight, distances_to(turned, flat, indices))
 
 
 def some(num: int, most: int, seed: int) -> Tensor:

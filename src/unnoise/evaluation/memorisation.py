@@ -301,11 +301,6 @@ def copying(
     if flips and made.ndim < 3:
         raise ShapeError(f"flips: expected images of shape (N, ..., W), got {tuple(made.shape)}")
     kept = distinct(train, flips)
-    notes = (
-        [f"{len(train) - len(kept):,} exact duplicates in the training data count once"]
-        if len(kept) < len(train)
-        else []
-    )
     known = train if len(kept) == len(train) else train[kept]
     most = len(known) - (held_out is None)
     if most < 2:
@@ -316,25 +311,18 @@ def copying(
         around, against = search("baseline", known[own], own), "training data, each against the others"
     else:
         around, against = search("baseline", held_out, None), "held-out data"
-        same = int((around.distances[:, 0] == 0).sum())
-        if same:
-            notes.append(
-                f"{same:,} of {len(held_out):,} held-out samples are in the training data as well, and hide as many copies"
-            )
     part = sameness(around.distances)
     base = search.judge(around, part, leave_out=held_out is None)
     found = search.judge(search("samples", made, None), part, leave_out=False)
     ratios, distances = found.ratios, found.distances
-    rank = min(len(base.distances), max(1, round(_NEAREST * (len(base.distances) + 1))))
-    threshold = float(base.distances.sort().values[rank - 1])
+    threshold, expected = _nearest_part(base.distances)
     order = sorted(range(len(ratios)), key=lambda i: (float(ratios[i]), float(distances[i])))[:closest]
     return Copying(
         copies=_below(ratios, _COPY),
         baseline=_below(base.ratios, _COPY),
         against=against,
         nearer=_below(distances, threshold),
-        # Of H + 1 alike numbers each is equally likely to be among the smallest ones.
-        expected=share(rank, len(base.distances) + 1),
+        expected=expected,
         threshold=threshold,
         pairs=tuple(_pair(i, found, kept) for i in order),
         distances=distances,
@@ -343,8 +331,25 @@ def copying(
         baseline_distances=base.distances,
         baseline_ratios=base.ratios,
         least=least,
-        notes=tuple(notes),
+        notes=_notes(len(train) - len(kept), 0 if held_out is None else int((around.distances[:, 0] == 0).sum())),
     )
+
+
+def _nearest_part(distances: Tensor) -> tuple[float, Share]:
+    """The distance that the nearest 5 % lie within, and the share of more such distances that is below it."""
+    num = len(distances)
+    rank = min(num, max(1, round(_NEAREST * (num + 1))))
+    # One more number like these is equally likely to be the smallest of all, the second smallest, and so on.
+    return float(distances.sort().values[rank - 1]), share(rank, num + 1)
+
+
+def _notes(duplicates: int, leaked: int) -> tuple[str, ...]:
+    told = []
+    if duplicates:
+        told.append(f"{duplicates:,} exact duplicates in the training data count once")
+    if leaked:
+        told.append(f"{leaked:,} held-out samples are in the training data as well, and hide as many copies")
+    return tuple(told)
 
 
 def _tensor(x: Tensor | Cloud) -> Tensor:

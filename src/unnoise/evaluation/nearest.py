@@ -194,10 +194,12 @@ def distances_to(x: Tensor, data: Tensor, indices: Tensor, rows: Tensor | None =
         Shape (N, k), float64.
     """
     height = max(1, _BLOCK // (indices.shape[1] * x.shape[1]))
-    parts = []
+    # One answer for all: small ones that outlive each block would keep the memory between them from being used again.
+    distances = torch.empty(indices.shape, dtype=torch.float64)
     for start in range(0, len(indices), height):
         at = indices[start : start + height]
         own = x[start : start + height] if rows is None else x[rows[start : start + height]]
-        others = data[at.reshape(-1)].to("cpu", torch.float64).reshape(*at.shape, -1)
-        parts.append((others - own.to("cpu", torch.float64)[:, None]).square_().sum(2).sqrt_())
-    return torch.cat(parts)
+        apart = data[at.reshape(-1)].to("cpu", torch.float64, copy=True).reshape(*at.shape, -1)
+        apart.sub_(own.to("cpu", torch.float64)[:, None])
+        torch.linalg.vector_norm(apart, dim=2, out=distances[start : start + height])
+    return distances
