@@ -158,7 +158,7 @@ def sameness(distances: Tensor) -> float:
         distances: From samples to their K neighbours, shape (N, K).
 
     References:
-        Maximum Likelihood Estimation of Intrinsic Dimension (Levina and Bickel, 2004), Section 2
+        Maximum Likelihood Estimation of Intrinsic Dimension (Levina and Bickel, 2004), from whose model the two follow
     """
     k = distances.shape[1]
     inner, outer = distances[:, k // 2 - 1], distances[:, -1]

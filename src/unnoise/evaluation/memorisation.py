@@ -292,7 +292,7 @@ def copying(
     References:
         Diffusion Probabilistic Models Generalize when They Fail to Memorize (Yoon et al., 2023), the third,
         https://openreview.net/forum?id=shciCbSk9h;
-        On Memorization in Diffusion Models (Gu et al., 2023), Section 2.2, https://arxiv.org/abs/2310.02664
+        On Memorization in Diffusion Models (Gu et al., 2023), https://arxiv.org/abs/2310.02664
     """
     if not 0 < least < 1 or closest < 0:
         raise BadOption(f"least: must be in (0, 1), and closest at least 0, got {least} and {closest}")

@@ -59,7 +59,7 @@ def nearest(
         DataError: Some rows are not finite.
 
     References:
-        A New Approach to Probabilistic Rounding Error Analysis (Higham and Mary, 2019), Theorem 2.4,
+        A New Approach to Probabilistic Rounding Error Analysis (Higham and Mary, 2019), Theorem 3.1,
         https://doi.org/10.1137/18M1226312
     """
     a, b = _rows("x", x), _rows("data", data)
@@ -169,7 +169,7 @@ def _candidates(
 def _doubt(lengths: Tensor, width: int, dtype: torch.dtype) -> Tensor:
     r"""How far a squared distance may be off by rounding: :math:`(8 \sqrt D + 8) u (|x| + |y|)^2`, all but surely.
 
-    A sum of D products is off by no more than :math:`\lambda \sqrt D u |x| |y|` but for a chance of :math:`2 e^{-\lambda^2 / 2}`.
+    A sum of D products is off by no more than :math:`\lambda \sqrt D u |x| |y|` but for a chance of :math:`2 D e^{-\lambda^2 / 2}`.
     """
     return (_SURE * math.sqrt(width) + 8) * torch.finfo(dtype).eps / 2 * lengths.square()
 

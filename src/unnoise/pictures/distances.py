@@ -44,7 +44,7 @@ def nearest_distances(panels: Mapping[str, tuple[Array, Array, str]], title: str
         ax.set_xscale("log")
         _log_axis(ax.xaxis, edges)
         if edges[-1] < _SHORT * edges[0]:
-            ax.xaxis.get_major_locator().set_params(subs=(1, 2, 3, 4, 5, 7))
+            ax.xaxis.get_major_locator().set_params(subs=(1, 2, 3, 5))
         if at_end:
             highest = max(share[0] for share in shares)
             ax.annotate(
