@@ -123,7 +123,7 @@ def _parts(overrides: list[str] | None, sampler: str | None, features: str | Non
 
 def _tell(judged: Judged) -> None:
     from ..recipes.judging import words
-    from ..recipes.judging.copying import verdict
+    from ..recipes.judging.copying import brief
 
     result = judged.result
     for line in words.aligned([words.HEADERS, *words.rows(result.estimates, result.baseline)]):
@@ -131,7 +131,7 @@ def _tell(judged: Judged) -> None:
     features = result.values["features"]
     typer.echo(f"\nfeatures   {features.get('name')}, {features['dim']} numbers a sample, hash {features['hash'][:12]}")
     if result.memorisation is not None:
-        typer.echo(f"copies     {verdict(result.memorisation)}")
+        typer.echo(f"copies     {brief(result.memorisation)}")
     notes = [note for each in result.estimates.values() for note in each.notes] + list(result.notes)
     for note in dict.fromkeys(notes):
         say(f"note: {note}")

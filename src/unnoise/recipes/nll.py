@@ -46,6 +46,8 @@ from .run_data import run_data, source_like
 
 MOST_IN_MOMENTS = 20_000
 """Samples that the prior's mean and covariance are taken over."""
+MOST_CALLS = 20_000
+"""Network calls of a batch after which the tolerance is said to be out of reach; some hundreds are usual."""
 OWN = "own"
 """The label that asks for each sample's own."""
 
@@ -337,6 +339,7 @@ class Evaluation:
         found = log_likelihood(
             denoiser, codec.encode(inside), cond=cond, rtol=settings.rtol, atol=settings.atol, t_start=self.t_start,
             probes=self.probes, seed=settings.seed, indices=indices, prior=self._prior,
+            max_calls=MOST_CALLS,
         )  # fmt: skip
         nlls, evaluations = -found.log_prob - self._volume, found.evaluations
         rows: list[dict[str, Any]] = [

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .judging.words import number
-
 if TYPE_CHECKING:
     from .run import Run
 
@@ -68,6 +66,7 @@ def watch(run: Run, stop: Callable[[], bool] = lambda: False) -> bool:
     """
     from ..training.loop import Finished, Stepped, Validated
     from .judging.while_training import Evaluated
+    from .judging.words import number
 
     settings, rate, smoothed, facts, finished = run.recipe.training, Rate(), None, "", False
     with bar() as progress:

@@ -6,7 +6,6 @@ from PIL import Image
 from torch import Tensor
 
 from ...data.base import Dataset, Progress
-from ...errors import DataError
 from ...evaluation.features.base import Extractor
 from ...evaluation.features.store import reference_features
 from ...evaluation.memorisation import Compared, Memorisation, memorisation
@@ -27,8 +26,8 @@ def copying(
     seen: Tensor,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Memorisation | None:
-    """Whether samples are copies; None where there is too little training data to tell.
+) -> Memorisation:
+    """Whether samples are copies.
 
     Args:
         made: The samples, in the units of the data.
@@ -37,6 +36,9 @@ def copying(
         seen: The features of the samples, shape (N, D).
         seed: Of the choice of held-out samples, where there are many.
         progress: Told of the search.
+
+    Raises:
+        DataError: There is too little different training data to tell, or samples are not finite.
     """
     train, held_out = real.train, real.held_out
     chosen = None if held_out is None else some(held_out, max(len(made), MOST_HELD_OUT), seed)
@@ -51,19 +53,20 @@ def copying(
     }
     if extractor.about.get("name") == "pixels" and extractor.resize == "none":
         del spaces["features"]  # the same space again
-    try:
-        return memorisation(spaces, closest=SHOWN, seed=seed, progress=progress)
-    except DataError:  # too few different training samples
-        return None
+    return memorisation(spaces, closest=SHOWN, seed=seed, progress=progress)
 
 
 def _data_space(data: Dataset) -> str:
     return {"image": "pixels", "points": "coordinates", "array": "values"}[data.spec.kind]
 
 
-def verdict(found: Memorisation) -> str:
-    """The verdict in a sentence for every space, with its numbers."""
-    return found.sentence
+def brief(found: Memorisation) -> str:
+    """The verdict in one short sentence."""
+    parts = [f"{100 * each.copies.value:.3g} % in {name}" for name, each in found.spaces.items()]
+    each = next(iter(found.spaces.values()))
+    own = " and ".join(f"{100 * each.baseline.value:.3g} %" for each in found.spaces.values())
+    of = f"of {each.copies.trials:,} samples {' and '.join(parts)} are next to one training sample"
+    return f"{found.verdict}: {of} (of {each.against}: {own})"
 
 
 def closest_pairs(found: Memorisation, made: Tensor, train: Dataset) -> Image.Image | None:

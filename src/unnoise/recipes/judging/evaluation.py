@@ -202,7 +202,10 @@ class Evaluation:
         copied = None
         if self.settings.memorisation:
             told("looking for copies")
-            copied = copying(made, self.real, extractor, seen, self.settings.seed)
+            try:
+                copied = copying(made, self.real, extractor, seen, self.settings.seed, progress)
+            except DataError as error:
+                notes.append(f"copies were not looked for: {error}")
         told.end()
         values = self._values(n, extractor, estimates, baseline, copied, notes)
         write_atomically(self.folder / "result.json", (json.dumps(values, indent=1) + "\n").encode())

@@ -19,7 +19,7 @@ from ...pictures.page import Page, Picture
 from ...pictures.points import scatter
 from ..gallery import limits_of
 from . import words
-from .copying import closest_pairs, distances_picture, verdict
+from .copying import brief, closest_pairs, distances_picture
 from .evaluation import Result
 from .real import RealData
 from .subject import DATA
@@ -58,7 +58,7 @@ def _short(page: Page, result: Result) -> None:
     if "accuracy" in result.estimates:
         lines.append(_sentence("accuracy", result.estimates["accuracy"], result.baseline.get("accuracy")))
     if result.memorisation is not None:
-        lines.append(f"**Copies:** {verdict(result.memorisation)}")
+        lines.append(f"**Copies:** {brief(result.memorisation)}.")
     warnings = [note for each in result.estimates.values() for note in each.notes] + list(result.notes)
     page.heading("In short")
     page.text("\n".join(f"- {line}" for line in dict.fromkeys(lines)))
@@ -155,7 +155,7 @@ def _copies(page: Page, result: Result) -> None:
     if found is None:
         return
     page.heading("Did it copy?")
-    page.text(verdict(found))
+    page.text("\n".join(f"- In {name}: {each.sentence}" for name, each in found.spaces.items()))
     pairs = closest_pairs(found, result.made, result.real.train)
     if pairs is not None:
         page.picture(

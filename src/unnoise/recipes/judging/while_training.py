@@ -20,6 +20,8 @@ from .subject import ModelSubject, Request
 
 NEAR_FLOOR = 0.05
 """A loss that is so little above the floor of its training data, as a share of the floor, is that of learning by heart."""
+FEWEST = 10
+"""Training samples among which copies can be told."""
 RISEN = 0.02
 """A held-out loss that has risen by more than this share of its lowest value does not come from chance."""
 
@@ -122,7 +124,9 @@ class Watcher:
         seen = extractor(made)
         clouds = Clouds(made, self.real, seen, extractor, subject.labels(plan.n), self.seed)
         found = {name: each.measure(*clouds.pair(each.space), seed=self.seed) for name, each in self.metrics.items()}
-        copied = copying(made, self.real, extractor, seen, self.seed) if plan.memorisation else None
+        copied = None
+        if plan.memorisation and len(self.real.train) > FEWEST:
+            copied = copying(made, self.real, extractor, seen, self.seed)
         return Evaluated(step, found, copied, self._is_best(found[self.decides], step), self._warnings(copied))
 
     def _is_best(self, estimate: Estimate, step: int) -> bool:
