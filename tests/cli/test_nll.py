@@ -218,6 +218,13 @@ def test_what_cannot_be_is_one_line(unnoise, refused, spiral, tmp_path):
     assert not (tmp_path / "nll.jsonl").exists()
 
 
+def test_a_tolerance_that_cannot_be_met_ends_with_what_was_reached(refused, spiral, monkeypatch):
+    monkeypatch.setattr("unnoise.recipes.nll.MOST_CALLS", 200)
+    said = refused("nll", spiral, "-n", 2, "--rtol", 1e-12, "--atol", 1e-12)
+    assert "rtol=1e-12, atol=1e-12 was not reached" in said
+    assert "led only to t = 0." in said
+
+
 def test_the_bound_needs_a_chain(unnoise, refused, tmp_path):
     assert unnoise("train", "spiral", "--out", tmp_path / "flow", "process=flow", "denoiser.name=v", *TINY).code == 0
     assert "FlowSchedule, has none: leave out --bound" in refused("nll", tmp_path / "flow", "--bound")
