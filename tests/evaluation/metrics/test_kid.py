@@ -36,7 +36,7 @@ def test_the_interval_is_that_of_leaving_every_sample_out_in_turn():
     error = (11**2 / 12 * without_x.double().var() + 8**2 / 9 * without_y.double().var()).sqrt()
     found = metric.measure(Cloud(x), Cloud(y))
     # Between Student's factors for 19 and for 8 degrees of freedom.
-    assert 2.093 < (found.high - found.value) / float(error) < 2.307
+    assert 2.093 < (found.value - found.low) / float(error) < 2.307
 
 
 def test_more_samples_than_the_cap_are_drawn_by_the_seed():

@@ -97,7 +97,11 @@ def _influences(features: Tensor, own: Moments, difference: Tensor, matrix: Tens
 
 
 def _extrapolated(made: Tensor, real: Tensor, value: float, half: float, seed: int) -> dict[str, object]:
-    """The value at 1/N = 0 of a line through parts of 1, 1/2 and 1/4 of the samples, with the interval of the whole."""
+    """The value at 1/N = 0 of a line through parts of 1, 1/2 and 1/4 of the samples, and its interval.
+
+    That is as wide as the interval of the whole, and wider by how far the line moves without its far end: with few samples
+    for the number of features the points lie on a curve.
+    """
     if min(len(made), len(real)) < 8:
         return {}
     orders = _rows.shuffled(seed, "fid made", len(made)), _rows.shuffled(seed, "fid real", len(real))
@@ -110,6 +114,7 @@ def _extrapolated(made: Tensor, real: Tensor, value: float, half: float, seed: i
         means.append(sum(distances) / parts)
     # Least squares through the mean distances at 1, 2 and 4 times 1/N, at 0.
     limit = means[0] + means[1] / 2 - means[2] / 2
+    half += abs(limit - (2 * means[0] - means[1]))
     return {
         "fid_infinity": limit,
         "fid_infinity_low": limit - half,

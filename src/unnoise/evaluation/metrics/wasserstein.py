@@ -24,8 +24,9 @@ class WassersteinMetric(Metric):
     .. math:: \min_\pi \left(\frac1n \sum_i |x_i - y_{\pi(i)}|^2\right)^{1/2}
 
     Of as many samples on both sides. In D dimensions two samples of one distribution are about :math:`n^{-1/D}` apart, so
-    that the number is only to be compared with another of the same n: `interval` is what other samples, as many, would
-    give. It follows from the prices of the assignment, the most by which the cost changes where one sample is moved.
+    that the number is only to be compared with another of the same n; and a slight blur can lower it, for what lies nearer
+    to the mean lies nearer to all else. The interval is what other samples, as many, would give; it follows from the prices
+    of the assignment, which say how the cost changes where a sample is moved.
 
     References:
         The Hungarian Method for the Assignment Problem (Kuhn, 1955), https://doi.org/10.1002/nav.3800020109
