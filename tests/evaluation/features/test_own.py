@@ -150,6 +150,7 @@ def test_a_damaged_network_is_learned_again_with_a_note(quick, cache_dir, damage
     assert again.hash == extractor.hash
     notes = again.about.get("notes", [])
     assert not notes if damage == "no folder" else "damaged and were learned again" in notes[0]
+    assert "notes" not in QUICK.prepare(data).about  # what is kept is whole again
     assert weights.read_bytes() == whole
     assert [each.name for each in (cache_dir / "features").iterdir()] == [folder.name]
 
@@ -208,6 +209,13 @@ def test_it_looks_at_samples_of_any_kind_and_shape(random_data, kind, shape, lab
     assert (extractor.classify(features) is not None) == labelled
     assert extractor.about["learned by"] == ("labels" if labelled else "VICReg")
     assert (extractor.resize == "none") == (shape not in ((1, 5, 7), (4, 70, 90)))
+
+
+def test_the_unit_of_the_data_does_not_matter(random_data):
+    data = random_data("array", (1, 20), 60)
+    small = Dataset(data.x * 1e-9, data.spec)
+    rows = [QUICK.prepare(each)(each.x) for each in (data, small)]
+    torch.testing.assert_close(rows[1], rows[0], rtol=0, atol=0.2)  # training magnifies the rounding
 
 
 def test_labels_are_left_alone_when_asked(random_data):

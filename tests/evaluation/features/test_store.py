@@ -98,9 +98,10 @@ def test_features_that_are_not_whole_are_worked_out_again(points, damage):
         header.write_text("{")
     else:
         np.save(file, np.zeros((3, 2), np.float32))
-    again = Counting()
-    assert torch.equal(reference_features(points, again), rows)
+    again, told = Counting(), []
+    assert torch.equal(reference_features(points, again, lambda *progress: told.append(progress)), rows)
     assert again.shown == len(points)
+    assert "damaged" in told[0][0]
 
 
 @pytest.mark.parametrize("name", ["data", "extractor", "resize", "shape", "format"])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...data.base import Dataset, Spec
-from ...options import option, plain
+from ...options import option
 from .base import Extractor, FeatureSource, Progress, extractors
 from .digest import digest_of
 from .looking import check_samples
@@ -43,33 +43,38 @@ class OwnFeatures(FeatureSource):
         seed: Of the first weights, the order of the data and its views.
         labels: Whether labels are learned where there are some; else it learns without them.
         size: The side that pictures are brought to; 0 is their own, at most 64.
-        shown: How many samples it is shown; 0 is twenty times the data, at least 30,000 and at most 200,000.
+        shown: How many samples it is shown; 0 is twenty times the data, at least 30,000 and at most 200,000, and half of that
+            without labels, where each is shown as two views.
     """
 
     seed: int = option(0, help="which network: of its first weights, the order of the data and its views", low=0)
     labels: bool = option(True, help="learn the labels of the data, where it has some")
     size: int = option(0, help="bring pictures to a square of this side; 0 is their own, at most 64", low=0, high=256)
-    shown: int = option(0, help="samples shown in training; 0 is 20 times the data, 30,000 to 200,000", low=0)
+    shown: int = option(
+        0, help="samples shown in training; 0 is 20 times the data, 30,000 to 200,000, without labels half", low=0
+    )
 
     def prepare(self, data: Dataset, progress: Progress | None = None) -> OwnExtractor:
         """See `FeatureSource.prepare`."""
-        owner, plan = Owner(data.fingerprint(), plain(self)), self._plan(data)
+        plan = self._plan(data)
+        owner = Owner(data.fingerprint(), asdict(plan))
         found = read(owner)
         if isinstance(found, Kept):
             return OwnExtractor(data.spec, plan.size, found)
         network, learned = learn(data, plan, progress)
         about = {"name": "own", "data": owner.data, "seed": self.seed, **learned}
         steps = _steps(data.spec, plan, network)
-        kept = Kept(network, steps, about, digest_of(steps, network.state_dict()))
+        kept = write(owner, Kept(network, steps, about, digest_of(steps, network.state_dict())))
         if found is not None:
             kept = noted(kept, f"the kept features in {owner.folder} were damaged and were learned again: {found}")
-        return OwnExtractor(data.spec, plan.size, write(owner, kept))
+        return OwnExtractor(data.spec, plan.size, kept)
 
     def _plan(self, data: Dataset) -> Plan:
         picture = data.spec.kind == "image"
         size = (self.size or min(LARGEST, max(data.spec.shape[1:]))) if picture else 0
-        shown = self.shown or min(SHOWN, max(FEW_SHOWN, 20 * len(data)))
         by_labels = self.labels and data.labels is not None and len(data.labels.unique()) > 1
+        views = 1 if by_labels else 2
+        shown = self.shown or min(SHOWN, max(FEW_SHOWN, 20 * len(data))) // views
         return Plan(self.seed, size, shown, by_labels)
 
 

@@ -43,7 +43,7 @@ class Owner:
 
     Args:
         data: Fingerprint of the data set.
-        settings: The options of the extractor.
+        settings: How it was learned, as plain values.
     """
 
     data: str

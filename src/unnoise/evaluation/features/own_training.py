@@ -125,8 +125,9 @@ def _standardise(network: OwnNetwork, data: Dataset, kept: Tensor, plan: Plan) -
         count += len(block)
     mean = total / count
     std = (square / count - mean**2).clamp(min=0).sqrt()
+    # What never changes, but for rounding, says nothing, and stays near 0.
     network.mean.copy_(mean.reshape(network.mean.shape))
-    network.std.copy_(torch.where(std > 1e-6 * (1 + mean.abs()), std, 1.0).reshape(network.std.shape))
+    network.std.copy_(torch.where(std > 1e-6 * mean.abs(), std, 1.0).reshape(network.std.shape))
 
 
 def _train(

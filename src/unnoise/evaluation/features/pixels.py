@@ -50,9 +50,8 @@ class PixelFeatures(FeatureSource):
             )
         each = self.scale == "each" or (self.scale == "kind" and spec.kind == "points")
         data.check()
-        x = data.x.to(torch.float64)
-        mean, std = (x.mean(0), x.std(0, correction=0)) if each else (x.mean(), x.std(correction=0))
-        std = torch.where(std > 0, std, 1.0)  # a number that never changes says nothing, and stays 0
+        std, mean = torch.std_mean(data.x, 0 if each else None, correction=0)
+        std = torch.where(std > 1e-6 * mean.abs(), std, 1.0)  # what never changes says nothing, and stays 0
         return PixelExtractor(spec, 0, mean, std)
 
 

@@ -79,13 +79,14 @@ def reference_features(data: Dataset, extractor: Extractor, progress: Progress |
     found = shelf.read()
     if found is not None:
         return found
+    what = "features of the data" + (" (the kept ones are damaged)" if shelf.path(".json").exists() else "")
     try:
         shelf.folder.mkdir(parents=True, exist_ok=True)
         with _alone(shelf.path(".lock")):
             found = shelf.read()  # another process may have made it while this one waited
-            return shelf.fill(data, extractor, progress) if found is None else found
+            return shelf.fill(data, extractor, progress, what) if found is None else found
     except OSError:
-        return features_of(data.x, extractor, progress, "features of the data")
+        return features_of(data.x, extractor, progress, what)
 
 
 def reference_moments(data: Dataset, extractor: Extractor, progress: Progress | None = None) -> Moments:
@@ -225,7 +226,7 @@ class Shelf:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path(".moments.safetensors"), save(tensors, metadata={"moments": facts}))
 
-    def fill(self, data: Dataset, extractor: Extractor, progress: Progress | None) -> Tensor:
+    def fill(self, data: Dataset, extractor: Extractor, progress: Progress | None, what: str) -> Tensor:
         """Works the features out, going on where work was broken off.
 
         Raises:
@@ -247,7 +248,7 @@ class Shelf:
                 facts = {"owner": self.named, "sha256": digest.hexdigest(), "done": done}
                 write_atomically(notes, json.dumps(facts, indent=1).encode())
                 if progress is not None:
-                    progress("features of the data", done, total)
+                    progress(what, done, total)
             os.fsync(file.fileno())
         os.replace(notes, self.path(".json"))
         os.replace(part, self.path(".npy"))
