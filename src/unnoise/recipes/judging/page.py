@@ -138,16 +138,22 @@ def _bias(page: Page, fid: Estimate | None) -> None:
 
 def _classes(page: Page, result: Result) -> None:
     accuracy = result.estimates.get("accuracy")
-    per_class = None if accuracy is None else accuracy.details.get("classes")
-    if accuracy is None or not isinstance(per_class, (list, tuple)):
+    classes = None if accuracy is None else accuracy.details.get("classes")
+    if accuracy is None or not isinstance(classes, Mapping):
         return
     page.heading("Does it show what was asked for?", 3)
     names = result.real.reference.spec.class_names
-    table = []
-    for each in per_class:
-        name = names[int(each["label"])]
-        table.append((name, f"{each['value']:.1%}", f"{each['low']:.1%} to {each['high']:.1%}", f"{each['trials']:,}"))
-    page.table(("label", "recognised", "95 % interval", "samples"), table, "By the classifier in the features.")
+    table = [
+        (names[int(label)], f"{each['value']:.1%}", f"{each['low']:.1%} to {each['high']:.1%}", f"{each['n']:,}")
+        for label, each in classes.items()
+    ]
+    known = accuracy.details.get("real")
+    told = f" It recognises {known:.1%} of real samples." if isinstance(known, float) else ""
+    page.table(
+        ("label", "recognised", "95 % interval", "samples"),
+        table,
+        f"By a classifier in the features, which knows nothing of the model.{told}",
+    )
 
 
 def _copies(page: Page, result: Result) -> None:
