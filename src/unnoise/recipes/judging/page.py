@@ -105,7 +105,7 @@ def _numbers(page: Page, result: Result) -> None:
     page.heading("The numbers")
     table = words.rows(result.estimates, result.baseline)
     features = result.values["features"]
-    seen = f"`{features.get('name', 'features')}` ({features['dim']} numbers a sample, {features['resize']})"
+    seen = f"`{features.get('name', 'features')}` ({features['dim']} numbers a sample, resize: {features['resize']})"
     page.table(
         words.HEADERS,
         [[f"**{row[0]}**" if not row[0].startswith(" ") else row[0].strip(), *row[1:]] for row in table],

@@ -178,7 +178,7 @@ def _keep(made: Sweep, n: int, command: str) -> list[Path]:
         path = folder / f"{over}-{name}.png"
         write_atomically(path, png(picture))
         written.append(path)
-        page.picture(picture, caption, caption, WIDE)
+        page.picture(picture, caption, caption, min(WIDE, picture.width))
 
     if all(each is not None for row in made.pictures for each in row):
         cells = [[each for each in row if each is not None] for row in made.pictures]
