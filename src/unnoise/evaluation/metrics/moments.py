@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ...errors import DataError, ShapeError
 
-_WELL = (
-    1e-10  # smallest eigenvalue over the largest, from which on square roots of eigenvalues lose nothing that counts
-)
+# The smallest eigenvalue over the largest, from which on square roots of eigenvalues lose nothing that counts.
+_WELL = 1e-10
+_LEAST_SIDE = 64  # of a block of the product, below which blocks cost more than they save
 
 
 class Moments:
@@ -82,9 +82,7 @@ class Moments:
             return
         rows = batch.detach().to("cpu", torch.float64)
         mean = rows.mean(0)
-        centred = (rows - mean).numpy()
-        # numpy sees that both factors are one matrix, and computes half of the product; torch computes all of it.
-        self._add(len(rows), mean, torch.from_numpy(centred.T @ centred))
+        self._add(len(rows), mean, _squares(rows - mean))
 
     def merge(self, other: Moments) -> None:
         """Takes in what another has seen.
@@ -116,6 +114,20 @@ class Moments:
         moments.n = int(state["n"])
         moments.mean, moments._squares = state["mean"].double().clone(), state["squares"].double().clone()
         return moments
+
+
+def _squares(rows: Tensor) -> Tensor:
+    """The product of the transposed rows and the rows, shape (D, D), whose lower blocks mirror the upper ones."""
+    width = rows.shape[1]
+    some = max(_LEAST_SIDE, -(-width // 4))  # of 16 blocks 10 are worked out
+    product = torch.empty(width, width, dtype=rows.dtype)
+    for i in range(0, width, some):
+        for j in range(i, width, some):
+            block = rows[:, i : i + some].T @ rows[:, j : j + some]
+            product[i : i + some, j : j + some] = block
+            if j > i:
+                product[j : j + some, i : i + some] = block.T
+    return product
 
 
 def factor(moments: Moments) -> tuple[Tensor, Tensor]:
