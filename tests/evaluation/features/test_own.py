@@ -3,12 +3,14 @@ import shutil
 
 import pytest
 import torch
+from torch import Generator
 
 from unnoise.data.base import Dataset, Spec
 from unnoise.errors import DataError, ShapeError
 from unnoise.evaluation.features.own import OwnFeatures
 from unnoise.evaluation.features.own_network import OwnNetwork, strides
 from unnoise.evaluation.features.own_training import vicreg
+from unnoise.evaluation.features.own_views import light_view, mirrored, moved, softened, strong_view
 
 QUICK = OwnFeatures(shown=600)
 
@@ -207,7 +209,7 @@ def test_it_looks_at_samples_of_any_kind_and_shape(random_data, kind, shape, lab
     assert features.shape == (40, extractor.dim)
     assert bool(torch.isfinite(features).all())
     assert (extractor.classify(features) is not None) == labelled
-    assert extractor.about["learned by"] == ("labels" if labelled else "VICReg")
+    assert extractor.about["learned by"] == ("labels" if labelled else "two views")
     assert (extractor.resize == "none") == (shape not in ((1, 5, 7), (4, 70, 90)))
 
 
@@ -238,6 +240,50 @@ def test_vicreg_of_two_views_that_are_alike_and_spread_counts_only_what_is_said_
     # Without spread, each of both views misses 1 - sqrt(1e-4).
     flat = torch.zeros(4, 2)
     assert float(vicreg(flat, flat + 1)) == pytest.approx(25 * 1 + 25 * 0.99)
+
+
+def test_views_keep_the_shape_of_a_sample_and_say_what_was_done_to_it():
+    for shape, picture in (((6, 1, 8, 8), True), ((6, 3, 20, 12), True), ((6, 2), False), ((6, 1, 4, 4), False)):
+        x = torch.rand(shape)
+        for view in (light_view(x, Generator().manual_seed(0), picture), strong_view(x, Generator(), picture)[0]):
+            assert view.shape == x.shape
+            assert bool(torch.isfinite(view).all())
+        _, done = strong_view(x, Generator().manual_seed(0), picture)
+        assert done.shape == (6, 2)
+        assert float(done.abs().max()) <= 1
+
+
+def test_a_picture_is_moved_by_whole_pixels_and_mirrored_or_not():
+    x = torch.arange(64.0).reshape(1, 1, 8, 8).expand(20, 3, 8, 8)
+    whole = torch.nn.functional.pad(x[:1], (1, 1, 1, 1), mode="reflect")
+    places = {tuple(whole[0, 0, i : i + 8, j : j + 8].flatten().tolist()) for i in range(3) for j in range(3)}
+    found = {tuple(row.flatten().tolist()) for row in moved(x, Generator().manual_seed(0))[:, 0]}
+    assert found <= places
+    assert len(found) > 4
+    turned = mirrored(x, Generator().manual_seed(0))[:, 0]
+    flipped = (turned == x[:, 0].flip(2)).all(2).all(1)
+    assert bool((flipped | (turned == x[:, 0]).all(2).all(1)).all())
+    assert 0 < int(flipped.sum()) < 20
+
+
+def test_a_softened_picture_keeps_its_mean_inside_and_loses_what_is_fine():
+    flat, board = torch.full((1, 1, 8, 8), 3.0), (torch.arange(8)[:, None] + torch.arange(8)).remainder(2).float()
+    torch.testing.assert_close(softened(flat, torch.ones(1, 1, 1, 1)), flat)
+    soft = softened(board[None, None], torch.tensor([0.5]).reshape(1, 1, 1, 1))[0, 0, 2:-2, 2:-2]
+    torch.testing.assert_close(soft, 0.5 * board[2:-2, 2:-2] + 0.25)  # a checkerboard becomes grey
+
+
+def test_without_labels_distances_rise_with_blur_and_noise_too(digits, frechet):
+    extractor = OwnFeatures(shown=4000, labels=False).prepare(digits)
+    real, rest = digits.x[::2], digits.x[1::2]
+    base, noise = extractor(real), torch.randn(rest.shape, generator=Generator().manual_seed(0))
+    for changed in (
+        lambda size: softened(rest.float(), torch.full((1, 1, 1, 1), size)),
+        lambda size: rest + 60 * size * noise,
+    ):
+        rungs = [frechet(base, extractor(changed(s).round().clamp(0, 255).to(torch.uint8))) for s in (0, 0.3, 0.6, 1)]
+        assert rungs == sorted(rungs)
+        assert rungs[-1] > 3 * rungs[0]
 
 
 def test_data_that_cannot_be_learned_from_is_refused(random_data):

@@ -16,7 +16,7 @@ from .digest import digest_of
 from .files import features_folder
 from .own_network import OwnNetwork
 
-FORMAT = 1  # raised whenever the same data and settings would give another network
+FORMAT = 2  # raised whenever the same data and settings would give another network
 WEIGHTS, ABOUT = "weights.safetensors", "about.json"
 
 

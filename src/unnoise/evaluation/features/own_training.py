@@ -1,4 +1,9 @@
-"""How the network learns one data set: by labels where there are some, else by knowing two views of a sample as one."""
+"""How the network learns one data set: by labels where there are some, else by knowing two views of a sample as one.
+
+Knowing views as one alone would teach it to look past blur and noise, which samples of a model are to be blamed for. So that
+without labels it must also tell how much each view was blurred and how noisy it was made; with that, the Frechet distance
+of 64 x 64 drawings to themselves blurred by 3/4 of a pixel rose from 1.05 times that of two halves of them to 26 times.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +29,7 @@ BATCH = 128
 PAIRS = 256  # samples of a batch that learns without labels, whose statistics need more
 BLOCK = 64  # samples that the network is always given at once, so that each is summed in the same order
 RATE = 3e-3
+TOLD = 25.0  # what it weighs to tell how a view was blurred and made noisy, beside VICReg
 MOST_HELD_OUT = 5000
 
 
@@ -95,11 +101,11 @@ def _learn(data: Dataset, plan: Plan, progress: Progress | None) -> tuple[OwnNet
     shape = tuple(seen(data.x[:1], plan.size).shape[1:])
     with torch_seeded(address(plan.seed, "own features"), torch.device("cpu")):
         network = OwnNetwork(shape, data.spec.num_classes if plan.by_labels else 0)
-        projector = nn.Identity() if plan.by_labels else _projector(network.dim)
+        others = nn.ModuleList([] if plan.by_labels else [_projector(network.dim), nn.Linear(network.dim, 2)])
     order = torch.from_numpy(permutations(plan.seed, len(data), 0, 1)[0])
     held_out, kept = order.split([min(MOST_HELD_OUT, len(data) // 10), len(data) - min(MOST_HELD_OUT, len(data) // 10)])
     _standardise(network, data, kept, plan)
-    _train(network, projector, data, kept, plan, progress)
+    _train(network, others, data, kept, plan, progress)
     network.eval()
     _scale(network, data, kept, plan)
     measured = _by_labels(network, data, held_out, plan) if plan.by_labels else _by_views(network, data, held_out, plan)
@@ -131,12 +137,12 @@ def _standardise(network: OwnNetwork, data: Dataset, kept: Tensor, plan: Plan) -
 
 
 def _train(
-    network: OwnNetwork, projector: nn.Module, data: Dataset, kept: Tensor, plan: Plan, progress: Progress | None
+    network: OwnNetwork, others: nn.ModuleList, data: Dataset, kept: Tensor, plan: Plan, progress: Progress | None
 ) -> None:
     """AdamW with a rate that rises for a fifth of the way and falls to 0."""
     size = min(BATCH if plan.by_labels else PAIRS, len(kept))
     steps = max(1, math.ceil(plan.shown / size))
-    weights: list[Tensor] = [*network.parameters(), *projector.parameters()]
+    weights: list[Tensor] = [*network.parameters(), *others.parameters()]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in weights if p.ndim > 1]},
         {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
@@ -150,9 +156,7 @@ def _train(
         draw = Generator().manual_seed(address(plan.seed, "own views", step)[0])
         x = (seen(data.x[rows], plan.size) - network.mean) / network.std
         loss = (
-            _label_loss(network, x, data, rows, draw)
-            if plan.by_labels
-            else _view_loss(network, projector, x, data, draw)
+            _label_loss(network, x, data, rows, draw) if plan.by_labels else _view_loss(network, others, x, data, draw)
         )
         if not torch.isfinite(loss):
             raise DataError(
@@ -184,10 +188,18 @@ def _label_loss(network: OwnNetwork, x: Tensor, data: Dataset, rows: Tensor, dra
     return functional.cross_entropy(said, data.labels[rows], label_smoothing=0.1)
 
 
-def _view_loss(network: OwnNetwork, projector: nn.Module, x: Tensor, data: Dataset, draw: Generator) -> Tensor:
+def _view_loss(network: OwnNetwork, others: nn.ModuleList, x: Tensor, data: Dataset, draw: Generator) -> Tensor:
+    """VICReg of two views, and the error of telling what was done to them.
+
+    References:
+        Equivariant Contrastive Learning (Dangovski et al., 2022), Equation 2, https://arxiv.org/abs/2111.00899
+    """
     picture = data.spec.kind == "image"
-    both = torch.cat([strong_view(x, draw, picture), strong_view(x, draw, picture)])
-    return vicreg(*projector(network.trunk(both)).chunk(2))
+    views, done = zip(*(strong_view(x, draw, picture) for _ in range(2)), strict=True)
+    said = network.trunk(torch.cat(views))
+    projector, guess = others
+    wrong = functional.mse_loss(guess(said)[:, 0 if picture else 1 :], torch.cat(done)[:, 0 if picture else 1 :])
+    return vicreg(*projector(said).chunk(2)) + TOLD * wrong
 
 
 def vicreg(a: Tensor, b: Tensor) -> Tensor:
@@ -241,10 +253,10 @@ def _by_views(network: OwnNetwork, data: Dataset, held_out: Tensor, plan: Plan) 
     """The share of up to 1,000 samples for which, among all second views, its own lies nearest to its first."""
     some = held_out[:1000]
     if len(some) == 0:
-        return {"learned by": "VICReg", "recognised": None}
+        return {"learned by": "two views", "recognised": None}
     draw = Generator().manual_seed(address(plan.seed, "own recognised")[0])
     x = (seen(data.x[some], plan.size) - network.mean) / network.std
     with torch.no_grad():
-        a, b = (network.trunk(strong_view(x, draw, data.spec.kind == "image")) - network.centre for _ in range(2))
+        a, b = (network.trunk(strong_view(x, draw, data.spec.kind == "image")[0]) - network.centre for _ in range(2))
     near = (functional.normalize(a) @ functional.normalize(b).T).argmax(1)
-    return {"learned by": "VICReg", "recognised": float((near == torch.arange(len(some))).double().mean())}
+    return {"learned by": "two views", "recognised": float((near == torch.arange(len(some))).double().mean())}

@@ -50,9 +50,22 @@ def lit(x: Tensor, draw: Generator, reach: float = 0.4) -> Tensor:
     return (grey + (x - grey) * (1 + colour) - mean) * (1 + contrast) + mean + light
 
 
-def noisy(x: Tensor, draw: Generator, scale: float = 0.1) -> Tensor:
-    """With normal noise of up to `scale`, drawn for each sample; any shape, in units of the standard deviation."""
-    size = torch.rand(len(x), *[1] * (x.ndim - 1), generator=draw) * scale
+def softened(x: Tensor, share: Tensor) -> Tensor:
+    """Pictures blurred by (1, 2, 1) / 4 along both axes, twice, in part; shape (B, C, H, W).
+
+    Args:
+        x: Pictures.
+        share: How much of the blurred picture is taken, in [0, 1], shape (B, 1, 1, 1).
+    """
+    soft = functional.pad(x, (2, 2, 2, 2), mode="replicate")
+    for _ in range(2):
+        soft = (soft[:, :, :-2] + 2 * soft[:, :, 1:-1] + soft[:, :, 2:]) / 4
+        soft = (soft[..., :-2] + 2 * soft[..., 1:-1] + soft[..., 2:]) / 4
+    return x + share * (soft - x)
+
+
+def noisy(x: Tensor, draw: Generator, size: Tensor) -> Tensor:
+    """With normal noise of a standard deviation for each sample, shape (B, 1, ..., 1); any shape."""
     return x + size * torch.randn(x.shape, generator=draw)
 
 
@@ -71,8 +84,16 @@ def light_view(x: Tensor, draw: Generator, picture: bool) -> Tensor:
     return moved(x if x.shape[1] == 1 else mirrored(x, draw), draw)
 
 
-def strong_view(x: Tensor, draw: Generator, picture: bool) -> Tensor:
-    """What a network that learns without labels sees: pictures cropped, mirrored and lit; noise and scale for the rest."""
+def strong_view(x: Tensor, draw: Generator, picture: bool) -> tuple[Tensor, Tensor]:
+    """What a network that learns without labels sees: pictures changed in all ways; noise and scale for the rest.
+
+    Returns:
+        The view, and how much it was blurred and how noisy it was made, in [-1, 1], shape (B, 2).
+    """
+    each = len(x), *[1] * (x.ndim - 1)
+    blur, noise = torch.rand(2, *each, generator=draw)
     if picture:
-        return noisy(lit(mirrored(cropped(x, draw), draw), draw), draw)
-    return noisy(scaled(x, draw), draw)
+        view = noisy(softened(lit(mirrored(cropped(x, draw), draw), draw), blur), draw, 0.3 * noise)
+    else:
+        view = noisy(scaled(x, draw), draw, 0.1 * noise)
+    return view, torch.stack([blur.flatten(), noise.flatten()], dim=1) * 2 - 1
