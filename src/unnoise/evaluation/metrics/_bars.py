@@ -41,7 +41,7 @@ def total(parts: Sequence[Variance]) -> Variance:
     """The variance of a sum of independent parts.
 
     References:
-        An Approximate Distribution of Estimates of Variance Components (Satterthwaite, 1946), Equation 17,
+        An Approximate Distribution of Estimates of Variance Components (Satterthwaite, 1946),
         https://doi.org/10.2307/3002019
     """
     value = sum(part.value for part in parts)
@@ -67,6 +67,19 @@ def until_another(chance: Variance) -> float:
     return half_width([chance]) * math.sqrt(2)
 
 
+def lean(half: float, biased: float) -> float:
+    """How much further the interval of a squared distance reaches up than down.
+
+    The distance has about the same error wherever it lies, and :math:`(d + e)^2` lies :math:`e^2` further up than half of the
+    interval, :math:`2 d e`, does. Near 0 it is not more than that half.
+
+    Args:
+        half: Half of the interval.
+        biased: The squared distance of the samples as they are, at least 0.
+    """
+    return min(half, half**2 / (4 * biased)) if biased > 0 else 0.0
+
+
 def both_sides(made: float, real: float) -> float:
     """How many trials leave as much chance as so many made and so many real samples together."""
     return 1 / (1 / made + 1 / real)
@@ -80,7 +93,7 @@ def around_share(share: float, trials: float, chance: Variance) -> tuple[float, 
     found, and at most `trials`, because shares near an end show too little of it.
 
     References:
-        The Transformation of Poisson, Binomial and Negative-Binomial Data (Anscombe, 1948), Equation 3.1,
+        The Transformation of Poisson, Binomial and Negative-Binomial Data (Anscombe, 1948),
         https://doi.org/10.1093/biomet/35.3-4.246
     """
     spread, half = share * (1 - share), until_another(chance)

@@ -34,17 +34,12 @@ class Discrepancy(NamedTuple):
         """In another unit."""
         return Discrepancy(scale * self.value, scale * self.half_width, scale * self.biased)
 
-    def _lean(self) -> float:
-        """How much further the interval reaches up than down.
-
-        The number is the square of a distance whose error is about the same wherever it lies: :math:`(d + e)^2` reaches up by
-        :math:`e^2` more than by :math:`2 d e`, half of the interval. Near 0 it is not more than that half.
-        """
-        return min(self.half_width, self.half_width**2 / (4 * self.biased)) if self.biased > 0 else 0.0
-
     def estimate(self, num_made: int, num_real: int, details: Mapping[str, object] | None = None) -> Estimate:
         """As what a metric gives."""
-        low, high = self.value - self.half_width, self.value + self.half_width + self._lean()
+        low, high = (
+            self.value - self.half_width,
+            self.value + self.half_width + _bars.lean(self.half_width, self.biased),
+        )
         extra = {"biased": self.biased, **(details or {})}
         return Estimate(self.value, low, high, num_made, num_real, "jackknife over both sides", extra)
 

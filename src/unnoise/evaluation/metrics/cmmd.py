@@ -26,7 +26,7 @@ class CMMDMetric(Metric):
     kernel is nearly a straight line, so that the number is mostly the distance of the means.
 
     References:
-        Rethinking FID: Towards a Better Evaluation Metric for Image Generation (Jayasumana et al., 2024), Section 5,
+        Rethinking FID: Towards a Better Evaluation Metric for Image Generation (Jayasumana et al., 2024),
         https://arxiv.org/abs/2401.09603
     """
 

@@ -20,7 +20,7 @@ class CoverageMetric(Metric):
     many samples on both sides, :math:`1 - 2^{-k}` is to be expected.
 
     References:
-        Reliable Fidelity and Diversity Metrics for Generative Models (Naeem et al., 2020), Equation 4 and Section 3.3,
+        Reliable Fidelity and Diversity Metrics for Generative Models (Naeem et al., 2020), Section 3,
         https://arxiv.org/abs/2002.09797
     """
 

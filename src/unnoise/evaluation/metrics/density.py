@@ -20,7 +20,7 @@ class DensityMetric(Metric):
     places.
 
     References:
-        Reliable Fidelity and Diversity Metrics for Generative Models (Naeem et al., 2020), Equation 3,
+        Reliable Fidelity and Diversity Metrics for Generative Models (Naeem et al., 2020), Section 3,
         https://arxiv.org/abs/2002.09797
     """
 

@@ -52,7 +52,7 @@ class FrechetMetric(Metric):
         return Estimate(
             value,
             max(0.0, value - half),
-            value + half,
+            value + half + _bars.lean(half, value),
             len(made),
             len(real),
             "infinitesimal jackknife over both sides",
@@ -114,11 +114,12 @@ def _extrapolated(made: Tensor, real: Tensor, value: float, half: float, seed: i
         means.append(sum(distances) / parts)
     # Least squares through the mean distances at 1, 2 and 4 times 1/N, at 0.
     limit = means[0] + means[1] / 2 - means[2] / 2
+    lean = _bars.lean(half, value)
     half += abs(limit - (2 * means[0] - means[1]))
     return {
         "fid_infinity": limit,
         "fid_infinity_low": limit - half,
-        "fid_infinity_high": limit + half,
+        "fid_infinity_high": limit + half + lean,
         "bias": value - limit,
     }
 

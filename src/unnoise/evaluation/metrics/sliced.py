@@ -28,8 +28,8 @@ class SlicedWassersteinMetric(Metric):
     References:
         Sliced and Radon Wasserstein Barycenters of Measures (Bonneel et al., 2015), Definition 2,
         https://doi.org/10.1007/s10851-014-0506-3
-        Statistical Inference with Regularized Optimal Transport (Goldfeld et al., 2024), Section 3, for the potentials,
-        https://doi.org/10.1093/imaiai/iaad056
+        Statistical Inference with Regularized Optimal Transport (Goldfeld et al., 2022), for the potentials,
+        https://arxiv.org/abs/2205.04283
     """
 
     better: ClassVar[Literal["lower", "higher"]] = "lower"

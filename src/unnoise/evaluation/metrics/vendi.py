@@ -28,8 +28,8 @@ class VendiMetric(Metric):
     its own part in the matrix counts too.
 
     References:
-        The Vendi Score: A Diversity Evaluation Metric for Machine Learning (Friedman and Dieng, 2022), Definition 3.1 and
-        Section 3.3, https://arxiv.org/abs/2210.02410
+        The Vendi Score: A Diversity Evaluation Metric for Machine Learning (Friedman and Dieng, 2022),
+        https://arxiv.org/abs/2210.02410
     """
 
     better: ClassVar[Literal["lower", "higher"]] = "higher"

@@ -31,7 +31,7 @@ class WassersteinMetric(Metric):
     References:
         The Hungarian Method for the Assignment Problem (Kuhn, 1955), https://doi.org/10.1002/nav.3800020109
         Central Limit Theorems for Empirical Transportation Cost in General Dimension (del Barrio and Loubes, 2019),
-        Theorem 4.1, https://arxiv.org/abs/1705.01299
+        https://arxiv.org/abs/1705.01299
     """
 
     better: ClassVar[Literal["lower", "higher"]] = "lower"
