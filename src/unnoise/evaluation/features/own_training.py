@@ -108,7 +108,11 @@ def _learn(data: Dataset, plan: Plan, progress: Progress | None) -> tuple[OwnNet
     _train(network, others, data, kept, plan, progress)
     network.eval()
     _scale(network, data, kept, plan)
-    measured = _by_labels(network, data, held_out, plan) if plan.by_labels else _by_views(network, data, held_out, plan)
+    measured = (
+        _by_labels(network, data, held_out, plan)
+        if plan.by_labels
+        else _by_views(network, others, data, held_out, plan)
+    )
     about = {"training samples": len(kept), "held-out samples": len(held_out), "shown": plan.shown, **measured}
     return network, about
 
@@ -249,14 +253,18 @@ def _by_labels(network: OwnNetwork, data: Dataset, held_out: Tensor, plan: Plan)
     return {"learned by": "labels", "accuracy": right / len(held_out)}
 
 
-def _by_views(network: OwnNetwork, data: Dataset, held_out: Tensor, plan: Plan) -> dict[str, Any]:
+def _by_views(
+    network: OwnNetwork, others: nn.ModuleList, data: Dataset, held_out: Tensor, plan: Plan
+) -> dict[str, Any]:
     """The share of up to 1,000 samples for which, among all second views, its own lies nearest to its first."""
     some = held_out[:1000]
     if len(some) == 0:
         return {"learned by": "two views", "recognised": None}
     draw = Generator().manual_seed(address(plan.seed, "own recognised")[0])
     x = (seen(data.x[some], plan.size) - network.mean) / network.std
+    picture, projector = data.spec.kind == "image", others.eval()[0]
     with torch.no_grad():
-        a, b = (network.trunk(strong_view(x, draw, data.spec.kind == "image")[0]) - network.centre for _ in range(2))
+        a, b = (projector(network.trunk(strong_view(x, draw, picture)[0])) for _ in range(2))
+        a, b = a - a.mean(0), b - b.mean(0)
     near = (functional.normalize(a) @ functional.normalize(b).T).argmax(1)
     return {"learned by": "two views", "recognised": float((near == torch.arange(len(some))).double().mean())}
