@@ -271,6 +271,30 @@ def loss_by_time_picture(run_folder: str | Path, title: str | None = None) -> Im
     return loss_by_time(table["t"], table["loss"], table["floor"], title=title)
 
 
+def run_numbers_picture(run_folder: str | Path, batch_size: int) -> Image.Image | None:
+    """What a run was measured by on its way, over the samples that it had seen; None where it was measured less than twice.
+
+    Args:
+        run_folder: As `unnoise train` makes it.
+        batch_size: Samples an update.
+
+    Raises:
+        RunFolderError: The folder holds no metrics.
+        MissingExtra: Matplotlib is not installed.
+    """
+    from ..pictures.bands import bands
+
+    measured = [line for line in _lines(run_folder) if "best" in line]
+    if len(measured) < 2:
+        return None
+    names = [name for name in measured[0] if f"{name}_low" in measured[0]]
+    panels = {
+        name: [(line[name], line[f"{name}_low"], line[f"{name}_high"]) for line in measured if name in line]
+        for name in names
+    }
+    return bands([line["step"] * batch_size for line in measured], panels, xlabel="samples seen")
+
+
 def draw_run_samples(model: Model, path: str | Path) -> None:
     """Writes what a model makes in the middle of its training, of the same noise every time.
 

@@ -6,6 +6,7 @@ runs/digits/
 ├── tensorboard/        the same for TensorBoard, where it is installed
 ├── samples/            grids of samples while it trains
 ├── best/               the model that was best when the run was measured on its way, where it was
+├── evaluation.png      the numbers that were measured on the way, where they were
 ├── loss.png            the loss, with the Bayes floor where it is known
 ├── checkpoints/        to go on from
 └── model/              the averaged model, replaced whole at every checkpoint
@@ -298,10 +299,13 @@ class Run:
         draw_run_samples(self.model(), self.folder / "samples" / f"{step:09d}.png")
 
     def _draw_loss(self) -> None:
-        from .gallery import run_loss_picture
+        from .gallery import run_loss_picture, run_numbers_picture
 
         with suppress(MissingExtra):
             run_loss_picture(self.folder).save(self.folder / "loss.png")
+            numbers = run_numbers_picture(self.folder, self.recipe.training.batch_size)
+            if numbers is not None:
+                numbers.save(self.folder / "evaluation.png")
 
 
 def _told(skipped: Sequence[str], most: int = 10) -> list[str]:

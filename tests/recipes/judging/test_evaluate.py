@@ -64,7 +64,9 @@ def test_everything_that_a_number_depends_on_stands_beside_it(digits, tmp_path):
 
 
 def test_real_data_that_was_held_out_is_measured_in_the_same_way(digits, tmp_path):
-    result = evaluate(digits, n=200, features="pixels", metrics=("kid",), memorisation=False, out=tmp_path / "out").result
+    result = evaluate(
+        digits, n=200, features="pixels", metrics=("kid",), memorisation=False, out=tmp_path / "out"
+    ).result
     made, real = result.estimates["kid"], result.baseline["kid"]
     assert real.low <= 0 <= real.high  # it is of the same kind as the data
     assert made.low > 10 * real.high  # a model that was trained for three steps makes noise

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from unnoise.errors import BadOption, DataError
 from unnoise.model import Model
@@ -64,10 +65,17 @@ def test_the_best_model_is_kept(tmp_path):
     assert [event.best for event in events] == [value == min(values[: i + 1]) for i, value in enumerate(values)]
 
 
+def test_the_numbers_of_a_run_are_drawn_when_it_ends(tmp_path):
+    run(tmp_path / "run")
+    with Image.open(tmp_path / "run" / "evaluation.png") as picture:
+        assert picture.width > 400
+
+
 def test_nothing_is_measured_where_nobody_asked(tmp_path):
     _, events = run(tmp_path / "run", ["evaluation.every=0"])
     assert not events
     assert not (tmp_path / "run" / "best").exists()
+    assert not (tmp_path / "run" / "evaluation.png").exists()
 
 
 def test_a_model_that_learns_a_few_points_by_heart_is_reported(tmp_path):
