@@ -9,6 +9,7 @@ from scipy.integrate import solve_ivp
 
 from unnoise.denoisers.edm import EDMDenoiser
 from unnoise.denoisers.oracle import DatasetOracle, GaussianMixtureOracle
+from unnoise.errors import BadOption, IncompatibleParts
 from unnoise.guidance.base import Guided
 from unnoise.guidance.classifier_free import ClassifierFreeGuidance
 from unnoise.process.cosine import CosineSchedule
@@ -181,3 +182,47 @@ def test_it_is_several_times_nearer_to_the_exact_end_than_the_second_order_multi
 
     others = min(error(DPMSolverPPSampler(), name) for name in ("uniform", "log_snr", "karras", "angle"))
     assert error(ArcSampler(), "angle") < ratio * others
+
+
+def test_without_numbers_in_them_weights_change_nothing():
+    oracle, grid = mixture(CosineSchedule()), grids.make_grid("angle", 5, CosineSchedule(), sigma_data=0.8)
+    x = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    for rule in ((2, 3), (4, 5), (3, 0)):
+        nothing = ArcSampler(*rule, weights=((0.0,), (0.0, 0.0, 0.0), (0.0,), (0.0, 0.0), (0.0, 0.0, 0.0, 0.0, 0.0)))
+        # The same sums in the same order; slopes that are kept longer are multiplied by 0.
+        torch.testing.assert_close(
+            sample(nothing, oracle, x, grid), sample(ArcSampler(*rule), oracle, x, grid), rtol=1e-13, atol=1e-13
+        )
+
+
+def test_weights_make_any_rule_of_another():
+    """From Euler's, those of Adams and Bashforth: what is added is the difference of the two, in units of the step."""
+    schedule, spread, h = LinearSchedule(), 0.7, 0.2
+    oracle = mixture(schedule)
+    grid = at_angles(schedule, [1.4, 1.4 - h, 1.4 - 2 * h, 1.4 - 3 * h], spread)
+    x = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    added = ((0.0,), (0.0, 0.5, -0.5), (0.0, 11 / 12, -16 / 12, 5 / 12))
+    by_weights = sample(ArcSampler(1, 0, spread, weights=added), oracle, x, grid)
+    torch.testing.assert_close(by_weights, sample(ArcSampler(3, 0, spread), oracle, x, grid), rtol=1e-7, atol=1e-7)
+
+
+def test_the_weight_on_y_is_a_rate():
+    schedule, spread = FlowSchedule(), 0.7
+    oracle = GaussianMixtureOracle(f64([[0.0, 0.0]]), f64([spread]), f64([1.0]), schedule)  # where every slope is 0
+    grid = at_angles(schedule, [1.3, 1.0, 0.4], spread)
+    x = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    scale = [math.hypot(float(schedule.sigma(t)), spread * float(schedule.alpha(t))) for t in grid]
+    found = sample(ArcSampler(weights=((0.0,), (0.5,))), oracle, x, grid)
+    torch.testing.assert_close(found, scale[2] / scale[0] * (1 + (0.4 - 1.0) * 0.5) * x, rtol=1e-7, atol=1e-9)
+
+
+def test_weights_that_do_not_fit_are_refused():
+    oracle, x = mixture(FlowSchedule()), torch.ones(1, 2, dtype=torch.float64)
+    with pytest.raises(IncompatibleParts, match="for 2 steps were given, and the grid has 3"):
+        sample(ArcSampler(weights=((0.1,), (0.1,))), oracle, x, grids.uniform(3))
+    with pytest.raises(BadOption, match="row 0 must have 1 to 2 numbers"):
+        ArcSampler(weights=((0.1, 0.2, 0.3),))
+    with pytest.raises(BadOption, match="row 1 must have 1 to 3 numbers"):
+        ArcSampler(weights=((0.1,), ()))
+    with pytest.raises(BadOption, match="must be finite"):
+        ArcSampler(weights=((math.nan,),))

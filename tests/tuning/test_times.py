@@ -106,7 +106,7 @@ def test_a_search_beats_every_fixed_grid_and_spends_no_more_than_the_budget():
     assert {c.sampler for c in found.table} <= set(solvers())
     assert len({(c.sampler, c.grid) for c in found.table}) == len(found.table) > 60
     assert {c.calls <= 3 for c in found.others} == {True}
-    assert {what for what, _, _ in told} == {"solvers and grids", "moving times", "other budgets"}
+    assert {what for what, _, _ in told} == {"solvers and grids", "moving times", "fitting weights", "other budgets"}
     front = frontier([*found.table, *found.others])
     assert [c.calls for c in front] == sorted({c.calls for c in front})
     assert all(a.distance > b.distance for a, b in zip(front, front[1:], strict=False))

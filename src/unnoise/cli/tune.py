@@ -1,4 +1,4 @@
-"""`unnoise tune`: solver, order and times for one model and one budget."""
+"""`unnoise tune`: solver, order, times and weights for one model and one budget."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tune(
     ] = 5e-3,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Search and tell, but write nothing.")] = False,
 ) -> None:
-    """Searches the solver, its order and the times at which a model makes the most of a few network calls.
+    """Searches the solver, its order, the times and the weights with which a model makes the most of a few network calls.
 
     It is measured against converged samples of the same model from the same noise, and written into the model's folder,
     with the table of all candidates and a plot of error against network calls.

@@ -64,7 +64,7 @@ def tune(
     tolerance: float = 5e-3,
     progress: Progress = lambda what, done, total: None,
 ) -> Tuned:
-    """Finds solver, order and times for a model and a budget of network calls.
+    """Finds solver, order, times and weights for a model and a budget of network calls.
 
     Args:
         model: Any.

@@ -28,6 +28,8 @@ is of order 3 at most. From pure noise, where F is nearly 0, that error is hardl
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -35,6 +37,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..denoisers.base import Condition, Denoiser
+from ..errors import BadOption, IncompatibleParts
 from ..options import option
 from ..process.base import Schedule
 from ..randomness import Noise
@@ -51,6 +54,8 @@ class _Memory(NamedTuple):
     times: tuple[float, ...]
     """Of the slopes, the newest first."""
     slopes: tuple[Tensor, ...]
+    made: int = 1
+    """Steps."""
 
 
 class _Rule(NamedTuple):
@@ -75,10 +80,29 @@ def _rule(schedule: Schedule, times: tuple[float, ...], t: float, s: float, sigm
     return _Rule(end.scale / begin.scale, on_slopes)
 
 
+@lru_cache(maxsize=65536)
+def _fitted(
+    schedule: Schedule, times: tuple[float, ...], predictor: int, s: float, sigma_data: float, row: tuple[float, ...]
+) -> _Rule:
+    """The predicted step from times[0] to s, with what a fit adds to its weights."""
+    rule = _rule(schedule, times[:predictor], times[0], s, sigma_data)
+    begin, end = arc(schedule, times[0], sigma_data), arc(schedule, s, sigma_data)
+    step = end.scale * (end.k - begin.k)
+    pairs = itertools.zip_longest(rule.on_slopes, row[1:], fillvalue=0.0)
+    return _Rule(rule.on_x + step * row[0] / begin.scale, tuple(weight + step * more for weight, more in pairs))
+
+
 @samplers.register("arc")
 @dataclass(frozen=True)
 class ArcSampler(Sampler):
-    """Adams' predictor and corrector along the angle of signal and noise; one network call a step. See the module's text.
+    r"""Adams' predictor and corrector along the angle of signal and noise; one network call a step. See the module's text.
+
+    `weights` are for one model and one grid: row i is what was found by fitting (`unnoise tune`) to be missing in step i,
+
+    .. math:: y_s \leftarrow y_s + (\theta_s - \theta_t) \left(w_{i0}\, y_t + \sum_{j \ge 1} w_{ij}\, F_{i + 1 - j}\right)
+
+    in the prediction; corrections stay as they are. Of rules that make one call a step, and whose weights depend on the step
+    alone, a row with as many slopes as there are gives any.
 
     References:
         the ODE and F: Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
@@ -86,9 +110,13 @@ class ArcSampler(Sampler):
         the angle: Progressive Distillation for Fast Sampling of Diffusion Models (Salimans & Ho, 2022), Appendix D,
         https://arxiv.org/abs/2202.00512
         the rules: Solving Ordinary Differential Equations I (Hairer, Norsett & Wanner, 1993), Section III.1 and III.5
+        weights that are fitted: S4S: Solving for a Diffusion Model Solver (Frankel et al., 2025), Section 3,
+        https://arxiv.org/abs/2502.17423, and Bespoke Solvers for Generative Flow Models (Shaul et al., 2023),
+        https://arxiv.org/abs/2310.19075
     """
 
     tunable = ("pivot",)
+    weighable = True
     variants = (
         {},
         {"predictor": 3, "corrector": 4},
@@ -111,11 +139,32 @@ class ArcSampler(Sampler):
         low=0.01,
         high=1000.0,
     )
+    weights: tuple[tuple[float, ...], ...] = option(
+        (), help="for every step, what a fit adds to its weights: on y, then on the slopes from the newest on"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for i, row in enumerate(self.weights):
+            if not 1 <= len(row) <= i + 2:
+                raise BadOption(
+                    f"weights: row {i} must have 1 to {i + 2} numbers (y, and the slopes so far), got {len(row)}"
+                )
+            if not all(math.isfinite(weight) for weight in row):
+                raise BadOption(f"weights: must be finite, got {list(row)} in row {i}")
 
     @property
     def order(self) -> int:  # type: ignore[override]
         """min(predictor + 1, corrector, 3), or min(predictor, 2) where nothing is corrected: the first step holds it down."""
         return min(self.predictor + 1, self.corrector, 3) if self.corrector else min(self.predictor, 2)
+
+    def check(self, denoiser: Denoiser, grid: Tensor) -> None:
+        """See `Sampler.check`: fitted weights are for one number of steps."""
+        if self.weights and len(self.weights) != len(grid) - 1:
+            raise IncompatibleParts(
+                f"arc: weights for {len(self.weights)} steps were given, and the grid has {len(grid) - 1}; take the grid that "
+                "they were fitted with, or leave them out"
+            )
 
     def step(
         self,
@@ -136,14 +185,20 @@ class ArcSampler(Sampler):
         slope = (here.from_x * x_t).add_(denoised, alpha=here.from_denoised)
         times: tuple[float, ...] = (now,)
         slopes: tuple[Tensor, ...] = (slope,)
+        made = 0
         if state is not None:
-            times, slopes = times + state.times, slopes + state.slopes
+            times, slopes, made = times + state.times, slopes + state.slopes, state.made
             if self.corrector:
                 q = self.corrector
                 x_t = _apply(_rule(schedule, times[:q], times[1], now, spread), state.x, slopes)
-        kept = max(self.predictor, self.corrector)
-        x_s = _apply(_rule(schedule, times[: self.predictor], now, float(s), spread), x_t, slopes)
-        return Stepped(x_s, denoised, _Memory(x_t, times[:kept], slopes[:kept]))
+        if self.weights:
+            rule = _fitted(schedule, times, self.predictor, float(s), spread, self.weights[made])
+            kept = max(self.predictor, self.corrector, *(len(row) - 1 for row in self.weights))
+        else:
+            rule = _rule(schedule, times[: self.predictor], now, float(s), spread)
+            kept = max(self.predictor, self.corrector)
+        x_s = _apply(rule, x_t, slopes)
+        return Stepped(x_s, denoised, _Memory(x_t, times[:kept], slopes[:kept], made + 1))
 
 
 def _apply(rule: _Rule, x: Tensor, slopes: tuple[Tensor, ...]) -> Tensor:

@@ -55,6 +55,8 @@ class Sampler(Checked, ABC):
     """More options with which it is proven, but not compared: they say little that the variants do not."""
     tunable: ClassVar[tuple[str, ...]] = ()
     """Options, positive numbers, that may be fitted to a model as its times are."""
+    weighable: ClassVar[bool] = False
+    """Whether it has an option `weights`: for every step a row of what a fit adds to the weights on x and on the slopes."""
     inverts: ClassVar[bool] = False
     """Whether it also steps from s up to t > s, from data to noise."""
 

@@ -1,4 +1,4 @@
-"""The search: every solver on every grid, then the times of the best ones moved until nothing is gained."""
+"""The search: every solver on every grid, the times of the best ones moved, and weights fitted where a solver has them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from ..samplers.base import Sampler, family, samplers
 from ..samplers.grids import GRIDS, make_grid
 from .problem import Problem
 from .times import improve
+from .weights import STAGES, fit_weights
+
+WEIGHED = 2
+"""How many solvers have their weights fitted."""
 
 Progress = Callable[[str, int, int], None]
 """Told what is done, how many of it, and how many there are."""
@@ -49,6 +53,8 @@ class Candidate:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return "fitted"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -130,10 +136,10 @@ def search(
     finalists: int = 6,
     progress: Progress = lambda what, done, total: None,
 ) -> Found:
-    """Finds solver, order and times for a budget of network calls.
+    """Finds solver, order, times and weights for a budget of network calls.
 
-    Half of the samples are fitted to; the other half choose among the fixed grids and the few that were fitted to the end, and
-    give the distances that are reported.
+    Half of the samples are fitted to; the other half choose among the fixed grids and the few that were fitted to the end, by
+    their times alone and by the weights of their steps too, and give the distances that are reported.
 
     Args:
         problem: What is measured on, two samples or more.
@@ -170,7 +176,7 @@ def search(
 
 
 def _move(fit: Problem, held_out: Problem, nearest: list[Candidate], finalists: int, progress: Progress) -> Candidate:
-    """The best of the nearest solvers once their times are moved: many of them a little, then a few to the end."""
+    """The best of the nearest solvers once they are fitted: the times of many a little, of a few to the end, then weights."""
     entered = [start for each in nearest[: 4 * finalists] for start in _starts(each)]
     total = len(entered) + finalists
     begun = []
@@ -182,12 +188,29 @@ def _move(fit: Problem, held_out: Problem, nearest: list[Candidate], finalists: 
     ended = [replace(nearest[0], grid="tuned")]
     for k, (sampler, times, _) in enumerate(begun[:finalists]):
         progress("moving times", len(entered) + k, total)
-        sampler, times, _ = improve(fit, sampler, times, rounds=25)
-        calls = sampler.network_calls(times)
-        assert calls is not None
-        ended.append(Candidate(sampler, "tuned", times, calls, held_out.distance(sampler, times)))
+        ended.append(_judged(held_out, *improve(fit, sampler, times, rounds=25)[:2]))
     progress("moving times", total, total)
-    return min(ended, key=lambda candidate: candidate.distance)
+    return min([*ended, *_weigh(fit, held_out, nearest, progress)], key=lambda candidate: candidate.distance)
+
+
+def _weigh(fit: Problem, held_out: Problem, nearest: list[Candidate], progress: Progress) -> list[Candidate]:
+    """The nearest weighable solvers, after every stage of the fit of their weights."""
+    ended = []
+    entered = [each for each in nearest if each.sampler.weighable][:WEIGHED]
+    total = len(entered) * len(STAGES)
+    for k, each in enumerate(entered):
+        stages = fit_weights(fit, each.sampler, each.times)
+        for done in range(len(STAGES)):
+            progress("fitting weights", k * len(STAGES) + done, total)
+            ended.append(_judged(held_out, *next(stages)))
+    progress("fitting weights", total, total)
+    return ended
+
+
+def _judged(held_out: Problem, sampler: Sampler, times: Tensor) -> Candidate:
+    calls = sampler.network_calls(times)
+    assert calls is not None
+    return Candidate(sampler, "tuned", times, calls, held_out.distance(sampler, times))
 
 
 def _starts(candidate: Candidate) -> list[tuple[Sampler, Tensor]]:
