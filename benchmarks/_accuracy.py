@@ -30,8 +30,8 @@ FIXED = {
     8: _arc(3, 4, 1.457, pivot=1.783, log_share=0.029, last=0.0493),
     10: _arc(4, 5, 4.0, pivot=2.0, log_share=0.05, last=0.05),
     15: _arc(4, 5, 3.585, pivot=2.052, log_share=0.035, last=0.0202),
-    20: _arc(4, 5, 3.318, pivot=1.535, log_share=0.016, last=0.0147),
-    30: _arc(5, 5, 3.835, pivot=1.865, log_share=0.025, last=0.00683),
+    20: _arc(4, 6, 1.395, pivot=2.106, log_share=0.00815, last=0.05305),
+    30: _arc(5, 5, 3.8815, pivot=1.6847, log_share=0.0335, last=0.00694),
     50: _arc(5, 5, 3.007, pivot=1.795, log_share=0.04, last=0.00157),
 }
 

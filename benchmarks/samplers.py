@@ -102,13 +102,14 @@ def _print_row(row):
 
 def tuned(arguments, libraries):
     """Prints what times of a run's own gain over the fixed grid."""
-    print(f"\ntuned times against the fixed grid, {_tuned.STARTS} starts to fit to, at most {_tuned.TARGET}")
+    print(f"\ntuned times against the fixed grid, {_tuned.STARTS} starts of their own, at most {_tuned.TARGET}")
     for problem in _wanted(arguments):
         rows = []
         for nfe in _tuned.NFES:
             fixed, fitted, sampler = _tuned.tuned(problem, nfe)
             met = fitted <= _tuned.TARGET * fixed
             described = f"predictor {sampler.predictor}, corrector {sampler.corrector}, pivot {sampler.pivot:.3g}"
+            described += ", weights" if sampler.weights else ""
             line = f"{problem.name:<16} {nfe:>3} {fixed:>9.3g} {fitted:>9.3g} {fitted / fixed:>6.2f}"
             print(f"{line} {'yes' if met else 'NO':>4}  {described}", flush=True)
             rows.append({"problem": problem.name, "nfe": nfe, "fixed": fixed, "tuned": fitted, "met": met})
