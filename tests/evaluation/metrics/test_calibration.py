@@ -134,8 +134,7 @@ def halves(digits, name, size):
 def check_halves(digits, name, size):
     inside, near_0, width = halves(digits, name, size)
     print(f"{name}: {inside} of 100 inside each other, {near_0} with 0 inside, {width:.2f} as wide as the spread")
-    # The Vendi score is of one side alone, and nothing is counted double there: 95 % each way is about 93 both ways.
-    assert inside >= (90 if name == "vendi" else 93)
+    assert inside >= 93
     # Halves differ by the root of 2 more than one spreads, which is the least width that can hold that; and a third part
     # of 1,797 digits spreads by up to the root of 1.5 less than one of endlessly many.
     assert 1.1 < width < 2.2

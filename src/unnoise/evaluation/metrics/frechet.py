@@ -105,13 +105,15 @@ def _extrapolated(made: Tensor, real: Tensor, value: float, half: float, seed: i
     if min(len(made), len(real)) < 8:
         return {}
     orders = _rows.shuffled(seed, "fid made", len(made)), _rows.shuffled(seed, "fid real", len(real))
-    means = [value]
+    fewest = min(len(made), len(real))
+    means, sizes = [value], [fewest]
     for parts in (2, 4):
         pairs = zip(*(order.tensor_split(parts) for order in orders), strict=True)
         distances = [
             frechet_distance(Moments.of(_rows.blocks(made, m)), Moments.of(_rows.blocks(real, r))) for m, r in pairs
         ]
         means.append(sum(distances) / parts)
+        sizes.append(fewest // parts)
     # Least squares through the mean distances at 1, 2 and 4 times 1/N, at 0.
     limit = means[0] + means[1] / 2 - means[2] / 2
     lean = _bars.lean(half, value)
@@ -121,6 +123,7 @@ def _extrapolated(made: Tensor, real: Tensor, value: float, half: float, seed: i
         "fid_infinity_low": limit - half,
         "fid_infinity_high": limit + half + lean,
         "bias": value - limit,
+        "curve": [[size, mean] for size, mean in zip(sizes, means, strict=True)],
     }
 
 
