@@ -10,7 +10,6 @@ from unnoise.evaluation.features.store import (
     BLOCK,
     Shelf,
     features_of,
-    moments_of,
     reference_features,
     reference_moments,
 )
@@ -122,7 +121,7 @@ def test_moments_are_those_of_numpy_and_kept(points):
     rows = Counting()(points.x).double().numpy()
     np.testing.assert_allclose(found.mean, rows.mean(0), rtol=1e-12)
     np.testing.assert_allclose(found.covariance, np.cov(rows.T), rtol=1e-10)
-    assert found.count == len(points)
+    assert found.n == len(points)
     kept = reference_moments(points, again)
     assert torch.equal(kept.covariance, found.covariance)
     assert again.shown == 0
@@ -145,7 +144,7 @@ def test_without_a_disk_features_come_from_memory(points, monkeypatch, tmp_path)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "file"))
     assert torch.equal(reference_features(points, Counting()), Counting()(points.x))
-    assert reference_moments(points, Counting()).count == len(points)
+    assert reference_moments(points, Counting()).n == len(points)
 
 
 def test_one_sample_has_no_covariance(random_data):
@@ -156,5 +155,4 @@ def test_one_sample_has_no_covariance(random_data):
 def test_samples_in_memory_need_no_cache(points, cache_dir):
     rows = features_of(points.x, Counting())
     assert torch.equal(rows, Counting()(points.x))
-    assert moments_of(rows).count == len(points)
     assert not (cache_dir / "features").exists()

@@ -18,27 +18,13 @@ from torch import Tensor
 
 from ...data.base import Dataset
 from ...errors import DataError
+from ..metrics.moments import Moments
 from .base import Extractor, Progress
 from .digest import digest_of
 from .files import features_folder, write_atomically
 
 FORMAT = 1  # raised whenever the same data and extractor would give other numbers
 BLOCK = 512  # samples between two moments at which the work can be broken off
-
-
-@dataclass(frozen=True)
-class Moments:
-    """The statistics of features that Gaussian distances want.
-
-    Args:
-        count: How many samples they are of.
-        mean: Shape (D,), float64.
-        covariance: Shape (D, D), float64, over N - 1.
-    """
-
-    count: int
-    mean: Tensor
-    covariance: Tensor
 
 
 def features_of(x: Tensor, extractor: Extractor, progress: Progress | None = None, what: str = "features") -> Tensor:
@@ -100,22 +86,10 @@ def reference_moments(data: Dataset, extractor: Extractor, progress: Progress | 
     shelf = Shelf.of(data, extractor)
     found = shelf.read_moments()
     if found is None:
-        found = moments_of(reference_features(data, extractor, progress))
+        found = Moments.of(reference_features(data, extractor, progress).split(4096))
         with suppress(OSError):  # a full or read-only disk: they are worked out again next time
             shelf.write_moments(found)
     return found
-
-
-def moments_of(rows: Tensor) -> Moments:
-    """The mean and the covariance of features of shape (N, D), N at least 2, summed in float64 in two passes."""
-    mean = torch.zeros(rows.shape[1], dtype=torch.float64)
-    covariance = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
-    for block in rows.split(4096):
-        mean += block.to(torch.float64).sum(0) / len(rows)
-    for block in rows.split(4096):
-        away = block.to(torch.float64) - mean
-        covariance.addmm_(away.T, away)
-    return Moments(len(rows), mean, covariance / (len(rows) - 1))
 
 
 @dataclass(frozen=True)
@@ -206,12 +180,12 @@ class Shelf:
         try:
             with safe_open(path, "pt") as file:
                 facts = json.loads((file.metadata() or {})["moments"])
-                found = {name: file.get_tensor(name) for name in ("mean", "covariance")}
+                found = {name: file.get_tensor(name) for name in ("n", "mean", "squares")}
             owner, whole = dict(facts["owner"]), facts["sha256"] == digest_of({}, found)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return None
         self.check(path, owner)
-        return Moments(self.shape[0], **found) if whole else None
+        return Moments.from_state(found) if whole else None
 
     def write_moments(self, moments: Moments) -> None:
         """Keeps the moments of the features.
@@ -221,7 +195,7 @@ class Shelf:
         """
         from safetensors.torch import save
 
-        tensors = {"mean": moments.mean, "covariance": moments.covariance}
+        tensors = moments.state()
         facts = json.dumps({"owner": self.named, "sha256": digest_of({}, tensors)})
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path(".moments.safetensors"), save(tensors, metadata={"moments": facts}))
