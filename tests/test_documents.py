@@ -102,3 +102,18 @@ def test_the_code_of_the_readme_runs(tmp_path, monkeypatch):
     for code in FENCE.findall((ROOT / "README.md").read_text()):
         exec(compile(code, "README.md", "exec"), {})
     assert (tmp_path / "threes.png").is_file()
+
+
+def test_the_code_of_judging_runs_and_says_what_it_prints(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = run("judging.md")
+    said, fid, kid, recall, falling = capsys.readouterr().out.splitlines()
+    assert names["judged"].page.is_file()
+    assert names["energy"].low <= names["energy"].value <= names["energy"].high
+    assert "no sign of copying" in said
+    low, high = (float(end) for end in kid.partition("(")[2].partition(")")[0].split(" to "))
+    assert low <= 0 <= high  # two halves of the same
+    assert float(fid.partition("(")[2].partition(" ")[0]) > 0  # and FID does not know it
+    assert recall.startswith("recall")
+    few, more, most = eval(falling)
+    assert few > more > most

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .model import Model, load
+    from .recipes.judging.run import evaluate
     from .recipes.train import train
     from .samples import Samples
 
@@ -21,9 +22,15 @@ try:
 except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
-__all__ = ["Model", "Samples", "__version__", "load", "train"]
+__all__ = ["Model", "Samples", "__version__", "evaluate", "load", "train"]
 
-_HOMES = {"Model": ".model", "load": ".model", "train": ".recipes.train", "Samples": ".samples"}
+_HOMES = {
+    "Model": ".model",
+    "Samples": ".samples",
+    "evaluate": ".recipes.judging.run",
+    "load": ".model",
+    "train": ".recipes.train",
+}
 
 
 def __getattr__(name: str) -> Any:
