@@ -186,3 +186,17 @@ def test_a_model_with_any_letters_is_read_in_any_locale(tmp_path):
     code = f"from unnoise import load; load({str(tmp_path / 'model')!a}).condition({'日本'!a}, 1)"
     plain = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
     assert subprocess.run([sys.executable, "-X", "utf8=0", "-c", code], env=plain, check=False).returncode == 0
+
+
+def test_times_may_be_given_as_words_and_then_say_how_many_steps_there_are():
+    model = make()
+    typed, listed = model.sample(3, grid="1, 0.5,2e-1, 0"), model.sample(3, grid=[1.0, 0.5, 0.2, 0.0], steps=3)
+    assert typed.recipe["steps"] == 3
+    assert typed.recipe["grid"] == [1.0, 0.5, 0.2, 0.0]
+    assert torch.equal(typed.tensor, listed.tensor)
+    with pytest.raises(BadOption, match="make 3 steps, and 5"):
+        model.sample(3, grid="1,0.5,0.2,0", steps=5)
+    with pytest.raises(BadOption, match="fall"):
+        model.sample(3, grid="1,0.2,0.5,0")
+    with pytest.raises(UnnoiseError, match="karas"):
+        model.sample(3, grid="karas")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import operator
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -27,9 +28,11 @@ from .options import Checked, build, option, plain
 from .samplers.base import Sampler, samplers, trajectory
 from .samplers.brownian import BrownianNoise
 from .samplers.dpmpp_2m import DPMSolverPPSampler
-from .samplers.grids import GridSpec, make_grid
+from .samplers.grids import GridSpec, explicit, make_grid
 from .samples import Samples, check_recipe
 from .training.checkpoint import newest_whole
+
+_TIMES = re.compile(r"\s*[-+.\deE]+\s*(,\s*[-+.\deE]+\s*)+")  # a text of two numbers or more
 
 
 @dataclass(frozen=True)
@@ -216,9 +219,10 @@ class Model:
             prompt: Words; only for models that were trained with them.
             negative_prompt: Words to push away from.
             sampler: A name, `{name: ..., option: value}`, or a sampler; "tuned" for what `unnoise tune` has found.
-            steps: From noise to data, at least 1; with "tuned", the network calls that it was tuned for.
+            steps: From noise to data, at least 1; with "tuned", the network calls that it was tuned for; as many as there are
+                where `grid` gives the times themselves.
             guidance: The scale (1 is the plain conditional model), or a guidance rule.
-            grid: At which times: by name, as {name: ..., option: value}, or the times themselves.
+            grid: At which times: by name, as {name: ..., option: value}, or the times themselves, also as "1,0.5,0".
             seed: Sample k of a seed is the same in any batch.
             first: Index of the first sample.
             batch_size: Samples at a time; None chooses by their size.
@@ -292,9 +296,10 @@ class Model:
             guidances.build(guidance, "guidance"),
             samplers.build(own.sampler if sampler is None else sampler, "sampler"),
         )
-        count = own.steps if steps is None else _whole("steps", steps, 1)
-        build(SamplingSettings, {"steps": count})
         times = _plain_grid(own.grid if grid is None else grid)
+        known = len(explicit(times)) - 1 if isinstance(times, list) else own.steps
+        count = known if steps is None else _whole("steps", steps, 1)
+        build(SamplingSettings, {"steps": count})
         stepper.check(self.denoiser, self._grid(times, count))
         return {
             "unnoise": __version__,
@@ -395,10 +400,10 @@ def _whole(name: str, value: Any, low: int | None = None) -> int:
 
 
 def _plain_grid(grid: GridSpec) -> str | dict[str, Any] | list[float]:
-    """A grid as plain values: arrays and tensors become lists."""
+    """A grid as plain values: arrays, tensors and a text such as "1,0.5,0" become lists."""
     grid = grid.tolist() if hasattr(grid, "tolist") else grid
     if isinstance(grid, str):
-        return grid
+        return [float(t) for t in grid.split(",")] if _TIMES.fullmatch(grid) else grid
     if isinstance(grid, Mapping):
         return dict(grid)
     if isinstance(grid, Sequence) and all(isinstance(t, Real) for t in grid):

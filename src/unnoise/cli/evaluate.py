@@ -41,7 +41,9 @@ def evaluate(
         str | None, typer.Option(help="See `unnoise list samplers`; the model's own by default.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps from noise to data; the model's own by default.")] = None,
-    grid: Annotated[str | None, typer.Option(help="At which times: see `unnoise list grids`.")] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="At which times: see `unnoise list grids`; or the times themselves: `1,0.5,0`.")
+    ] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale: 1 is off, 0 unconditional.")] = None,
     label: Annotated[
         str | None,
