@@ -181,7 +181,7 @@ class Problem:
         raise ToleranceNotMet(
             f"rtol={r:g}, atol={a:g} was not reached: {what} led only to {where} ({reached.calls} calls made); "
             f"ask for less accuracy, such as rtol={max(10 * r, 1e-4):g}{digits}"
-            + (", or allow more calls with max_calls" if over else "")
+            + (", or, in Python, allow more calls with max_calls" if over else "")
         )
 
     def _try(self, reached: Reached, rows: Tensor) -> Reached:
