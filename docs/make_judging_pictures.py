@@ -19,7 +19,7 @@ from unnoise.evaluation.features.store import reference_features
 from unnoise.evaluation.memorisation import copying
 from unnoise.evaluation.metrics.base import Cloud, metrics
 from unnoise.pictures.bands import bands
-from unnoise.recipes.judging.copying import closest_pairs, distances_picture
+from unnoise.recipes.judging.copying import distances_picture
 from unnoise.recipes.judging.run import evaluate
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -142,9 +142,6 @@ def copies(real: Real, arguments: argparse.Namespace) -> None:
         print(f"{name}: {found.sentence}")
         for metric, each in judged.result.estimates.items():
             print(f"  {metric:<12} {each.value:8.4g} ({each.low:.4g} to {each.high:.4g})", flush=True)
-        pairs = closest_pairs(found, judged.result.made, judged.result.real.train)
-        if pairs is not None:
-            pairs.save(PICTURES / f"judging-pairs-{name}.png")
         distances_picture(found).save(PICTURES / f"judging-distances-{name}.png")
 
 
