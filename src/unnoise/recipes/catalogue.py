@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +56,8 @@ class Entry:
 
 
 def _summary(doc: str | None) -> str:
-    return (doc or "").strip().split("\n\n")[0].replace("\n", " ")
+    line = " ".join((doc or "").strip().split("\n\n")[0].split())
+    return re.sub(r":math:`([^`]*)`", lambda found: found[1].replace("\\", ""), line)
 
 
 def _options(cls: type) -> dict[str, str]:
