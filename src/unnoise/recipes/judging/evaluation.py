@@ -201,7 +201,7 @@ class Evaluation:
         baseline = self._estimates(n, extractor, clouds.baseline, "real", [], told) if self.settings.baseline else {}
         copied = None
         if self.settings.memorisation:
-            told("looking for copies")
+            told()
             try:
                 copied = copying(made, self.real, extractor, seen, self.settings.seed, progress)
             except DataError as error:
@@ -224,7 +224,7 @@ class Evaluation:
         numbers = Numbers(self.folder / "numbers.json")
         found: dict[str, Estimate] = {}
         for name, metric in self.metrics.items():
-            told(f"{name} of {whose} samples")
+            told()
             key = json.dumps([metrics.describe(metric), whose, n, extractor.hash, self.hash, self.settings.seed])
             estimate = numbers.get(key)
             if estimate is None:

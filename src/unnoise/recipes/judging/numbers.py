@@ -19,7 +19,7 @@ class Told:
     def __init__(self, progress: Progress | None, total: int) -> None:
         self.progress, self.total, self.done = progress, total, -1
 
-    def __call__(self, what: str) -> None:
+    def __call__(self) -> None:
         """The next piece begins."""
         self.done += 1
         if self.progress is not None:
