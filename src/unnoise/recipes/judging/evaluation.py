@@ -222,10 +222,12 @@ class Evaluation:
     ) -> dict[str, Estimate]:
         """Every metric of a pair of clouds; what cannot be worked out and was not asked for by name is noted and left out."""
         numbers = Numbers(self.folder / "numbers.json")
+        held_out = None if self.real.held_out is None else self.real.held_out.fingerprint()
         found: dict[str, Estimate] = {}
         for name, metric in self.metrics.items():
             told()
-            key = json.dumps([metrics.describe(metric), whose, n, extractor.hash, self.hash, self.settings.seed])
+            depends = [metrics.describe(metric), whose, n, extractor.hash, self.hash, self.settings.seed]
+            key = json.dumps(depends if whose == "made" else [*depends, held_out])
             estimate = numbers.get(key)
             if estimate is None:
                 try:
