@@ -13,7 +13,7 @@ from unnoise.tuning.weights import fit_weights
 NFES = (5, 8, 10)
 TARGET = 0.7
 STARTS, CHOOSING = 20_000, 6000
-HARDEST, OTHERS = 900, 300
+HARDEST, OTHERS = 1200, 300
 RULES = ((2, 3), (3, 4), (4, 5))
 
 
@@ -36,7 +36,8 @@ def tuned(problem, nfe):
     found = [(rule, begin) for rule in rules]
     few = fit.part(0, HARDEST + OTHERS)
     found += [improve(few, rule, begin, rounds=15)[:2] for rule in rules]
-    found += fit_weights(hardest, ArcSampler(**{key: value for key, value in spec.items() if key != "name"}), begin)
+    for predictor, corrector in sorted({RULES[0], (spec["predictor"], spec["corrector"])}):
+        found += fit_weights(hardest, ArcSampler(predictor, corrector, pivot=spec["pivot"]), begin)
     sampler, times = min(found, key=lambda each: choosing.distance(*each))
     with torch.no_grad():
         end = sample(sampler, denoiser, sigma * problem.z, times)

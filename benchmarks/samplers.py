@@ -101,8 +101,10 @@ def _print_row(row):
 
 
 def tuned(arguments, libraries):
-    """Prints what times of a run's own gain over the fixed grid."""
-    print(f"\ntuned times against the fixed grid, {_tuned.STARTS} starts of their own, at most {_tuned.TARGET}")
+    """Prints what times and weights of a run's own gain over the fixed grid."""
+    print(
+        f"\ntuned times and weights against the fixed grid, {_tuned.STARTS} starts of their own, at most {_tuned.TARGET}"
+    )
     for problem in _wanted(arguments):
         rows = []
         for nfe in _tuned.NFES:
@@ -135,7 +137,9 @@ def overhead(arguments, libraries):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--accuracy", action="store_true", help="only the error per network call")
-    parser.add_argument("--tuned", action="store_true", help="only what tuned times gain over the fixed grid")
+    parser.add_argument(
+        "--tuned", action="store_true", help="only what tuned times and weights gain over the fixed grid"
+    )
     parser.add_argument("--overhead", action="store_true", help="only the cost of a step")
     parser.add_argument("--quick", action="store_true", help="2,000 starts instead of 10,000, fewer and shorter turns")
     parser.add_argument(
