@@ -35,7 +35,20 @@ def test_the_table_names_every_metric_with_its_interval(unnoise, moons):
     said = unnoise("evaluate", moons, "-n", 100)
     assert said.code == 0, said
     header, *rows = said.out.splitlines()
-    assert header.split() == ["made", "95", "%", "interval", "real", "95", "%", "interval", "better", "made", "/", "real"]
+    assert header.split() == [
+        "made",
+        "95",
+        "%",
+        "interval",
+        "real",
+        "95",
+        "%",
+        "interval",
+        "better",
+        "made",
+        "/",
+        "real",
+    ]
     for name in ("energy distance", "sliced Wasserstein", "Wasserstein, exact", "MMD²", "shows what was asked for"):
         assert any(row.startswith(name) for row in rows), name
     assert any(row.startswith("copies") for row in rows)
@@ -71,7 +84,18 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(unnoise, moons, 
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(BlockFolder, "write", interrupted)
-    arguments = ("evaluate", moons, "-n", 80, "--metrics", "energy", "--no-memorisation", "-o", tmp_path / "out", "--json")
+    arguments = (
+        "evaluate",
+        moons,
+        "-n",
+        80,
+        "--metrics",
+        "energy",
+        "--no-memorisation",
+        "-o",
+        tmp_path / "out",
+        "--json",
+    )
     said = unnoise(*arguments)
     assert said.code == 130
     assert "the same command goes on" in said.err
