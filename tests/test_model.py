@@ -200,3 +200,9 @@ def test_times_may_be_given_as_words_and_then_say_how_many_steps_there_are():
         model.sample(3, grid="1,0.2,0.5,0")
     with pytest.raises(UnnoiseError, match="karas"):
         model.sample(3, grid="karas")
+
+
+def test_a_text_that_only_looks_like_times_is_the_name_of_no_grid():
+    for text in ("e,e", "1,", "a,b"):
+        with pytest.raises(UnnoiseError, match="grid"):
+            make().sample(1, grid=text)

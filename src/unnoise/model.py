@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import operator
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -25,14 +23,13 @@ from .guidance.classifier_free import ClassifierFreeGuidance
 from .model_folder import MODEL_FILE, encode, read_folder, read_tuned, write_folder
 from .objectives.mse import preconditioned
 from .options import Checked, build, option, plain
+from .request import plain_grid, plain_label, whole_number
 from .samplers.base import Sampler, samplers, trajectory
 from .samplers.brownian import BrownianNoise
 from .samplers.dpmpp_2m import DPMSolverPPSampler
 from .samplers.grids import GridSpec, explicit, make_grid
 from .samples import Samples, check_recipe
 from .training.checkpoint import newest_whole
-
-_TIMES = re.compile(r"\s*[-+.\deE]+\s*(,\s*[-+.\deE]+\s*)+")  # a text of two numbers or more
 
 
 @dataclass(frozen=True)
@@ -163,7 +160,7 @@ class Model:
         """
         if label is None:
             return None
-        conditioning, label = LabelConditioning(self.spec.class_names), _plain_label(label)
+        conditioning, label = LabelConditioning(self.spec.class_names), plain_label(label)
         if isinstance(label, (str, int)):
             label = [label] * n
         assert label is not None
@@ -239,7 +236,7 @@ class Model:
             n, label=label, sampler=sampler, steps=steps, guidance=guidance, grid=grid, seed=seed, first=first
         )
         n, first = request["n"], request["first"]
-        size = self._batch_size(n) if batch_size is None else _whole("batch_size", batch_size, 1)
+        size = self._batch_size(n) if batch_size is None else whole_number("batch_size", batch_size, 1)
         request |= {"batch_size": size, "frames": keep_frames}
         cond = self.condition(request["label"], n)
         ends: list[Tensor] = []
@@ -283,7 +280,7 @@ class Model:
         """
         from . import __version__
 
-        n, first = _whole("n", n, 1), _whole("first", first, 0)
+        n, first = whole_number("n", n, 1), whole_number("first", first, 0)
         if first + n > 2**63:
             raise BadOption(f"first: the last sample must have a number below 2^63, got {first} for the first")
         own = self.sampling
@@ -296,9 +293,9 @@ class Model:
             guidances.build(guidance, "guidance"),
             samplers.build(own.sampler if sampler is None else sampler, "sampler"),
         )
-        times = _plain_grid(own.grid if grid is None else grid)
+        times = plain_grid(own.grid if grid is None else grid)
         known = len(explicit(times)) - 1 if isinstance(times, list) else own.steps
-        count = known if steps is None else _whole("steps", steps, 1)
+        count = known if steps is None else whole_number("steps", steps, 1)
         build(SamplingSettings, {"steps": count})
         stepper.check(self.denoiser, self._grid(times, count))
         return {
@@ -306,12 +303,12 @@ class Model:
             "model": {"path": self.path, "hash": self.hash},
             "n": n,
             "first": first,
-            "label": _plain_label(label),
+            "label": plain_label(label),
             "sampler": samplers.describe(stepper),
             "steps": count,
             "grid": times,
             "guidance": guidances.describe(rule),
-            "seed": _whole("seed", seed),
+            "seed": whole_number("seed", seed),
         }
 
     def _run(self, request: Mapping[str, Any], cond: Condition | None, indices: range) -> Iterator[Preview]:
@@ -339,7 +336,7 @@ class Model:
             raise BadOption("sampler tuned: it has its own times and options, so give neither")
         if calls is None and len(self.tuned) == 1:
             calls = next(iter(self.tuned))
-        entry = None if calls is None else self.tuned.get(_whole("steps", calls, 1))
+        entry = None if calls is None else self.tuned.get(whole_number("steps", calls, 1))
         if entry is None:
             asked = "say for how many steps" if calls is None else f"it is not tuned for {calls} steps"
             raise BadOption(f"sampler tuned: {asked}; this model is tuned for {known}; {make}")
@@ -371,7 +368,9 @@ class Model:
                 f"the file was made by another model (hash {str(recipe['model']['hash'])[:12]}, this one is "
                 f"{self.hash[:12]}): give the right one with --model"
             )
-        first, n, size = (_whole(key, recipe[key], low) for key, low in (("first", 0), ("n", 1), ("batch_size", 1)))
+        first, n, size = (
+            whole_number(key, recipe[key], low) for key, low in (("first", 0), ("n", 1), ("batch_size", 1))
+        )
         index = recipe.get("index")
         label = recipe["label"]
         keep = {key: recipe[key] for key in ("sampler", "steps", "grid", "guidance", "seed")}
@@ -380,47 +379,12 @@ class Model:
             made = self.sample(n, label=label, first=first, batch_size=size, keep_frames=frames, **keep)
             return replace(made, recipe=dict(recipe))
         # One sample of a folder: its whole batch is made, since a batch of another size may round otherwise.
-        low = (_whole("index", index, first) - first) // size * size
+        low = (whole_number("index", index, first) - first) // size * size
         high = min(low + size, n)
         part = label[low:high] if isinstance(label, list) else label
         batch = self.sample(high - low, label=part, first=first + low, batch_size=size, **keep)
         at = index - first - low
         return replace(batch, tensor=batch.tensor[at : at + 1], recipe=dict(recipe))
-
-
-def _whole(name: str, value: Any, low: int | None = None) -> int:
-    """A whole number of any type, numpy's among them, as Python's own, which recipes can hold."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise BadOption(f"{name}: expected a whole number, got {value!r}") from None
-    if low is not None and number < low:
-        raise BadOption(f"{name}: must be at least {low}, got {number}")
-    return number
-
-
-def _plain_grid(grid: GridSpec) -> str | dict[str, Any] | list[float]:
-    """A grid as plain values: arrays, tensors and a text such as "1,0.5,0" become lists."""
-    grid = grid.tolist() if hasattr(grid, "tolist") else grid
-    if isinstance(grid, str):
-        return [float(t) for t in grid.split(",")] if _TIMES.fullmatch(grid) else grid
-    if isinstance(grid, Mapping):
-        return dict(grid)
-    if isinstance(grid, Sequence) and all(isinstance(t, Real) for t in grid):
-        return [float(t) for t in grid]
-    raise BadOption(f"grid: expected a name, {{name: ..., option: value}} or times, got {grid!r}")
-
-
-def _plain_label(label: Any) -> str | int | list[str | int | None] | None:
-    """What is asked for, as plain values: arrays and tensors become lists."""
-    label = label.tolist() if hasattr(label, "tolist") else label
-    if label is None or isinstance(label, (str, int)):
-        return label
-    if isinstance(label, Iterable):
-        plain_values = [each.tolist() if hasattr(each, "tolist") else each for each in label]
-        if all(each is None or isinstance(each, (str, int)) for each in plain_values):
-            return plain_values
-    raise BadOption(f"label: expected a name, a number, or one of these for each sample, got {label!r}")
 
 
 def load(path: str | Path) -> Model:

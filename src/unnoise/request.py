@@ -1,0 +1,54 @@
+"""What a person asks of a model, as plain values that a recipe can hold."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+from .errors import BadOption
+from .samplers.grids import GridSpec
+
+
+def whole_number(name: str, value: Any, low: int | None = None) -> int:
+    """A whole number of any type, numpy's among them, as Python's own, which recipes can hold."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise BadOption(f"{name}: expected a whole number, got {value!r}") from None
+    if low is not None and number < low:
+        raise BadOption(f"{name}: must be at least {low}, got {number}")
+    return number
+
+
+def plain_grid(grid: GridSpec) -> str | dict[str, Any] | list[float]:
+    """A grid as plain values: arrays, tensors and a text such as "1,0.5,0" become lists."""
+    grid = grid.tolist() if hasattr(grid, "tolist") else grid
+    if isinstance(grid, str):
+        return _times(grid) or grid
+    if isinstance(grid, Mapping):
+        return dict(grid)
+    if isinstance(grid, Sequence) and all(isinstance(t, Real) for t in grid):
+        return [float(t) for t in grid]
+    raise BadOption(f"grid: expected a name, {{name: ..., option: value}} or times, got {grid!r}")
+
+
+def _times(text: str) -> list[float] | None:
+    """The numbers of a text with commas between, or None where it is none."""
+    try:
+        return [float(part) for part in text.split(",")] if "," in text else None
+    except ValueError:
+        return None
+
+
+def plain_label(label: Any) -> str | int | list[str | int | None] | None:
+    """What is asked for, as plain values: arrays and tensors become lists."""
+    label = label.tolist() if hasattr(label, "tolist") else label
+    if label is None or isinstance(label, (str, int)):
+        return label
+    if isinstance(label, Iterable):
+        plain_values = [each.tolist() if hasattr(each, "tolist") else each for each in label]
+        if all(each is None or isinstance(each, (str, int)) for each in plain_values):
+            return plain_values
+    raise BadOption(f"label: expected a name, a number, or one of these for each sample, got {label!r}")
