@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from .errors import ModelFolderError
-from .training.checkpoint import write_atomically
+from .files import write_atomically
 
 FORMAT = 1
 MODEL_FILE = "model.yaml"

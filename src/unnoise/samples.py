@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .data.base import Spec
 from .errors import BadOption, DataError
-from .training.checkpoint import write_atomically
+from .files import write_atomically
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -84,7 +84,7 @@ def test_what_cannot_be_saved_is_refused_before_a_file_is_made(tmp_path):
 def test_a_failed_replacement_leaves_the_old_file_and_no_scraps(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     replace(path, b"old")
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):
         replace(path, b"new")
     assert path.read_bytes() == b"old"

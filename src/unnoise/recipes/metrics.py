@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..training.checkpoint import write_atomically
+from ..files import write_atomically
 
 
 class MetricsFile:

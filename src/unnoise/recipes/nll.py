@@ -36,12 +36,12 @@ from ..evaluation.likelihood import (
     log_likelihood,
     log_volume,
 )
+from ..files import write_atomically
 from ..model import Model
 from ..options import Checked, option, plain
 from ..process.base import scales
 from ..process.tabulated import DiscreteSchedule
 from ..randomness import permutations
-from ..training.checkpoint import write_atomically
 from .run_data import run_data, source_like
 
 MOST_IN_MOMENTS = 20_000

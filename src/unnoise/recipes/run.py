@@ -27,11 +27,12 @@ from ..blueprint import Blueprint
 from ..codecs.identity import IdentityCodec
 from ..data.base import Dataset, Progress
 from ..errors import BadOption, MissingExtra, ModelFolderError, RunFolderError
+from ..files import write_atomically
 from ..model import Model
 from ..model_folder import read_folder
 from ..objectives.mse import preconditioned
 from ..options import plain
-from ..training.checkpoint import checkpoints, newest_whole, remove_partials, save_checkpoint, write_atomically
+from ..training.checkpoint import checkpoints, newest_whole, remove_partials, save_checkpoint
 from ..training.loop import CheckpointDue, Event, Finished, SamplesDue, Stepped, Trainee, Validated
 from ..training.loop import train as train_loop
 from ..training.state import TrainState

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from ..errors import BadOption, ModelFolderError
+from ..files import write_atomically
 from ..guidance.base import Guided
 from ..guidance.classifier_free import ClassifierFreeGuidance
 from ..model import Model
 from ..model_folder import MODEL_FILE, read_tuned, write_tuned
 from ..randomness import NoiseSource
 from ..samplers.base import samplers
-from ..training.checkpoint import write_atomically
 from ..tuning.problem import Problem, converged
 from ..tuning.search import Candidate, Found, frontier, search
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
+
+from ..files import write_atomically
 
 SUFFIX = ".safetensors"
 
@@ -18,27 +19,6 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         value = zlib.crc32(tensors[name].reshape(-1).numpy().tobytes(), zlib.crc32(name.encode(), value))
     return f"{value:08x}"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that it is either the old one or the whole new one, whenever the machine stops.
-
-    Raises:
-        OSError: The disk is full, or may not be written to; the old file stays.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        if error.filename is None:  # a failed write does not say to which file
-            error.filename = str(path)
-        raise
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def remove_partials(folder: Path) -> None:

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from ...data.base import Dataset
 from ...errors import DataError
+from ...files import write_atomically
 from ..metrics.moments import Moments
 from .base import Extractor, Progress
 from .digest import digest_of
-from .files import features_folder, write_atomically
+from .files import features_folder
 
 FORMAT = 1  # raised whenever the same data and extractor would give other numbers
 BLOCK = 512  # samples between two moments at which the work can be broken off

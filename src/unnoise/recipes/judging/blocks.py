@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import RunFolderError
-from ...training.checkpoint import write_atomically
+from ...files import write_atomically
 
 VALUES_AT_ONCE = 2**20
 """Of a block: enough that its file costs nothing, few enough that little is lost when a machine stops."""

@@ -12,9 +12,9 @@ from typing import Any
 from ...data.base import Progress
 from ...errors import BadOption, DataError, MissingExtra
 from ...evaluation.metrics.base import Estimate, metrics
+from ...files import write_atomically
 from ...pictures.intervals import interval_plot
 from ...pictures.page import Page, Picture
-from ...training.checkpoint import write_atomically
 from . import words
 from .page import HALF, WIDE, picture_of
 from .plan import EvaluationSettings

@@ -24,7 +24,7 @@ from ...errors import BadOption, DataError, MissingExtra, RunFolderError
 from ...evaluation.features.base import Extractor
 from ...evaluation.memorisation import Memorisation
 from ...evaluation.metrics.base import Cloud, Estimate, Metric, metrics
-from ...training.checkpoint import write_atomically
+from ...files import write_atomically
 from .blocks import Block, BlockFolder, block_size
 from .clouds import Clouds
 from .copying import copying

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...data.base import Progress
 from ...evaluation.metrics.base import Estimate
-from ...training.checkpoint import write_atomically
+from ...files import write_atomically
 
 
 class Told:

@@ -14,11 +14,11 @@ from PIL import Image
 from ...data.base import Progress
 from ...errors import BadOption
 from ...evaluation.metrics.base import Estimate, metrics
+from ...files import write_atomically
 from ...model import Model
 from ...options import build, option_fields
 from ...pictures.heatmap import heatmap, picture_matrix
 from ...pictures.page import Page
-from ...training.checkpoint import write_atomically
 from . import words
 from .page import WIDE, picture_of, png
 from .plan import EvaluationSettings

@@ -1,0 +1,27 @@
+"""Files that are either the old ones or the whole new ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that it is either the old one or the whole new one, whenever the machine stops.
+
+    Raises:
+        OSError: The disk is full, or may not be written to; the old file stays.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        if error.filename is None:  # a failed write does not say to which file
+            error.filename = str(path)
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
