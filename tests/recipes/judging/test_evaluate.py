@@ -136,6 +136,20 @@ def test_a_folder_of_pictures_is_judged_like_the_array_of_the_same(pictures, rea
     assert folder.result.estimates["kid"].value == pytest.approx(by_hand.value, rel=1e-6)  # pixels are float32
 
 
+def test_some_of_a_sorted_folder_are_some_of_all_of_it(pictures, real_digits, tmp_path):
+    order = real_digits.labels.argsort(stable=True)[::3]
+    folder = pictures("sorted", real_digits.x[order])
+    judged = evaluate(
+        folder, data="digits", features="pixels", n=200, metrics=("kid",), memorisation=False, out=tmp_path / "out"
+    )
+    kid = judged.result.estimates["kid"]
+    assert kid.low <= 0 <= kid.high  # the first 200 are zeros, ones and twos only
+    again = evaluate(
+        folder, data="digits", features="pixels", n=100, metrics=("kid",), memorisation=False, out=tmp_path / "out"
+    )
+    assert torch.equal(again.result.made, judged.result.made[:100])
+
+
 def test_folders_named_like_labels_are_held_to_them(pictures, real_digits, tmp_path):
     chosen = torch.arange(0, 1797, 20)
     labels = real_digits.labels[chosen].clone()

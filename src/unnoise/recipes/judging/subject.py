@@ -19,6 +19,7 @@ from ...guidance.classifier_free import ClassifierFreeGuidance
 from ...model import Model
 from ...model_folder import MODEL_FILE
 from ...options import Checked, option
+from ...randomness import permutations
 from ...samplers.base import samplers
 from .real import as_labels_of, refuse_other_shape
 
@@ -66,7 +67,7 @@ class Subject(ABC):
 
 
 class FileSubject(Subject):
-    """Samples that stand in a folder or file.
+    """Samples that stand in a folder or file, shuffled: where only some are looked at, those do not stand for one end of it.
 
     Args:
         path: Where.
@@ -84,6 +85,7 @@ class FileSubject(Subject):
             raise DataError(f"{path} holds no samples")
         refuse_other_shape(f"the samples in {path}", data.spec, real)
         self.data: Dataset = data
+        self.order = torch.from_numpy(permutations(0, len(data), 0, 1)[0].copy())
         self.path, self.spec, self.name, self.most = path, data.spec, Path(path).name, len(data)
         self._labels: Tensor | None = None
         notes = [f"not read: {line}" for line in data.skipped[:5]]
@@ -102,11 +104,11 @@ class FileSubject(Subject):
 
     def samples(self, first: int, count: int, progress: Callable[[int, int], None] | None = None) -> Tensor:
         """See `Subject.samples`."""
-        return self.data.x[first : first + count]
+        return self.data.x[self.order[first : first + count]]
 
     def labels(self, count: int) -> Tensor | None:
         """See `Subject.labels`."""
-        return None if self._labels is None else self._labels[:count]
+        return None if self._labels is None else self._labels[self.order[:count]]
 
 
 def _with_channels_of(path: str, real: Spec, size: int) -> Any:
