@@ -199,6 +199,13 @@ class Evaluation:
         told = Told(progress, len(self.metrics) * (1 + self.settings.baseline) + self.settings.memorisation)
         estimates = self._estimates(n, extractor, clouds.pair, "made", notes, told)
         baseline = self._estimates(n, extractor, clouds.baseline, "real", [], told) if self.settings.baseline else {}
+        both = [(each, estimates[name]) for name, each in baseline.items() if name in estimates]
+        fewer = [real for real, ours in both if real.num_made < ours.num_made]
+        if fewer:
+            notes.append(
+                f"there was real data for {fewer[0].num_made:,} beside {fewer[0].num_real:,} only in the column `real`: what "
+                "depends on the number of samples, such as FID, is worse there"
+            )
         copied = None
         if self.settings.memorisation:
             told()

@@ -109,8 +109,8 @@ def _numbers(page: Page, result: Result) -> None:
     page.table(
         words.HEADERS,
         [[f"**{row[0]}**" if not row[0].startswith(" ") else row[0].strip(), *row[1:]] for row in table],
-        f"Features: {seen}. *Real* is what real data that was set aside gets in the place of made samples: nobody can hope "
-        "for better. An interval says what other samples, as many on both sides, would give in 95 of 100 cases.",
+        f"Features: {seen}. *Real* is what real data that was set aside gets in the place of as many made samples: nobody "
+        "can hope for better. An interval says what other samples, as many on both sides, would give in 95 of 100 cases.",
     )
 
 

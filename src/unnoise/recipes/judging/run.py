@@ -78,12 +78,11 @@ def find_subject(
     return ModelSubject(model, asked, real.reference), real
 
 
-def default_folder(subject: Subject, base: Path | None = None) -> Path:
+def default_folder(subject: Subject) -> Path:
     """Where an evaluation is kept if nothing is said: beside the model, under a name that tells how it was sampled.
 
     Args:
         subject: What is judged.
-        base: The folder instead of the model's `evaluation`.
     """
     described = subject.describe()
     key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:6]
@@ -93,7 +92,7 @@ def default_folder(subject: Subject, base: Path | None = None) -> Path:
         place = Path(subject.model.path) / "evaluation" if subject.model.path else Path("evaluation")
     else:
         how, place = subject.name, Path("evaluation")
-    return (base or place) / f"{how}-{key}"
+    return place / f"{how}-{key}"
 
 
 def evaluate(
