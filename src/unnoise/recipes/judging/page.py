@@ -171,9 +171,10 @@ def _copies(page: Page, result: Result) -> None:
         drawn = distances_picture(found)
     except MissingExtra:
         return
+    against = next(iter(found.spaces.values())).against
     caption = (
-        "How near samples come to the training data, and how near real data that nobody learned comes to it. A heap of "
-        "samples at the left, where no real data is, are copies."
+        f"How near samples come to the training data, and for comparison {against}. A heap of samples at the left, where the "
+        "line is flat, are copies."
     )
     page.picture(drawn, caption, "Distances to the nearest training sample", WIDE)
 
