@@ -52,7 +52,7 @@ def _picture(figure: Any, axes: list[Any], columns: int = 1) -> Image.Image:
         handles, labels = ax.get_legend_handles_labels()
         if handles:
             ax.legend(
-                handles, labels, fontsize=_TEXT - 0.5, labelcolor=style.INK, ncols=columns, handlelength=1.8,
+                handles, labels, loc="best", fontsize=_TEXT - 0.5, labelcolor=style.INK, ncols=columns, handlelength=1.8,
                 facecolor=style.PAPER, edgecolor="none", framealpha=0.85, borderpad=0.3,
             )  # fmt: skip
     figure.canvas.draw()
