@@ -75,7 +75,7 @@ def test_the_averaged_weights_are_neither_the_first_nor_the_last_ones():
         if isinstance(event, Stepped):
             memory = min(0.9, event.step / (9 + event.step))
             averaged = [memory * a + (1 - memory) * p.detach() for a, p in zip(averaged, state.parameters, strict=True)]
-    for ema, mine, begin, end in zip(state.ema, averaged, first, state.parameters, strict=True):
+    for ema, mine, begin, end in zip(state.average.views, averaged, first, state.parameters, strict=True):
         torch.testing.assert_close(ema, mine, rtol=1e-5, atol=1e-7)
         assert not torch.equal(ema, begin)
         assert not torch.equal(ema, end)

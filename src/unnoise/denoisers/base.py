@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..errors import IncompatibleParts
 from ..nn.base import Condition as Condition
+from ..precision import dtype_of
 from ..process.base import Schedule
 from ..registry import Registry
 from ..shapes import match, over, per_sample
@@ -114,7 +115,6 @@ class PreconditionedDenoiser(Denoiser):
         self, x_t: Tensor, t: Tensor, cond: Condition | None = None
     ) -> tuple[Tensor, float | Tensor, float | Tensor]:
         """The network's own answer in the dtype of x_t, with the skip and out coefficients shaped over x_t."""
-        assert self.network is not None
         skip: float | Tensor
         out: float | Tensor
         if t.ndim == 0:
@@ -125,8 +125,22 @@ class PreconditionedDenoiser(Denoiser):
             c = self.coefficients(t)
             skip, out, inputs = over(c.skip, x_t), over(c.out, x_t), over(c.in_, x_t) * x_t
             levels = per_sample(c.noise, x_t).to(device=x_t.device, dtype=torch.float32)
-        answer = self.network(inputs.to(self._dtype(x_t)), levels, cond)
-        return answer.to(x_t.dtype), skip, out
+        return self.answer(inputs, levels, cond), skip, out
+
+    def answer(self, inputs: Tensor, noise_level: Tensor, cond: Condition | None = None) -> Tensor:
+        """What the network says, which it computes in its own dtype.
+
+        Args:
+            inputs: Shape (B, ...), scaled to unit variance.
+            noise_level: Shape (B,), float32.
+            cond: What is asked for, by name.
+
+        Returns:
+            The network's output in the dtype of the inputs.
+        """
+        assert self.network is not None
+        raw: Tensor = self.network(inputs.to(dtype_of(self.network) or inputs.dtype), noise_level, cond)
+        return raw.to(inputs.dtype)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         """E[x_0 | x_t, cond]; see `Denoiser.forward`."""
@@ -138,10 +152,6 @@ class PreconditionedDenoiser(Denoiser):
         """The network's null condition; see `Denoiser.null_condition`."""
         null = getattr(self.network, "null_condition", None)
         return {} if null is None else null(batch, device)
-
-    def _dtype(self, x_t: Tensor) -> torch.dtype:
-        first = next(self.network.parameters(), None) if self.network is not None else None
-        return x_t.dtype if first is None else first.dtype
 
     def _at(self, t: float) -> tuple[float, ...]:
         # Remembered: a sampler asks for the same few times for every batch, and each costs a dozen tensor operations.

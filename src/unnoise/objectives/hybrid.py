@@ -71,7 +71,7 @@ class HybridObjective(Objective):
     def losses(self, denoiser: Denoiser, prepared: Prepared) -> Tensor:
         """See `Objective.losses`."""
         inner = preconditioned(denoiser)
-        answer = inner.network(prepared.inputs, prepared.noise_level, prepared.cond)  # type: ignore[misc]
+        answer = inner.answer(prepared.inputs, prepared.noise_level, prepared.cond)
         prediction, variance = torch.chunk(answer, 2, dim=1)
         simple = prepared.weight * (prediction - prepared.target).square().flatten(1).mean(1)
         d = prepared.draws

@@ -54,7 +54,7 @@ class MSEObjective(Objective):
 
     def losses(self, denoiser: Denoiser, prepared: Prepared) -> Tensor:
         """See `Objective.losses`."""
-        answer = preconditioned(denoiser).network(prepared.inputs, prepared.noise_level, prepared.cond)  # type: ignore[misc]
+        answer = preconditioned(denoiser).answer(prepared.inputs, prepared.noise_level, prepared.cond)
         return prepared.weight * (answer - prepared.target).square().flatten(1).mean(1)
 
     def floors(self, denoiser: Denoiser, oracle: Denoiser, draws: Draws) -> Tensor:

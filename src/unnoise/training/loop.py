@@ -17,7 +17,7 @@ from ..objectives.mse import preconditioned
 from ..randomness import address, torch_seeded
 from .draws import DrawStream
 from .settings import TrainingSettings
-from .state import TrainState
+from .state import Averaged, TrainState
 from .validation import Strata, Validation, bayes_floor, training_oracle
 
 
@@ -62,25 +62,6 @@ class Finished:
 
 
 Event = Stepped | Validated | SamplesDue | CheckpointDue | Finished
-
-
-class Averaged:
-    """A context in which a network has the averaged weights of a run."""
-
-    def __init__(self, state: TrainState) -> None:
-        self.state = state
-
-    def __enter__(self) -> None:
-        self.raw = [p.detach().clone() for p in self.state.parameters]
-        self._set(self.state.ema)
-
-    def __exit__(self, *_: object) -> None:
-        self._set(self.raw)
-
-    def _set(self, values: list[Tensor]) -> None:
-        with torch.no_grad():
-            for parameter, value in zip(self.state.parameters, values, strict=True):
-                parameter.copy_(value)
 
 
 @dataclass

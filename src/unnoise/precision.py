@@ -1,0 +1,98 @@
+"""In which numbers a network computes, and how the machine keeps its memory meanwhile.
+
+Weights, gradients, averages and losses are float32 everywhere; what may be coarser is the arithmetic inside a network. bfloat16
+has float32's range and 8 bits of precision, and hardware made for it multiplies two to eight times as many numbers a second.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from .errors import BadOption
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+# Options of glibc's mallopt, from malloc.h.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+_KEEP = 2**31 - 1  # bytes; the largest number that it takes
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 faster than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    # By name: they are torch's own, and another version may lack one.
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(bool(check()) for check in checks if check is not None)
+
+
+def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The numbers that a network computes in.
+
+    Args:
+        precision: "fp32", "bf16", or "auto" for bf16 wherever the hardware is faster with it.
+        device: Where the network stands.
+
+    Raises:
+        BadOption: There is no such precision.
+    """
+    if precision not in get_args(Precision):
+        raise BadOption(f"precision: expected one of {', '.join(get_args(Precision))}, got {precision!r}")
+    low = precision == "bf16" or (precision == "auto" and multiplies_bf16(device))
+    return torch.bfloat16 if low else torch.float32
+
+
+def lower(network: nn.Module, dtype: torch.dtype) -> None:
+    """Casts the weights of a network in place, but for those of normalisations, which are few and matter.
+
+    A module of another kind stays in float32 if it says `keeps_float32 = True`.
+
+    Args:
+        network: What will compute in `dtype`.
+        dtype: Usually bfloat16.
+    """
+    if dtype == torch.float32:
+        return
+    kept = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+    for module in network.modules():
+        if isinstance(module, kept) or getattr(module, "keeps_float32", False):
+            continue
+        for parameter in module.parameters(recurse=False):
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(dtype)
+    network.lowered_to = dtype  # type: ignore[assignment]
+
+
+def dtype_of(network: nn.Module) -> torch.dtype | None:
+    """What a network computes in: what it was lowered to, or the dtype of its first weight; None where it has none."""
+    lowered: torch.dtype | None = getattr(network, "lowered_to", None)
+    if lowered is not None:
+        return lowered
+    first = next(network.parameters(), None)
+    return None if first is None else first.dtype
+
+
+def keep_freed_memory() -> bool:
+    """Asks the C library to keep memory that was freed, since a step of training frees and asks for the same again.
+
+    Without it glibc hands large blocks back to the system, and every step pays for clearing their pages anew.
+
+    Returns:
+        Whether the C library took it; only glibc does.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return all(mallopt(option, _KEEP) for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD)) and bool(
+        mallopt(_TOP_PAD, 2**26)
+    )

@@ -1,0 +1,57 @@
+"""In which numbers a network computes."""
+
+import pytest
+import torch
+from torch import nn
+
+from unnoise.errors import BadOption
+from unnoise.precision import compute_dtype, dtype_of, keep_freed_memory, lower, multiplies_bf16
+
+CPU = torch.device("cpu")
+
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Flatten(), nn.Linear(8, 4), nn.LayerNorm(4))
+
+
+def test_all_weights_are_lowered_but_those_of_normalisations():
+    network = net()
+    assert dtype_of(network) == torch.float32
+    lower(network, torch.bfloat16)
+    assert [p.dtype for p in network.parameters()] == [torch.bfloat16] * 2 + [torch.float32] * 2 + [
+        torch.bfloat16
+    ] * 2 + [torch.float32] * 2
+    assert dtype_of(network) == torch.bfloat16
+    assert network(torch.randn(2, 3, 3, 3).bfloat16()).dtype == torch.bfloat16
+
+
+def test_a_module_may_say_that_it_stays():
+    class Delicate(nn.Linear):
+        keeps_float32 = True
+
+    network = nn.Sequential(nn.Linear(2, 2), Delicate(2, 2))
+    lower(network, torch.bfloat16)
+    assert network[0].weight.dtype == torch.bfloat16
+    assert network[1].weight.dtype == torch.float32
+
+
+def test_float32_leaves_a_network_as_it_is():
+    network = net().double()
+    lower(network, torch.float32)
+    assert dtype_of(network) == torch.float64
+    assert dtype_of(nn.Flatten()) is None
+
+
+def test_auto_follows_the_hardware_and_names_do_not():
+    assert compute_dtype("fp32", CPU) == torch.float32
+    assert compute_dtype("bf16", CPU) == torch.bfloat16
+    assert (compute_dtype("auto", CPU) == torch.bfloat16) == multiplies_bf16(CPU)
+    assert not multiplies_bf16(torch.device("meta"))
+    with pytest.raises(BadOption, match="expected one of auto, fp32, bf16, got 'fp16'"):
+        compute_dtype("fp16", CPU)
+
+
+def test_the_allocator_is_asked_where_it_can_be():
+    import platform
+
+    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")

@@ -1,0 +1,143 @@
+"""The state of a run: masters in one piece of memory, whatever the network computes in."""
+
+import pytest
+import torch
+from torch import nn
+
+from unnoise.errors import RunFolderError
+from unnoise.training.flat import Flat
+from unnoise.training.settings import TrainingSettings
+from unnoise.training.state import Averaged, TrainState
+
+SETTINGS = TrainingSettings(lr=1e-2, warmup=0, decay="constant", clip=0.5, ema=0.9)
+
+
+def net(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.SiLU(), nn.Flatten(), nn.Linear(8 * 16, 5)
+    )
+
+
+def trained(dtype, steps=5, settings=SETTINGS):
+    network = net()
+    state = TrainState(network, settings, dtype)
+    for step in range(steps):
+        x = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(step)).to(dtype)
+        network(x).float().square().mean().backward()
+        state.update()
+    return state
+
+
+def test_views_keep_the_order_in_memory_of_what_they_are_like():
+    like = {
+        "a": torch.randn(3, 5),
+        "b": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last),
+        "c": torch.tensor(1.0),
+    }
+    flat = Flat(like)
+    flat.fill(list(like.values()))
+    for view, tensor in zip(flat.views, like.values(), strict=True):
+        assert torch.equal(view, tensor)
+        assert view.stride() == tensor.stride()
+        assert view.storage_offset() % 16 == 0
+    twin = flat.another()
+    assert not twin.vector.any()
+    assert twin.vector.data_ptr() != flat.vector.data_ptr()
+
+
+def test_float32_updates_are_those_of_torchs_adamw_with_clipping():
+    state, network = trained(torch.float32), net()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2, betas=SETTINGS.betas, weight_decay=0.0)
+    average = [p.detach().clone() for p in network.parameters()]
+    for step in range(5):
+        x = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(step))
+        network(x).square().mean().backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+        memory = SETTINGS.ema_memory(step)
+        average = [memory * a + (1 - memory) * p.detach() for a, p in zip(average, network.parameters(), strict=True)]
+    for mine, theirs, mean, its in zip(
+        state.parameters, network.parameters(), state.average.views, average, strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(mean, its, rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_in_bfloat16_has_masters_that_remember_what_it_rounds():
+    state = trained(torch.bfloat16)
+    assert state.network[0].weight.dtype == torch.bfloat16
+    assert state.network[1].weight.dtype == torch.float32
+    assert {view.dtype for view in state.masters.views} == {torch.float32}
+    for parameter, master in zip(state.parameters, state.masters.views, strict=True):
+        assert torch.equal(parameter, master.to(parameter.dtype))
+    tiny = TrainingSettings(lr=1e-6, warmup=0, decay="constant", clip=0.0)
+    moved = trained(torch.bfloat16, settings=tiny)
+    rounded = moved.network[4].weight == net()[4].weight.bfloat16()
+    assert rounded.float().mean() > 0.95  # too little for bfloat16 to see
+    assert (moved.masters.views[4] != net()[4].weight).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_state_that_was_saved_goes_on_as_if_nothing_had_been(dtype):
+    straight, first = trained(dtype, 8), trained(dtype, 5)
+    second = TrainState(net(1), SETTINGS, dtype)
+    second.restore({name: tensor.clone() for name, tensor in first.tensors().items()}, first.step)
+    for step in range(5, 8):
+        x = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(step)).to(dtype)
+        second.network(x).float().square().mean().backward()
+        second.update()
+    a, b = straight.tensors(), second.tensors()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_micro_batches_add_up_to_the_batch():
+    whole, parts = TrainState(net().double(), SETTINGS), TrainState(net().double(), SETTINGS)
+    x = torch.randn(8, 3, 4, 4, dtype=torch.float64)
+    (whole.network(x).square().mean(1).sum() / 8).backward()
+    for some in x.split(3):
+        (parts.network(some).square().mean(1).sum() / 8).backward()
+        parts.accumulate()
+    whole.update()
+    parts.update()
+    torch.testing.assert_close(whole.masters.vector, parts.masters.vector, rtol=0, atol=1e-13)
+
+
+def test_frozen_weights_are_no_part_of_it():
+    network = net()
+    network[0].weight.requires_grad_(False)
+    before = network[0].weight.clone()
+    state = TrainState(network, SETTINGS)
+    assert "0.weight" not in state.names
+    network(torch.randn(2, 3, 4, 4)).square().mean().backward()
+    state.update()
+    assert torch.equal(network[0].weight, before)
+    assert torch.equal(state.ema_weights()["0.weight"], before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_within_averaged_the_network_has_the_average_and_after_it_its_own(dtype):
+    state = trained(dtype)
+    own = [p.detach().clone() for p in state.parameters]
+    with Averaged(state):
+        for parameter, mean in zip(state.parameters, state.average.views, strict=True):
+            assert torch.equal(parameter, mean.to(parameter.dtype))
+    assert all(torch.equal(p, o) for p, o in zip(state.parameters, own, strict=True))
+
+
+def test_checkpoints_of_version_0_1_can_be_gone_on_from():
+    state = trained(torch.float32)
+    old = state.tensors()
+    count = old.pop("updates")
+    old.update({f"updates/{name}": count.clone() for name in state.names})
+    state.restore(old, 5)
+    assert float(state.updates) == 5
+
+
+def test_weights_of_another_network_are_refused_with_the_first_that_differs():
+    state = trained(torch.float32)
+    tensors = state.tensors()
+    tensors["weights/0.weight"] = torch.zeros(1)
+    with pytest.raises(RunFolderError, match=r"another network \(it differs in weights/0.weight\)"):
+        state.restore(tensors, 1)
