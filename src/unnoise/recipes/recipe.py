@@ -24,6 +24,7 @@ from ..process.base import Schedule, schedules
 from ..process.linear import LinearSchedule
 from ..registry import Choice, Registry
 from ..samplers.grids import make_grid
+from ..training.machine import MachineSettings
 from ..training.settings import TrainingSettings
 from .judging.plan import EvaluationPlan
 
@@ -75,6 +76,7 @@ class Recipe(Checked):
     training: TrainingSettings = option(TrainingSettings(), help="how the weights are found")
     sampling: SamplingSettings = option(SamplingSettings(), help="how the model is sampled when nothing else is said")
     evaluation: EvaluationPlan = option(EvaluationPlan(), help="what is measured while it is trained")
+    machine: MachineSettings = option(MachineSettings(), help="how the run is executed: device, precision, processes")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,6 +105,7 @@ class Recipe(Checked):
             "training",
             "sampling",
             "evaluation",
+            "machine",
         ]
         return {name: values[name] for name in order}
 

@@ -150,7 +150,8 @@ class Run:
             except BadOption as error:
                 raise RunFolderError(f"the recipe of a run is damaged: {error}; use another --out") from None
             # Runs that were begun before anything could be measured on the way measure nothing.
-            changed = sorted(_differences({"evaluation": plain(EvaluationPlan()), **begun}, recipe.describe()))
+            same_work = {"evaluation": plain(EvaluationPlan()), **begun, "machine": plain(recipe.machine)}
+            changed = sorted(_differences(same_work, recipe.describe()))
             if changed and not checkpoints(self.folder / "checkpoints"):
                 with locked(self.folder):  # nobody trains there, and no step of it was ever saved: nothing is lost
                     self._begun = False

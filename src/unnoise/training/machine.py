@@ -1,0 +1,57 @@
+"""How a run is executed: device, precision, processes, memory. None of it changes what is computed, but for rounding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from ..errors import BadOption
+from ..options import Checked, option
+from ..precision import Precision
+
+Parallel = Literal["ddp", "fsdp"]
+
+
+@dataclass(frozen=True)
+class MachineSettings(Checked):
+    """How a run is executed. All of this may differ between the beginning of a run and its resumption."""
+
+    device: str = option("auto", help="cpu, cuda, cuda:1, mps; auto takes a GPU where there is one")
+    precision: Precision = option(
+        "auto", help="numbers that the network computes in: fp32, bf16; auto is bf16 where that is faster"
+    )
+    parallel: Parallel = option(
+        "ddp", help="with several processes (torchrun): ddp has the whole model on each, fsdp a share of it"
+    )
+    micro_batch: int = option(0, help="most samples at once in a process; gradients are summed; 0 for no limit", low=0)
+    activation_checkpointing: bool = option(
+        False, help="work out activations again on the way back instead of keeping them: less memory, a third slower"
+    )
+    compile: bool = option(False, help="compile the network with torch.compile: minutes at first, then faster steps")
+    workers: int = option(0, help="processes that prepare the data; 0 leaves that to the training process", low=0)
+
+    def torch_device(self, local_rank: int = 0) -> torch.device:
+        """The device of a process.
+
+        Args:
+            local_rank: Which of the processes on this machine.
+
+        Raises:
+            BadOption: There is no such device here.
+        """
+        if self.device == "auto":
+            if torch.cuda.is_available():
+                return torch.device("cuda", local_rank % torch.cuda.device_count())
+            return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError:
+            raise BadOption(f"machine.device: expected auto, cpu, cuda, cuda:N or mps, got {self.device!r}") from None
+        there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+        if (device.index or 0) >= there.get(device.type, 0):
+            raise BadOption(f"machine.device: there is no {self.device} on this machine: take auto or cpu")
+        if device.type == "cuda" and device.index is None:
+            return torch.device("cuda", local_rank % torch.cuda.device_count())
+        return device
