@@ -1,6 +1,7 @@
 """What every objective, weighting and time density must do, over the whole registries."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -175,16 +176,58 @@ def test_weights_are_the_formulas_of_the_papers(schedule):
         ("min_snr", "noise"): gamma / snr,
         ("edm", "edm"): ones,
         ("edm", "x0"): (snr + 1 / SCALE**2) * SCALE**2,
+        ("snr_plus_one", "x0"): (snr + 1) * SCALE**2,
+        ("truncated_snr", "noise"): torch.maximum(ones, 1 / snr),
+        ("p2", "noise"): 1 / (1 + snr),
+        # e^b sigmoid(ln SNR - b) on the error of x_0 is sigmoid(b - ln SNR) on that of the noise
+        ("sigmoid", "noise"): 1 / (1 + snr * math.exp(-2)),
+        ("soft_min_snr", "x0"): 1 / (1 / snr + 1 / 4) * SCALE**2,
     }
     if schedule.registered_name in ("linear", "cosine"):
         expected["min_snr", "v"] = gamma / (snr + 1)
+        expected["snr_plus_one", "v"] = ones
+        expected["p2", "v"] = snr / (snr + 1) ** 2
     if schedule.registered_name == "variance_exploding":
         expected["edm", "x0"] = (sigma**2 + SCALE**2) / (sigma * SCALE) ** 2 * SCALE**2
         expected["snr", "score"] = sigma**2
+        expected["soft_min_snr", "x0"] = SCALE**2 / (sigma**2 + 0.25)
     if schedule.vanishing:
         expected = {key: formula for key, formula in expected.items() if key[1] != "noise"}
     for (name, prediction), formula in expected.items():
         torch.testing.assert_close(weight(name, prediction), formula, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in weightings if name != "uniform"])
+def test_a_weighting_means_the_same_for_every_prediction(name, mixture):
+    """One denoiser, written as six networks, has one loss."""
+    schedule = CosineSchedule()
+    oracle = mixture(schedule)
+    x_0, eps = oracle.sample(4, 0), torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x_t = schedule.alpha(TIMES)[:, None] * x_0 + schedule.sigma(TIMES)[:, None] * eps
+    wrong = 0.7 * oracle(x_t, TIMES) + 0.2
+    found = {}
+    for prediction in denoisers:
+        network = Exact(doubled=False)
+        denoiser = denoisers[prediction](network, schedule, SCALE)
+        c = denoiser.coefficients(TIMES)
+        network.answer = (wrong - c.skip[:, None] * x_t) / c.out[:, None]
+        objective = objectives.build({"name": "mse", "weighting": name})
+        prepared = objective.prepare(denoiser, Draws(x_0, eps, TIMES, None))
+        found[prediction] = objective.losses(denoiser, prepared).detach()
+    reference = found.pop("x0")
+    for losses in found.values():
+        torch.testing.assert_close(losses, reference, rtol=1e-9, atol=0)
+    plain = objectives.build("mse")
+    assert not torch.allclose(plain.losses(denoiser, plain.prepare(denoiser, prepared.draws)), reference, rtol=0.1)
+
+
+def test_p2_without_gamma_is_the_plain_error_of_the_noise():
+    schedule = LinearSchedule()
+    out = denoisers["noise"](None, schedule).coefficients(TIMES).out
+    plain = weightings.build({"name": "p2", "gamma": 0.0}).weight(TIMES, schedule, out, SCALE)
+    torch.testing.assert_close(plain, torch.ones_like(plain), rtol=1e-12, atol=0)
+    squared = weightings.build({"name": "p2", "gamma": 2.0, "k": 0.5}).weight(TIMES, schedule, out, SCALE)
+    torch.testing.assert_close(squared, (0.5 + schedule.log_snr(TIMES).exp()) ** -2, rtol=1e-10, atol=0)
 
 
 def test_min_snr_cuts_low_noise_and_not_high_noise():

@@ -1,7 +1,14 @@
-"""Weightings: how much the error at each time counts."""
+r"""Weightings: how much the error at each time counts.
+
+Papers state a weight on the error of the clean data, of the noise or of v. They are one thing said three ways: the noise in x_t
+is wrong by :math:`\sqrt{SNR}` times what the clean data is, and a network by :math:`1 / c_{out}` times. All weights are therefore
+worked out for the clean data and multiplied by :math:`c_{out}^2`, so that a weighting means the same for every prediction. The
+one exception is "uniform", the plain error of whatever the network predicts.
+"""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -91,3 +98,92 @@ class EDMWeighting(Weighting):
     def weight(self, t: Tensor, schedule: Schedule, c_out: Tensor, sigma_data: float) -> Tensor:
         """See `Weighting.weight`."""
         return (snr(t, schedule) + sigma_data**-2) * c_out**2
+
+
+@weightings.register("snr_plus_one")
+@dataclass(frozen=True)
+class SNRPlusOneWeighting(Weighting):
+    """SNR + 1 on the error of the clean data: the plain error of v on variance-preserving schedules.
+
+    References:
+        Progressive Distillation for Fast Sampling of Diffusion Models (Salimans & Ho, 2022), Section 4,
+        https://arxiv.org/abs/2202.00512
+    """
+
+    def weight(self, t: Tensor, schedule: Schedule, c_out: Tensor, sigma_data: float) -> Tensor:
+        """See `Weighting.weight`."""
+        return (snr(t, schedule) + 1) * c_out**2
+
+
+@weightings.register("truncated_snr")
+@dataclass(frozen=True)
+class TruncatedSNRWeighting(Weighting):
+    """max(SNR, 1) on the error of the clean data: that of the noise or of the data, whichever counts more.
+
+    References:
+        Progressive Distillation for Fast Sampling of Diffusion Models (Salimans & Ho, 2022), Section 4,
+        https://arxiv.org/abs/2202.00512
+    """
+
+    def weight(self, t: Tensor, schedule: Schedule, c_out: Tensor, sigma_data: float) -> Tensor:
+        """See `Weighting.weight`."""
+        return snr(t, schedule).clamp(min=1) * c_out**2
+
+
+@weightings.register("soft_min_snr")
+@dataclass(frozen=True)
+class SoftMinSNRWeighting(Weighting):
+    """SNR gamma / (SNR + gamma) on the error of the clean data: min-SNR without its kink.
+
+    With gamma = 1 / sigma_data^2 it is 1 / (1 / SNR + sigma_data^2), which is 1 / (sigma^2 + sigma_data^2) where alpha is 1.
+
+    References:
+        Scalable High-Resolution Pixel-Space Image Synthesis with Hourglass Diffusion Transformers (Crowson et al., 2024),
+        Section 3.4, https://arxiv.org/abs/2401.11605
+    """
+
+    gamma: float = option(4.0, help="the weight on the error of the clean data that low noise comes near to", low=1e-6)
+
+    def weight(self, t: Tensor, schedule: Schedule, c_out: Tensor, sigma_data: float) -> Tensor:
+        """See `Weighting.weight`."""
+        ratio = snr(t, schedule)
+        return ratio / (1 + ratio / self.gamma) * c_out**2
+
+
+@weightings.register("p2")
+@dataclass(frozen=True)
+class P2Weighting(Weighting):
+    """1 / (k + SNR)^gamma on the error of the noise: less for the last traces of noise, which nobody sees.
+
+    References:
+        Perception Prioritized Training of Diffusion Models (Choi et al., 2022), Equation 8, https://arxiv.org/abs/2204.00227
+    """
+
+    k: float = option(1.0, help="keeps the weight finite where little signal is left", low=1e-6)
+    gamma: float = option(1.0, help="how far low noise is weighted down; 0 for the plain error of the noise", low=0)
+
+    def weight(self, t: Tensor, schedule: Schedule, c_out: Tensor, sigma_data: float) -> Tensor:
+        """See `Weighting.weight`."""
+        ratio = snr(t, schedule)
+        return ratio / (self.k + ratio) ** self.gamma * c_out**2
+
+
+@weightings.register("sigmoid")
+@dataclass(frozen=True)
+class SigmoidWeighting(Weighting):
+    """sigmoid(bias - ln SNR) on the error of the noise: a smooth step from high noise, which counts, to low noise.
+
+    The papers weight by log-SNR, each value alike; together with times "log_uniform" this is their loss, and with other times it
+    is multiplied by their density.
+
+    References:
+        Understanding Diffusion Objectives as the ELBO with Simple Data Augmentation (Kingma & Gao, 2023), Section 4,
+            https://arxiv.org/abs/2303.00848
+        Simpler Diffusion (SiD2) (Hoogeboom et al., 2024), Section 3.1, https://arxiv.org/abs/2410.19324
+    """
+
+    bias: float = option(2.0, help="the log-SNR at which the weight is one half", low=-50, high=50)
+
+    def weight(self, t: Tensor, schedule: Schedule, c_out: Tensor, sigma_data: float) -> Tensor:
+        """See `Weighting.weight`."""
+        return math.exp(self.bias) * torch.sigmoid(schedule.log_snr(t) - self.bias) * c_out**2
