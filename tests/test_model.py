@@ -20,7 +20,12 @@ from unnoise.nn.base import networks
 from unnoise.process.base import schedules
 from unnoise.samplers.base import samplers
 
-NETWORKS = {"seed_mlp": {"hidden": 16}, "mlp": {"width": 8}, "unet": {"width": 8, "multipliers": [1, 2], "blocks": 1}}
+NETWORKS = {
+    "seed_mlp": {"hidden": 16},
+    "mlp": {"width": 8},
+    "unet": {"width": 8, "multipliers": [1, 2], "blocks": 1},
+    "dit": {"width": 16, "depth": 1, "heads": 2, "patch": [2, 3]},
+}
 
 
 def make(prediction="edm", process="variance_exploding", network="mlp", shape=(2,), labels=("a", "b"), variance=False):
@@ -58,9 +63,9 @@ def test_a_model_saved_and_loaded_gives_the_same_samples(tmp_path, prediction, p
     assert torch.isfinite(one.tensor).all()
 
 
-@pytest.mark.parametrize("network", ["mlp", "seed_mlp", "unet"])
+@pytest.mark.parametrize("network", NETWORKS)
 def test_every_network_is_saved_and_loaded(tmp_path, network):
-    model = make(network=network, shape=(1, 6, 6) if network == "unet" else (2,))
+    model = make(network=network, shape=(1, 6, 6) if network in ("unet", "dit") else (2,))
     model.save(tmp_path / "model")
     assert torch.equal(model.sample(3, label=0).tensor, load(tmp_path / "model").sample(3, label=0).tensor)
 

@@ -6,7 +6,11 @@ import torch
 from unnoise.nn.base import networks
 from unnoise.options import build
 
-OPTIONS = {"unet": {"width": 8, "multipliers": (1, 2), "blocks": 1}}
+OPTIONS = {
+    "unet": {"width": 8, "multipliers": (1, 2), "blocks": 1},
+    "dit": {"width": 32, "depth": 2, "heads": 2, "patch": 2},
+}
+SHAPES = [("seed_mlp", (2,)), ("mlp", (2,)), ("unet", (1, 8)), ("unet", (1, 4, 4)), ("dit", (1, 8)), ("dit", (1, 4, 4))]
 
 
 def fit(network, x, levels, target, cond, steps, rate):
@@ -22,7 +26,7 @@ def fit(network, x, levels, target, cond, steps, rate):
     return losses[0], losses[-1]
 
 
-@pytest.mark.parametrize(("name", "shape"), [("seed_mlp", (2,)), ("mlp", (2,)), ("unet", (1, 8)), ("unet", (1, 4, 4))])
+@pytest.mark.parametrize(("name", "shape"), SHAPES)
 @pytest.mark.parametrize("labelled", [False, True])
 def test_it_fits_a_batch(name, shape, labelled):
     torch.manual_seed(0)

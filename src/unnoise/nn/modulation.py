@@ -1,0 +1,32 @@
+"""What a vector for each sample does to its tokens: scale, shift and gate them (adaLN)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+EPSILON = 1e-6
+"""What is added to a variance before its root is taken."""
+
+
+def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """LayerNorm(x) * (1 + scale) + shift, the statistics in float32.
+
+    References:
+        Scalable Diffusion Models with Transformers (Peebles and Xie, 2023), Section 3.2, https://arxiv.org/abs/2212.09748
+
+    Args:
+        x: Shape (B, tokens, width).
+        shift: Shape (B, width).
+        scale: Shape (B, width).
+
+    Returns:
+        Shape of x.
+    """
+    normed = nn.functional.layer_norm(x, x.shape[-1:], eps=EPSILON)
+    return torch.addcmul(shift[:, None], normed, 1 + scale[:, None])
+
+
+def gated(x: Tensor, gate: Tensor, h: Tensor) -> Tensor:
+    """x + gate * h for tokens of shape (B, tokens, width) and a gate of shape (B, width)."""
+    return torch.addcmul(x, gate[:, None], h)
