@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -68,6 +68,10 @@ class Network(nn.Module, ABC):
         Returns:
             Shape (B, *out_shape).
         """
+
+    def checkpointed_blocks(self) -> Sequence[nn.Module]:
+        """The blocks whose inside is worth forgetting, or spreading over processes, between forward and backward; none here."""
+        return ()
 
     def null_condition(self, batch: int, device: torch.device | None = None) -> Condition:
         """The condition that says nothing, for `batch` samples: labels are the number after the last one."""

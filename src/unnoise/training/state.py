@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
 from ..errors import RunFolderError
 from ..precision import lower
 from .flat import Flat
+from .parallel import ALONE, Processes
 from .settings import TrainingSettings
+from .sharded import like, local, part_of, whole
 
 
 class TrainState:
@@ -23,34 +23,46 @@ class TrainState:
     Args:
         network: Holds the weights that are trained: those that require a gradient.
         settings: Of the run.
-        dtype: What the network computes in; its weights are cast.
+        dtype: What the network computes in; its weights are cast, unless they are sharded (then `shard` has seen to it).
+        processes: That train together: all have the same weights, or each its share of them.
     """
 
-    def __init__(self, network: nn.Module, settings: TrainingSettings, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        settings: TrainingSettings,
+        dtype: torch.dtype = torch.float32,
+        processes: Processes = ALONE,
+    ) -> None:
         self.network = network
         self.settings = settings
+        self.processes = processes
         self.step = 0
         trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.names, self.parameters = list(trained), list(trained.values())
         wide = torch.float64 if any(p.dtype == torch.float64 for p in self.parameters) else torch.float32
-        self.masters = Flat({name: p.detach() for name, p in trained.items()}, wide)
-        self.masters.fill([p.detach() for p in self.parameters])
+        self.sharded = any(local(p) is not p for p in self.parameters)
+        self.masters = Flat({name: local(p.detach()) for name, p in trained.items()}, wide)
+        self.masters.fill([local(p.detach()) for p in self.parameters])
         self.gradients, self.average = self.masters.another(), self.masters.another()
         self.first_moment, self.second_moment = self.masters.another(), self.masters.another()
         self.average.vector.copy_(self.masters.vector)
         self.updates = torch.zeros((), dtype=torch.float32, device=self.masters.vector.device)
-        lower(network, dtype)
+        if not self.sharded:
+            lower(network, dtype)
         self._copies: list[tuple[Tensor, Tensor]] = []
         for parameter, master in zip(self.parameters, self.masters.views, strict=True):
-            if parameter.dtype == master.dtype:
+            if parameter.dtype == master.dtype and not self.sharded:
                 parameter.data = master
             else:
-                self._copies.append((parameter.detach(), master))
+                self._copies.append((local(parameter.detach()), master))
 
     def accumulate(self) -> None:
         """Adds the gradients that a backward pass left at the network's weights to those of the update."""
         reached = [
-            (v, p, p.grad) for v, p in zip(self.gradients.views, self.parameters, strict=True) if p.grad is not None
+            (v, p, local(p.grad))
+            for v, p in zip(self.gradients.views, self.parameters, strict=True)
+            if p.grad is not None
         ]
         if not reached:
             return
@@ -61,14 +73,16 @@ class TrainState:
 
     @torch.no_grad()
     def update(self) -> Tensor:
-        """Applies the gradients: clipping, one step of the optimizer, one of the moving average.
+        """Applies the gradients of all processes: clipping, one step of the optimizer, one of the moving average.
 
         Returns:
             The norm of the gradient before clipping, 0-dimensional.
         """
         self.accumulate()
         settings, gradient = self.settings, self.gradients.vector
-        norm = torch.linalg.vector_norm(gradient)
+        if not self.sharded:  # else they are summed already
+            self.processes.add(gradient)
+        norm = self.norm()
         if settings.clip:
             gradient.mul_((settings.clip / (norm + 1e-6)).clamp(max=1.0))
         torch._fused_adamw_(
@@ -82,6 +96,11 @@ class TrainState:
         self.step += 1
         return norm
 
+    def norm(self) -> Tensor:
+        """The norm of the gradient as it stands, 0-dimensional."""
+        norm = torch.linalg.vector_norm(self.gradients.vector)
+        return self.processes.add(norm.square()).sqrt() if self.sharded else norm
+
     @torch.no_grad()
     def renew(self) -> None:
         """Brings the masters to where the network computes in coarser numbers."""
@@ -91,47 +110,65 @@ class TrainState:
 
     def finite(self) -> bool:
         """Whether every weight is a finite number."""
-        return bool(torch.isfinite(self.masters.vector).all())
+        vector = self.masters.vector
+        return not self.processes.any(not bool(torch.isfinite(vector).all()), vector.device)
 
-    def _slots(self) -> Iterator[tuple[str, Tensor]]:
+    def slots(self) -> dict[str, Tensor]:
+        """All of the state but the step, by name; what is sharded as this process's part of the whole."""
         held = {
             "weights": self.masters, "ema": self.average,
             "first_moment": self.first_moment, "second_moment": self.second_moment,
         }  # fmt: skip
-        for prefix, flat in held.items():
-            yield from flat.named(prefix).items()
-        yield "updates", self.updates
+        named = {
+            f"{prefix}/{name}": like(parameter, view) if self.sharded else view
+            for prefix, flat in held.items()
+            for name, view, parameter in zip(self.names, flat.views, self.parameters, strict=True)
+        }
+        return {**named, "updates": self.updates}
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of the state but the step, by name."""
-        return {name: tensor.cpu().contiguous() for name, tensor in self._slots()}
+        """All of the state but the step, by name, whole and on the processor."""
+        return {name: tensor.cpu().contiguous() for name, tensor in whole(self.slots()).items()}
 
+    @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
-        """Takes the state of another run of the same network.
+        """Takes the state of another run of the same network, whole.
 
         Raises:
             RunFolderError: The tensors are those of another network.
         """
-        slots = dict(self._slots())
-        tensors = _of_today(tensors)
-        wrong = [n for n in slots if n not in tensors or slots[n].shape != tensors[n].shape] or set(tensors) - set(
-            slots
-        )
+        slots, tensors = self.slots(), _of_today(tensors)
+        wrong = [n for n in slots if n not in tensors or slots[n].shape != tensors[n].shape]
+        wrong += sorted(set(tensors) - set(slots))
         if wrong:
             raise RunFolderError(
                 f"the checkpoint holds the weights of another network (it differs in {min(wrong)}): use another --out"
             )
-        with torch.no_grad():
-            for name, slot in slots.items():
-                slot.copy_(tensors[name])
+        for name, slot in slots.items():
+            local(slot).copy_(part_of(slot, tensors[name]))
+        self.restored(step)
+
+    def restored(self, step: int) -> None:
+        """To be called when the slots were filled from elsewhere, with the step that they belong to."""
         self.renew()
         self.step = step
 
+    def agree(self) -> None:
+        """Gives every process the state of the first one; each has its own where weights are sharded."""
+        self.step = int(self.processes.tell(self.step))  # type: ignore[call-overload]
+        if not self.sharded:
+            for flat in (self.masters, self.average, self.first_moment, self.second_moment):
+                self.processes.send(flat.vector)
+            self.processes.send(self.updates)
+            self.renew()
+
     def ema_weights(self) -> dict[str, Tensor]:
         """The moving average of the weights and the network's buffers, by the network's own names; copies, in float32."""
-        averaged = dict(zip(self.names, self.average.views, strict=True))
+        views = zip(self.average.views, self.parameters, strict=True)
+        means = [like(parameter, view) if self.sharded else view for view, parameter in views]
+        averaged = dict(zip(self.names, means, strict=True))
         wide = self.masters.vector.dtype
-        weights = {n: averaged.get(n, value).detach() for n, value in self.network.state_dict().items()}
+        weights = whole({n: averaged.get(n, value).detach() for n, value in self.network.state_dict().items()})
         return {n: (v.to(wide) if v.is_floating_point() else v).clone() for n, v in weights.items()}
 
 

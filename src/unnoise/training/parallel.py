@@ -1,0 +1,113 @@
+"""Several processes that train one model: who they are, and what they tell each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import BadOption
+
+STOP_EVERY = 10
+"""Steps between the moments at which several processes agree whether to stop; asking costs a message to all."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run, as one of them sees them. Alone, all of its messages cost nothing.
+
+    Args:
+        rank: Which one this is.
+        count: How many there are.
+        local_rank: Which one this is on its machine.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes files and talks to a person."""
+        return self.rank == 0
+
+    def share(self, size: int) -> tuple[int, int]:
+        """The first and one past the last of this process's part of a batch.
+
+        Raises:
+            BadOption: There are more processes than samples.
+        """
+        if size < self.count:
+            raise BadOption(
+                f"training.batch_size: {size} samples cannot be shared by {self.count} processes: start at most {size}"
+            )
+        return size * self.rank // self.count, size * (self.rank + 1) // self.count
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """Sums a tensor over all processes, in place."""
+        if self.count > 1:
+            torch.distributed.all_reduce(tensor)
+        return tensor
+
+    def send(self, tensor: Tensor) -> Tensor:
+        """Gives all processes what the first one has, in place."""
+        if self.count > 1:
+            torch.distributed.broadcast(tensor, 0)
+        return tensor
+
+    def tell(self, value: object) -> object:
+        """What the first process says, in all of them."""
+        if self.count == 1:
+            return value
+        box = [value]
+        torch.distributed.broadcast_object_list(box, 0)
+        return box[0]
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether it is true in one of them at least."""
+        if self.count == 1:
+            return flag
+        return bool(self.add(torch.tensor(float(flag), device=device)) > 0)
+
+    def wait(self) -> None:
+        """Returns when all have come here."""
+        if self.count > 1:
+            torch.distributed.barrier()
+
+
+ALONE = Processes()
+
+
+def told_by_torchrun() -> Processes:
+    """The processes that torchrun started, by its environment variables; one alone without them."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count < 2:
+        return ALONE
+    return Processes(int(os.environ["RANK"]), count, int(os.environ.get("LOCAL_RANK", "0")))
+
+
+@contextmanager
+def connected(device: torch.device) -> Iterator[Processes]:
+    """Within it the processes that torchrun started can talk; alone, nothing is done.
+
+    Args:
+        device: Of this process; decides how they talk.
+
+    Yields:
+        The processes.
+    """
+    processes = told_by_torchrun()
+    begun = processes.count > 1 and not torch.distributed.is_initialized()
+    if begun:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield processes
+    finally:
+        if begun:
+            torch.distributed.destroy_process_group()

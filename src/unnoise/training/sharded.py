@@ -1,0 +1,83 @@
+"""A model that no single process holds: every process has a share of each weight, and all are together while a layer works.
+
+References:
+    PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel (Zhao et al., 2023), https://arxiv.org/abs/2304.11277
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..nn.base import Network
+from .parallel import Processes
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this process holds: all of it, unless it is sharded."""
+    part = getattr(tensor, "to_local", None)
+    return tensor if part is None else part()
+
+
+def shard(network: nn.Module, dtype: torch.dtype, processes: Processes, device: torch.device) -> None:
+    """Spreads the weights of a network over all processes, in place, block by block.
+
+    Weights stay in float32 and are sent in `dtype`; gradients are summed in float32.
+
+    Args:
+        network: Its `checkpointed_blocks()` are gathered one at a time.
+        dtype: What the network computes in.
+        processes: At least two.
+        device: Of this process.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    low = dtype if dtype != torch.float32 else None
+    # Inputs are cast by the denoiser: noise levels must stay in float32.
+    policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    mesh = init_device_mesh(device.type, (processes.count,))
+    blocks = network.checkpointed_blocks() if isinstance(network, Network) else []
+    for module in (*blocks, network):
+        fully_shard(module, mesh=mesh, mp_policy=policy)
+    if low is not None:
+        network.lowered_to = low  # type: ignore[assignment]
+
+
+def like(parameter: Tensor, part: Tensor) -> Tensor:
+    """This process's part of something that is spread as a parameter is, as the whole."""
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(parameter, DTensor)
+    return DTensor.from_local(
+        part,
+        parameter.device_mesh,
+        parameter.placements,
+        run_check=False,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )
+
+
+def part_of(parameter: Tensor, whole: Tensor) -> Tensor:
+    """The part of a whole tensor that this process has of a parameter."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(parameter, DTensor):
+        return whole
+    spread = distribute_tensor(
+        whole.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None
+    )
+    return local(spread)
+
+
+def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All of some sharded tensors, in every process; a message to all for each."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        gather: Any = getattr(tensor, "full_tensor", None)
+        found[name] = tensor if gather is None else gather()
+    return found
