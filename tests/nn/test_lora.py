@@ -209,9 +209,9 @@ def test_patterns_mean_layers_by_shell_pattern_by_module_and_by_group():
 @pytest.mark.parametrize(
     ("pattern", "hint"),
     [
-        ("midle.*", r"did you mean 'middle\.\*'"),
-        ("atention", "did you mean 'attention'"),
-        ("*.projectin", r"did you mean '\*\.project_in'"),
+        ("mddle.*", r"did you mean 'middle\.\*'"),
+        ("attntion", "did you mean 'attention'"),
+        ("*.project_inn", r"did you mean '\*\.project_in'"),
         ("*.norm", "groups: all, linear, conv, attention"),
     ],
 )
@@ -244,8 +244,8 @@ def test_weights_are_frozen_by_pattern():
     assert all(".lora." in name for name in learned if name != "embedding.label.weight")
     with pytest.raises(BadOption, match="every weight is frozen"):
         freeze(unet(), frozen=("*",))
-    with pytest.raises(BadOption, match=r"'embeding.label' matches no weight; did you mean"):
-        freeze(unet(), train=("embeding.label",))
+    with pytest.raises(BadOption, match=r"'embdding.label' matches no weight; did you mean"):
+        freeze(unet(), train=("embdding.label",))
 
 
 def test_the_same_adapters_in_bfloat16_behind_checkpoints_and_compiled():
