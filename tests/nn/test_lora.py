@@ -244,8 +244,8 @@ def test_weights_are_frozen_by_pattern():
     assert all(".lora." in name for name in learned if name != "embedding.label.weight")
     with pytest.raises(BadOption, match="every weight is frozen"):
         freeze(unet(), frozen=("*",))
-    with pytest.raises(BadOption, match=r"'embdding.label' matches no weight; did you mean"):
-        freeze(unet(), train=("embdding.label",))
+    with pytest.raises(BadOption, match=r"'embeddng.label' matches no weight; did you mean"):
+        freeze(unet(), train=("embeddng.label",))
 
 
 def test_the_same_adapters_in_bfloat16_behind_checkpoints_and_compiled():
