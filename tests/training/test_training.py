@@ -110,12 +110,12 @@ def test_the_learning_rate_rises_then_falls():
 def test_every_epoch_sees_every_sample_once_in_another_order():
     trainee, _ = seed_trainee()
     stream = DrawStream(trainee.train, trainee.codec, trainee.denoiser, trainee.objective, 64, 3)
-    indices = stream._indices(np.arange(900))
+    indices = stream.order.index_at(np.arange(900))
     epochs = indices.reshape(3, 300)
     for epoch in epochs:
         assert sorted(epoch) == list(range(300))
     assert not (epochs[0] == epochs[1]).all()
-    np.testing.assert_array_equal(stream._indices(np.arange(250, 650)), indices[250:650])
+    np.testing.assert_array_equal(stream.order.index_at(np.arange(250, 650)), indices[250:650])
 
 
 def test_a_step_sees_the_same_whatever_was_asked_before():

@@ -41,7 +41,7 @@ def _load(path: str) -> Dataset:
     source = datasets.build(path) if path in datasets and not Path(path).exists() else source_of(path)
     data = source.load(DataProgress())
     data.check()
-    return data
+    return data.part()
 
 
 def _of_run(model: Model, path: str | None) -> Dataset | None:

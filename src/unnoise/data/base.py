@@ -14,9 +14,16 @@ from torch import Tensor
 from ..errors import DataError
 from ..options import Checked
 from ..registry import Registry
+from .augmentation import Augmentation
+from .order import Order, ShuffledOrder
 
 Kind = Literal["points", "image", "array"]
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, how many there are
+
+MOST_IN_PART = 50_000
+"""Samples of data that is not in memory, where something has to hold them all at once."""
+MOST_CHECKED = 256
+"""Samples of such data that are looked at before it is trained on."""
 
 
 @dataclass(frozen=True)
@@ -39,34 +46,35 @@ class Spec:
         return len(self.class_names)
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """Samples in memory or mapped from disk.
+class AnyDataset(ABC):
+    """Samples by number, wherever they lie: in memory (`Dataset`), or in shards that are read as they are needed.
 
-    Args:
-        x: Shape (N, *spec.shape); uint8 for images, float32 for the rest.
-        spec: What one sample is.
-        labels: Shape (N,), int64 in [0, num_classes), or None.
-        texts: N captions, or None.
-        skipped: What could not be read, one line each.
+    Training takes either. What has to look at all samples at once, such as a measure of quality, takes a `Dataset`, which
+    `part` gives of any data.
     """
 
-    x: Tensor
     spec: Spec
-    labels: Tensor | None = None
-    texts: tuple[str, ...] | None = None
-    skipped: tuple[str, ...] = field(default=(), compare=False)
+    skipped: tuple[str, ...]  # what could not be read, one line each
+    augmentation: Augmentation  # what training does to a sample each time that it sees it
 
+    @abstractmethod
     def __len__(self) -> int:
-        return len(self.x)
+        """How many samples there are, N."""
 
+    @abstractmethod
     def take(self, indices: Tensor) -> Dataset:
-        """The samples at `indices`, of shape (n,), in that order."""
-        labels = None if self.labels is None else self.labels[indices]
-        texts = None if self.texts is None else tuple(self.texts[int(i)] for i in indices)
-        return Dataset(self.x[indices], self.spec, labels, texts)
+        """The samples at `indices`, of shape (n,), in that order.
 
-    def split(self, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+        Raises:
+            DataError: They cannot be read any more.
+        """
+
+    @abstractmethod
+    def part(self, most: int = MOST_IN_PART) -> Dataset:
+        """All samples if they are in memory already; else up to `most` of them, from places spread over the whole."""
+
+    @abstractmethod
+    def split(self, fraction: float, seed: int = 0) -> tuple[AnyDataset, AnyDataset]:
         """The samples in two parts that share none, the second with `fraction` of them, the same for one seed.
 
         Args:
@@ -76,6 +84,65 @@ class Dataset:
         Returns:
             The training part and the held-out part; the latter is empty for fraction 0.
         """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that are others as soon as a sample, a label or the specification is."""
+
+    @abstractmethod
+    def order(self, seed: int) -> Order:
+        """The order in which a run sees the samples: position p of the run sees sample `order.index_at(p)`."""
+
+    def check(self) -> None:
+        """Refuses data that nothing can be learned from; of data that is not in memory, it looks at a part.
+
+        Raises:
+            DataError: There are no samples, some are not finite, or all are the same.
+        """
+        if len(self) == 0:
+            raise DataError("the data set has no samples")
+        self.part(MOST_CHECKED).check()
+
+
+@dataclass(frozen=True)
+class Dataset(AnyDataset):
+    """Samples in memory or mapped from disk.
+
+    Args:
+        x: Shape (N, *spec.shape); uint8 for images, float32 for the rest.
+        spec: What one sample is.
+        labels: Shape (N,), int64 in [0, num_classes), or None.
+        texts: N captions, or None.
+        skipped: What could not be read, one line each.
+        augmentation: What training does to a sample each time that it sees it.
+    """
+
+    x: Tensor
+    spec: Spec
+    labels: Tensor | None = None
+    texts: tuple[str, ...] | None = None
+    skipped: tuple[str, ...] = field(default=(), compare=False)
+    augmentation: Augmentation = field(default=Augmentation(), compare=False)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, indices: Tensor) -> Dataset:
+        """The samples at `indices`, of shape (n,), in that order."""
+        labels = None if self.labels is None else self.labels[indices]
+        texts = None if self.texts is None else tuple(self.texts[int(i)] for i in indices)
+        return Dataset(self.x[indices], self.spec, labels, texts, augmentation=self.augmentation)
+
+    def part(self, most: int = MOST_IN_PART) -> Dataset:
+        """The data set as it is."""
+        return self
+
+    def order(self, seed: int) -> Order:
+        """A permutation of all samples in every epoch."""
+        return ShuffledOrder(len(self), seed)
+
+    def split(self, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+        """See `AnyDataset.split`."""
         held_out = round(len(self) * fraction)
         if held_out == 0:  # as it is: data that is mapped from disk stays there
             return self, self.take(torch.zeros(0, dtype=torch.int64))
@@ -117,7 +184,7 @@ class DataSource(Checked, ABC):
     """A frozen dataclass that says where data comes from; `load` brings it."""
 
     @abstractmethod
-    def load(self, progress: Progress | None = None) -> Dataset:
+    def load(self, progress: Progress | None = None) -> AnyDataset:
         """The data set.
 
         Args:

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Dataset
+from .base import AnyDataset, Dataset
 
 FEW_SAMPLES = 50
+MOST_LOOKED_AT = 10_000
 MANY_LABELS = 20  # more than that, and more than half as many as samples, are hardly classes
 UNBALANCED = 10  # times as many samples under one label as under another
 _EXAMPLES = 5
@@ -26,6 +27,7 @@ class DataReport:
 
     Args:
         count: How many samples.
+        looked_at: How many of them all the rest is about: all but of data that is read in shards.
         kind: "points", "image" or "array".
         shape: Of one sample.
         values_per_sample: How many numbers one sample has.
@@ -44,6 +46,7 @@ class DataReport:
     """
 
     count: int
+    looked_at: int
     kind: str
     shape: tuple[int, ...]
     values_per_sample: int
@@ -75,21 +78,24 @@ class _Statistics:
     constant: tuple[int, ...]  # channels
 
 
-def inspect_data(dataset: Dataset) -> DataReport:
+def inspect_data(data: AnyDataset, most: int = MOST_LOOKED_AT) -> DataReport:
     """What a data set holds; also for one that `Dataset.check` would refuse.
 
     Args:
-        dataset: The data set.
+        data: The data set.
+        most: Samples that are looked at of data that is not in memory, from places spread over the whole.
 
     Returns:
         The report. Nothing is printed.
     """
+    dataset = data.part(most)
     statistics = _statistics(dataset.x)
     groups = _equal_samples(dataset.x)
     duplicates = sum(len(group) - 1 for group in groups)
     labels, outside = _label_counts(dataset)
     return DataReport(
-        count=len(dataset),
+        count=len(data),
+        looked_at=len(dataset),
         kind=dataset.spec.kind,
         shape=tuple(dataset.spec.shape),
         values_per_sample=math.prod(dataset.spec.shape),
@@ -103,7 +109,7 @@ def inspect_data(dataset: Dataset) -> DataReport:
         captions=len(dataset.texts or ()),
         duplicates=duplicates,
         duplicate_examples=tuple(tuple(group[:_EXAMPLES]) for group in groups[:_EXAMPLES]),
-        skipped=dataset.skipped,
+        skipped=(*data.skipped, *(line for line in dataset.skipped if line not in data.skipped)),
         warnings=tuple(_warnings(dataset, statistics, labels, outside, duplicates)),
     )
 

@@ -84,4 +84,4 @@ def train_or_go_on(
     }
     for line in read_metrics(folder / "metrics.jsonl"):
         facts |= line
-    return Trained(name, folder, run.model(), run.train_data, facts)
+    return Trained(name, folder, run.model(), run.train_data.part(), facts)

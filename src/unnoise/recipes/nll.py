@@ -42,7 +42,7 @@ from ..options import Checked, option, plain
 from ..process.base import scales
 from ..process.tabulated import DiscreteSchedule
 from ..randomness import permutations
-from .run_data import run_data, source_like
+from .run_data import in_memory, run_data, source_like
 
 MOST_IN_MOMENTS = 20_000
 """Samples that the prior's mean and covariance are taken over."""
@@ -127,11 +127,13 @@ def choose_data(model: Model, path: str | None = None, progress: Progress | None
             raise DataError("the model does not stand in a run folder, so its data is not known: give some with --data")
         if found.changed:
             notes.append("the data has changed since the model was trained")
+        notes += found.notes
         data = found.held_out if len(found.held_out) else found.train
         notes.append("the data that the model was trained on: what it has never seen may be less likely"
                      if data is found.train else f"the {len(data):,} samples that training has held out")  # fmt: skip
     else:
-        data = source_like(path, model).load(progress)
+        data, partly = in_memory(source_like(path, model).load(progress))
+        notes += partly
     if not len(data):
         raise DataError("the data set has no samples")
     bad = int((~torch.isfinite(data.x)).flatten(1).any(1).sum())

@@ -25,8 +25,8 @@ from typing import Any
 
 from ..blueprint import Blueprint
 from ..codecs.identity import IdentityCodec
-from ..data.base import Dataset, Progress
-from ..errors import BadOption, MissingExtra, ModelFolderError, RunFolderError
+from ..data.base import MOST_CHECKED, MOST_IN_PART, AnyDataset, Progress
+from ..errors import BadOption, MissingExtra, ModelFolderError, RunFolderError, UnnoiseError
 from ..files import write_atomically
 from ..model import Model
 from ..model_folder import read_folder
@@ -37,11 +37,13 @@ from ..training.loop import CheckpointDue, Event, Finished, SamplesDue, Stepped,
 from ..training.loop import train as train_loop
 from ..training.state import TrainState
 from ..training.threads import step_operations, threads_for
-from .judging.plan import EvaluationPlan
 from .judging.while_training import Evaluated, Watcher, check_plan
 from .lock import locked
 from .metrics import MetricsFile
-from .recipe import Recipe, read_values
+from .recipe import Recipe, load_recipe, read_values
+
+MOST_MEASURED = 10_000
+"""Samples whose spread is measured where a recipe leaves that open."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Prepared:
 
     recipe: Recipe
     blueprint: Blueprint
-    train: Dataset
-    held_out: Dataset
+    train: AnyDataset
+    held_out: AnyDataset
     skipped: tuple[str, ...]
 
 
@@ -75,12 +77,14 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
     train, held_out = data.split(recipe.training.validation_share, recipe.seed)
     if len(train) == 0:
         train.check()
-    codec = recipe.codec
+    codec, sigma_data = recipe.codec, recipe.denoiser.sigma_data
+    measured = train.part(MOST_MEASURED) if codec is None or sigma_data == "auto" else None
     if codec is None:
-        codec = IdentityCodec.pixels() if data.spec.kind == "image" else IdentityCodec.standardizing(train.x)
-    sigma_data = recipe.denoiser.sigma_data
+        assert measured is not None
+        codec = IdentityCodec.pixels() if data.spec.kind == "image" else IdentityCodec.standardizing(measured.x)
     if sigma_data == "auto":
-        sigma_data = round(float(codec.encode(train.x[:10_000]).double().std()), 6)
+        assert measured is not None
+        sigma_data = round(float(codec.encode(measured.x[:MOST_MEASURED]).double().std()), 6)
     blueprint = Blueprint(
         data.spec,
         codec,
@@ -123,10 +127,8 @@ class Run:
         self.notes = _told(prepared.skipped)
         self.scores: dict[str, Any] = {}
         self._fingerprint = self.train_data.fingerprint()
-        self.watcher = Watcher(
-            recipe.evaluation, self.train_data, prepared.held_out, recipe.training.batch_size, recipe.seed
-        )
-        check_plan(recipe.evaluation, self.train_data)
+        self.watcher = self._watcher(prepared)
+        check_plan(recipe.evaluation, self.train_data.spec)
         self._resume()
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._begun:
@@ -134,6 +136,12 @@ class Run:
         if self.finished and not self._model_stands():
             self.model().save(self.folder / "model")
             self.notes.append(f"the model was made again from the checkpoint of step {self.state.step}")
+
+    def _watcher(self, prepared: Prepared) -> Watcher:
+        """Measures the run on its way; without a plan it is asked nothing, and the least of the data will do."""
+        most = MOST_IN_PART if self.recipe.evaluation.every else MOST_CHECKED
+        parts = prepared.train.part(most), prepared.held_out.part(most)
+        return Watcher(self.recipe.evaluation, *parts, self.recipe.training.batch_size, self.recipe.seed)
 
     def _model_stands(self) -> bool:
         """Whether the folder's model is that of this step: a run may have been killed after its last checkpoint."""
@@ -149,8 +157,7 @@ class Run:
                 begun = read_values(file)
             except BadOption as error:
                 raise RunFolderError(f"the recipe of a run is damaged: {error}; use another --out") from None
-            # Runs that were begun before anything could be measured on the way measure nothing.
-            same_work = {"evaluation": plain(EvaluationPlan()), **begun, "machine": plain(recipe.machine)}
+            same_work = {**_with_defaults(begun), "machine": plain(recipe.machine)}
             changed = sorted(_differences(same_work, recipe.describe()))
             if changed and not checkpoints(self.folder / "checkpoints"):
                 with locked(self.folder):  # nobody trains there, and no step of it was ever saved: nothing is lost
@@ -313,6 +320,14 @@ class Run:
 def _told(skipped: Sequence[str], most: int = 10) -> list[str]:
     more = [f"and {len(skipped) - most} more were skipped"] if len(skipped) > most else []
     return [f"skipped {line}" for line in skipped[:most]] + more
+
+
+def _with_defaults(begun: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe of a run, also with the options that came after it was begun: their defaults are what it did."""
+    try:
+        return load_recipe(begun).describe()
+    except UnnoiseError:  # an option that is no more: it is named as a difference
+        return begun
 
 
 def _differences(old: Any, new: Any, where: str = "") -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.base import Dataset, DataSource, Progress, datasets
+from ..data.base import MOST_IN_PART, AnyDataset, Dataset, DataSource, Progress, datasets
 from ..data.open import source_of
 from ..model import Model
 from .recipe import load_recipe, read_values, with_data
@@ -16,14 +16,29 @@ class RunData:
     """What a run learned from.
 
     Args:
-        train: What it was trained on.
+        train: What it was trained on; a part of it where that is not in memory.
         held_out: What it never saw; may be empty.
         changed: Whether it is no longer the data that the model was trained on.
+        notes: One line where only a part of the data is here.
     """
 
     train: Dataset
     held_out: Dataset
     changed: bool
+    notes: tuple[str, ...] = ()
+
+
+def in_memory(data: AnyDataset, most: int = MOST_IN_PART) -> tuple[Dataset, tuple[str, ...]]:
+    """A data set that can be looked at as a whole, and a note where it is only a part of the data.
+
+    Args:
+        data: In memory, or in shards.
+        most: Samples of the part.
+    """
+    part = data.part(most)
+    if len(part) == len(data):
+        return part, ()
+    return part, (f"of the {len(data):,} samples of the data, which is read in shards, {len(part):,} are looked at",)
 
 
 def recipe_beside(model: Model) -> Path | None:
@@ -49,7 +64,9 @@ def run_data(model: Model, progress: Progress | None = None) -> RunData | None:
         return None
     settled = load_recipe(read_values(recipe))
     train, held_out = settled.data.load(progress).split(settled.training.validation_share, settled.seed)
-    return RunData(train, held_out, model.trained.get("data") not in (None, train.fingerprint()))
+    changed = model.trained.get("data") not in (None, train.fingerprint())
+    part, notes = in_memory(train)
+    return RunData(part, held_out.part(), changed, notes)
 
 
 def source_like(path: str, model: Model | None, size: int = 0) -> DataSource:

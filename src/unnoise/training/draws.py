@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ..codecs.base import Codec
-from ..data.base import Dataset
+from ..data.base import AnyDataset, Dataset
 from ..denoisers.base import Denoiser
 from ..objectives.base import Draws, Objective, Prepared, drop_conditions
-from ..randomness import address, normal_like, permutations, uniform
+from ..randomness import address, normal_like, uniform
 
 _TARGET_VALUES = (
     1 << 18
@@ -35,14 +35,14 @@ class DrawStream:
     """
 
     def __init__(
-        self, dataset: Dataset, codec: Codec, denoiser: Denoiser, objective: Objective, batch_size: int, seed: int
+        self, dataset: AnyDataset, codec: Codec, denoiser: Denoiser, objective: Objective, batch_size: int, seed: int
     ) -> None:
         self.dataset, self.codec, self.denoiser, self.objective = dataset, codec, denoiser, objective
         self.batch_size, self.seed = batch_size, seed
         values = batch_size * math.prod(dataset.spec.shape)
         self.block_steps = max(1, min(256, _TARGET_VALUES // values))
         self._block: tuple[int, Prepared] | None = None
-        self._orders: tuple[int, np.ndarray[tuple[int, ...], np.dtype[np.int64]]] | None = None
+        self.order = dataset.order(seed)
 
     def step(self, step: int, device: torch.device) -> Prepared:
         """The examples of one step, ready for the network.
@@ -61,10 +61,10 @@ class DrawStream:
     def draws(self, positions: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Draws:
         """The examples at some positions of the run."""
         u = torch.from_numpy(uniform(address(self.seed, "time"), positions)[:, 0].copy())
-        return self._examples(self.dataset.take(torch.from_numpy(self._indices(positions))), u, positions)
+        return self._examples(self.dataset.take(torch.from_numpy(self.order.index_at(positions))), u, positions)
 
     def _examples(self, data: Dataset, u: Tensor, positions: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Draws:
-        x_0 = self.codec.encode(data.x)
+        x_0 = self.codec.encode(self.dataset.augmentation.apply(data.x, self.seed, positions))
         eps = normal_like(address(self.seed, "noise"), positions, x_0)  # type: ignore[arg-type]
         t = self.objective.times.quantile(u, self.denoiser.schedule)
         cond = None if data.labels is None else {"label": data.labels}
@@ -72,13 +72,3 @@ class DrawStream:
             dropped = uniform(address(self.seed, "dropout"), positions)[:, 0] < self.objective.condition_dropout
             cond = dict(drop_conditions(cond, self.denoiser.null_condition(len(x_0)), torch.from_numpy(dropped)) or {})
         return Draws(x_0, eps, t, cond)
-
-    def _indices(
-        self, positions: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
-    ) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-        """Which sample of the data each position sees: every epoch is a permutation of its own."""
-        size = len(self.dataset)
-        first, last = int(positions[0]) // size, int(positions[-1]) // size
-        if self._orders is None or not self._orders[0] <= first <= last < self._orders[0] + len(self._orders[1]):
-            self._orders = first, permutations(self.seed, size, first, last - first + 1)
-        return self._orders[1][positions // size - self._orders[0], positions % size]

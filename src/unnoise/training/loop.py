@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..codecs.base import Codec
-from ..data.base import Dataset
+from ..data.base import AnyDataset
 from ..denoisers.base import Denoiser
 from ..errors import TrainingDiverged
 from ..objectives.base import Objective
@@ -80,8 +80,8 @@ class Trainee:
     denoiser: Denoiser
     objective: Objective
     codec: Codec
-    train: Dataset
-    held_out: Dataset
+    train: AnyDataset
+    held_out: AnyDataset
     seed: int
 
 
@@ -146,13 +146,14 @@ def _diverged(what: str, step: int, settings: TrainingSettings) -> TrainingDiver
 
 def _validation(trainee: Trainee, settings: TrainingSettings) -> tuple[Validation, Strata | None]:
     parts = trainee.codec, trainee.denoiser, trainee.objective, settings.validation_size, trainee.seed
-    floor = bayes_floor(trainee.train, *parts)
+    train = trainee.train.part(settings.validation_size)
+    floor = bayes_floor(train, *parts) if train is trainee.train else None  # only who knows all of the data knows it
     if len(trainee.held_out):
-        return Validation(trainee.held_out, *parts), floor
-    validation = Validation(trainee.train, *parts)
+        return Validation(trainee.held_out.part(settings.validation_size), *parts), floor
+    validation = Validation(train, *parts)
     if floor is not None:
         # By time on the very triples of the validation loss, so that what both owe to chance cancels in their difference.
-        own = validation.floor(training_oracle(trainee.train, trainee.codec, trainee.denoiser))
+        own = validation.floor(training_oracle(train, trainee.codec, trainee.denoiser))
         floor = Strata(floor.loss, own.by_time, own.t)
     return validation, floor
 

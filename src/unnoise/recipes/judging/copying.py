@@ -48,12 +48,23 @@ def copying(
         features = reference_features(held_out, extractor, progress)[chosen]
         held_out = held_out.take(chosen)
     spaces = {
-        _data_space(train): Compared(rows(made), rows(train.x), None if held_out is None else rows(held_out.x)),
+        _data_space(train): _in_data_space(made, train, held_out),
         "features": Compared(seen, reference_features(train, extractor, progress), features),
     }
     if extractor.about.get("name") == "pixels" and extractor.resize == "none":
         del spaces["features"]  # the same space again
     return memorisation(spaces, closest=SHOWN, seed=seed, progress=progress)
+
+
+def _in_data_space(made: Tensor, train: Dataset, held_out: Dataset | None) -> Compared:
+    """As flat rows; as pictures where the model learned from mirror images too, so that these count as the same."""
+    flips = train.augmentation.flips
+
+    def as_compared(x: Tensor) -> Tensor:
+        return rows(x).reshape(x.shape) if flips else rows(x)
+
+    new = None if held_out is None else as_compared(held_out.x)
+    return Compared(as_compared(made), as_compared(train.x), new, flips=flips)
 
 
 def _data_space(data: Dataset) -> str:

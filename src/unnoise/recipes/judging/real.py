@@ -11,7 +11,7 @@ import torch
 from ...data.base import Dataset, Progress, Spec
 from ...errors import DataError
 from ...model import Model
-from ..run_data import RunData, run_data, source_like
+from ..run_data import RunData, in_memory, run_data, source_like
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,17 @@ def real_data(
     """
     run = run_data(model, progress) if model is not None and (data is None or train is None) else None
     notes = ["the data has changed since the model was trained"] if run is not None and run.changed else []
+    notes += run.notes if run is not None else ()
     if data is None and run is None:
         raise DataError("it is not known what the samples should be like: give real data with --data")
-    reference = run.train if run is not None and data is None else source_like(str(data), model, size).load(progress)
+    if run is not None and data is None:
+        reference = run.train
+    else:
+        reference, partly = in_memory(source_like(str(data), model, size).load(progress))
+        notes += partly
     if train is not None:
-        trained = source_like(train, model, size).load(progress)
+        trained, partly = in_memory(source_like(train, model, size).load(progress))
+        notes += partly
     elif run is not None:
         trained = run.train
     else:

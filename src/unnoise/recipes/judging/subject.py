@@ -80,7 +80,7 @@ class FileSubject(Subject):
     """
 
     def __init__(self, path: str, real: Spec, size: int = 0, progress: Progress | None = None) -> None:
-        data = _with_channels_of(path, real, size).load(progress)
+        data = _with_channels_of(path, real, size).load(progress).part()
         if not len(data):
             raise DataError(f"{path} holds no samples")
         refuse_other_shape(f"the samples in {path}", data.spec, real)

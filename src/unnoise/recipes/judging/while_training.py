@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...data.base import Dataset, Progress
+from ...data.base import Dataset, Progress, Spec
 from ...errors import BadOption, DataError
 from ...evaluation.features.base import Extractor
 from ...evaluation.memorisation import Memorisation
@@ -155,15 +155,15 @@ class Watcher:
         return tuple(told)
 
 
-def check_plan(plan: EvaluationPlan, data: Dataset) -> None:
+def check_plan(plan: EvaluationPlan, spec: Spec) -> None:
     """Refuses a plan that cannot be carried out, before anything is trained.
 
     Raises:
         DataError: The features do not suit the data.
     """
-    source = plan.features or default_features(data.spec)
-    if plan.every and not source.suits(data.spec):
-        shape = tuple(data.spec.shape)
+    source = plan.features or default_features(spec)
+    if plan.every and not source.suits(spec):
+        shape = tuple(spec.shape)
         raise DataError(
-            f"evaluation.features: {source.registered_name} cannot look at {data.spec.kind} samples of shape {shape}"
+            f"evaluation.features: {source.registered_name} cannot look at {spec.kind} samples of shape {shape}"
         )
