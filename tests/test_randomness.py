@@ -39,6 +39,13 @@ def test_words_are_the_counter_blocks_of_each_sample():
         assert row.tolist() == [int(w[0]) for block in blocks for w in block][:6]
 
 
+def test_a_key_for_every_sample_gives_what_each_key_gives_alone():
+    keys = np.array([address(0, "test", i) for i in range(3)], dtype=np.uint64)
+    words = random_words((keys[:, :1], keys[:, 1:]), [7, 8, 9], 6)
+    for i, row in enumerate(words):
+        assert np.array_equal(row, random_words(address(0, "test", i), [7 + i], 6)[0])
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9])
 def test_more_numbers_begin_with_the_fewer(count):
     for draw in (random_words, uniform, normal):

@@ -26,14 +26,17 @@ Floats = NDArray[np.float64]
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_KEY_STEPS = 0x9E3779B9, 0xBB67AE85
+_KEY_STEPS = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+
+Key = tuple[int, int] | tuple[Words, Words]
+"""Two 32-bit words, or two arrays of them (in uint64), a key for every sample."""
 
 
-def philox(key: tuple[int, int], counter: tuple[Words, Words, Words, Words]) -> tuple[Words, Words, Words, Words]:
+def philox(key: Key, counter: tuple[Words, Words, Words, Words]) -> tuple[Words, Words, Words, Words]:
     """Philox4x32-10: four random 32-bit words for every counter.
 
     Args:
-        key: Two 32-bit words.
+        key: Two 32-bit words, or arrays of them that broadcast with the counters.
         counter: Four arrays of 32-bit words (in uint64) that broadcast together.
 
     Returns:
@@ -43,13 +46,13 @@ def philox(key: tuple[int, int], counter: tuple[Words, Words, Words, Words]) -> 
         Parallel Random Numbers: As Easy as 1, 2, 3 (Salmon et al., 2011), Section 3.3, https://doi.org/10.1145/2063384.2063405
     """
     a, b, c, d = counter
-    key_0, key_1 = key
+    key_0, key_1 = (np.asarray(word, dtype=np.uint64) for word in key)
     for _ in range(10):
         product_0, product_1 = _MULTIPLIERS[0] * a, _MULTIPLIERS[1] * c
-        a = (product_1 >> _SHIFT) ^ b ^ np.uint64(key_0)
-        c = (product_0 >> _SHIFT) ^ d ^ np.uint64(key_1)
+        a = (product_1 >> _SHIFT) ^ b ^ key_0
+        c = (product_0 >> _SHIFT) ^ d ^ key_1
         b, d = product_1 & _LOW, product_0 & _LOW
-        key_0, key_1 = (key_0 + _KEY_STEPS[0]) & 0xFFFFFFFF, (key_1 + _KEY_STEPS[1]) & 0xFFFFFFFF
+        key_0, key_1 = (key_0 + _KEY_STEPS[0]) & _LOW, (key_1 + _KEY_STEPS[1]) & _LOW
     return a, b, c, d
 
 
@@ -85,11 +88,11 @@ def torch_seeded(key: tuple[int, int], device: torch.device) -> Iterator[None]:
         generator.set_state(before)
 
 
-def random_words(key: tuple[int, int], samples: Sequence[int] | NDArray[np.int64], count: int) -> Words:
+def random_words(key: Key, samples: Sequence[int] | NDArray[np.int64], count: int) -> Words:
     """Random 32-bit words for every sample.
 
     Args:
-        key: From `address`.
+        key: From `address`; or one for every sample, two arrays of shape (n, 1).
         samples: n sample indices, at least 0.
         count: Words a sample.
 
@@ -139,11 +142,11 @@ def permutations(seed: int, size: int, first_epoch: int, num_epochs: int) -> NDA
     Returns:
         Shape (num_epochs, size): each row a permutation of 0 ... size - 1.
     """
-    rows = [
-        random_words(address(seed, "order", epoch), range(1), size)
-        for epoch in range(first_epoch, first_epoch + num_epochs)
-    ]
-    return np.argsort(np.concatenate(rows), axis=1, kind="stable")
+    epochs = range(first_epoch, first_epoch + num_epochs)
+    keys = np.array([address(seed, "order", epoch) for epoch in epochs], dtype=np.uint64).reshape(-1, 2)
+    # All epochs at once: of a small data set a block of steps sees many.
+    words = random_words((keys[:, :1], keys[:, 1:]), np.zeros(num_epochs, dtype=np.int64), size)
+    return np.argsort(words, axis=1, kind="stable")
 
 
 class Noise(Protocol):
