@@ -1,5 +1,7 @@
 """The diffusion transformer on data of one, two and three dimensions, and against the one in diffusers."""
 
+import copy
+
 import pytest
 import torch
 from diffusers import DiTTransformer2DModel
@@ -8,6 +10,7 @@ from unnoise.errors import BadOption, IncompatibleParts, ShapeError
 from unnoise.nn.base import networks
 from unnoise.nn.dit import DiT, DiTConfig
 from unnoise.nn.patches import patchify, positions, unpatchify
+from unnoise.precision import lower
 
 SMALL = DiTConfig(width=24, depth=2, heads=3)
 
@@ -294,3 +297,26 @@ def test_channels_last_images_pass_through_and_change_nothing():
     network = perturbed(DiT((3, 8, 8), config=SMALL).double())
     x, levels = torch.randn(4, 3, 8, 8, dtype=torch.float64), torch.linspace(0, 999, 4)
     torch.testing.assert_close(network(x.to(memory_format=torch.channels_last), levels), network(x, levels))
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_in_bfloat16_it_is_within_two_percent_and_so_are_its_gradients(qk_norm):
+    torch.manual_seed(0)
+    config = DiTConfig(width=96, depth=4, heads=3, patch=2, qk_norm=qk_norm)
+    precise = perturbed(DiT((4, 16, 16), (8, 16, 16), 10, config), 0.05)
+    coarse = copy.deepcopy(precise)
+    lower(coarse, torch.bfloat16)
+    x, levels, labels = torch.randn(8, 4, 16, 16), torch.linspace(0, 999, 8), {"label": torch.arange(8)}
+    expected, found = precise(x, levels, labels), coarse(x.bfloat16(), levels, labels)
+    assert found.dtype == torch.bfloat16
+    pull = torch.randn_like(expected)
+    (expected * pull).sum().backward()
+    (found * pull).sum().backward()
+
+    def error(a, b):
+        return ((a.double() - b.double()).norm() / b.double().norm()).item()
+
+    assert error(found, expected) < 0.02
+    pairs = zip(precise.named_parameters(), coarse.parameters(), strict=True)
+    errors = {name: error(other.grad, parameter.grad) for (name, parameter), other in pairs}
+    assert max(errors.values()) < 0.03, errors
