@@ -31,6 +31,7 @@ class Blueprint:
         sigma_data: Standard deviation of the encoded data.
         learned_variance: Whether the network also learned a variance.
         network: Which network, and its options.
+        self_conditioning: Whether the network sees the estimate that it made before.
     """
 
     spec: Spec
@@ -40,6 +41,13 @@ class Blueprint:
     sigma_data: float
     learned_variance: bool
     network: Choice
+    self_conditioning: bool = False
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one sample of the network's input."""
+        shape = self.codec.shape(self.spec.shape)
+        return (2 * shape[0], *shape[1:]) if self.self_conditioning else shape
 
     def build(self, seed: int = 0) -> Denoiser:
         """The denoiser with fresh weights, the same for one seed.
@@ -51,8 +59,10 @@ class Blueprint:
         out_shape = (2 * shape[0], *shape[1:]) if self.learned_variance else shape
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = networks[self.network.name](shape, out_shape, self.spec.num_classes, self.network.config)
-        denoiser = denoisers[self.prediction](network, self.process, self.sigma_data)
+            network = networks[self.network.name](
+                self.input_shape, out_shape, self.spec.num_classes, self.network.config
+            )
+        denoiser = denoisers[self.prediction](network, self.process, self.sigma_data, self.self_conditioning)
         return LearnedVarianceDenoiser(denoiser) if self.learned_variance else denoiser
 
     def describe(self) -> dict[str, Any]:
@@ -65,6 +75,7 @@ class Blueprint:
                 "name": self.prediction,
                 "sigma_data": self.sigma_data,
                 "learned_variance": self.learned_variance,
+                **({"self_conditioning": True} if self.self_conditioning else {}),
             },
             "network": networks.describe(self.network),
             "conditioning": {"label": list(self.spec.class_names)} if self.spec.num_classes else {},
@@ -89,6 +100,7 @@ class Blueprint:
                 float(denoiser["sigma_data"]),
                 bool(denoiser["learned_variance"]),
                 networks.build(values["network"], "network"),
+                bool(denoiser.get("self_conditioning", False)),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise BadOption(f"the description of the model lacks {error}") from None

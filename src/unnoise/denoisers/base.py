@@ -14,6 +14,7 @@ References:
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -36,6 +37,8 @@ class Denoiser(nn.Module, ABC):
     """The standard deviation of the clean data, over all its values."""
     learns_variance: bool = False
     """Whether `with_variance` gives a fraction."""
+    self_conditioned: bool = False
+    """Whether the network sees an estimate that it made before; see `recalling`."""
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
@@ -59,8 +62,23 @@ class Denoiser(nn.Module, ABC):
         return {}
 
     def rows(self, index: Tensor) -> Denoiser:
-        """The denoiser of some samples of the batch: itself, unless it holds something for each sample."""
+        """The denoiser of some samples of the batch: itself, unless it holds something for each sample.
+
+        Args:
+            index: Which; a sample may come more than once.
+        """
         return self
+
+    def recalling(self, estimate: Tensor) -> Denoiser:
+        """The denoiser that is told what it estimated before, shape of x_t: itself, unless it is self-conditioned.
+
+        A self-conditioned denoiser that is told nothing sees zeros.
+        """
+        return self
+
+
+REACH = 5.0
+"""How many sigma_data the estimate that a self-conditioned network is told may reach: little of it is true where no signal is."""
 
 
 class Coefficients(NamedTuple):
@@ -79,6 +97,8 @@ class PreconditionedDenoiser(Denoiser):
         network: F(x, noise_level, cond), or None where only coefficients and targets are wanted.
         schedule: Alpha and sigma.
         sigma_data: The standard deviation of the clean data.
+        self_conditioned: Whether the network takes twice the channels: beside the noisy data the estimate that it made before, in
+            units of sigma_data and cut at `REACH` (Analog Bits, Chen et al., 2023, https://arxiv.org/abs/2208.04202).
 
     Raises:
         IncompatibleParts: The prediction needs signal at every time, and the schedule ends without any.
@@ -87,7 +107,9 @@ class PreconditionedDenoiser(Denoiser):
     needs_signal = False
     """Whether the prediction says nothing of x_0 where alpha is 0."""
 
-    def __init__(self, network: nn.Module | None, schedule: Schedule, sigma_data: float = 1.0) -> None:
+    def __init__(
+        self, network: nn.Module | None, schedule: Schedule, sigma_data: float = 1.0, self_conditioned: bool = False
+    ) -> None:
         super().__init__()
         if self.needs_signal and schedule.vanishing:
             raise IncompatibleParts(
@@ -97,6 +119,8 @@ class PreconditionedDenoiser(Denoiser):
         self.network = network
         self.schedule = schedule
         self.sigma_data = sigma_data
+        self.self_conditioned = self_conditioned
+        self.recalled: Tensor | None = None
         self._remembered: dict[float, tuple[float, ...]] = {}
 
     @abstractmethod
@@ -125,7 +149,36 @@ class PreconditionedDenoiser(Denoiser):
             c = self.coefficients(t)
             skip, out, inputs = over(c.skip, x_t), over(c.out, x_t), over(c.in_, x_t) * x_t
             levels = per_sample(c.noise, x_t).to(device=x_t.device, dtype=torch.float32)
-        return self.answer(inputs, levels, cond), skip, out
+        return self.answer(self.beside(inputs, self.recalled), levels, cond), skip, out
+
+    def beside(self, inputs: Tensor, estimate: Tensor | None) -> Tensor:
+        """What the network takes: the scaled noisy data, and beside it an estimate where it is self-conditioned.
+
+        Args:
+            inputs: Shape (B, C, ...).
+            estimate: Of the clean data, same shape; None for zeros.
+
+        Returns:
+            Shape (B, 2 C, ...), or `inputs` as they are where the denoiser is not self-conditioned.
+        """
+        if not self.self_conditioned:
+            return inputs
+        if estimate is None:
+            return torch.cat([inputs, torch.zeros_like(inputs)], dim=1)
+        match("the estimate recalled", estimate, inputs)
+        return torch.cat([inputs, (estimate / self.sigma_data).clamp(-REACH, REACH).to(inputs)], dim=1)
+
+    def recalling(self, estimate: Tensor) -> PreconditionedDenoiser:
+        """See `Denoiser.recalling`; the weights are shared."""
+        if not self.self_conditioned:
+            return self
+        told = copy.copy(self)
+        told.recalled = estimate
+        return told
+
+    def rows(self, index: Tensor) -> PreconditionedDenoiser:
+        """See `Denoiser.rows`."""
+        return self if self.recalled is None else self.recalling(self.recalled[index.to(self.recalled.device)])
 
     def answer(self, inputs: Tensor, noise_level: Tensor, cond: Condition | None = None) -> Tensor:
         """What the network says, which it computes in its own dtype.

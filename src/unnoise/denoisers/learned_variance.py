@@ -29,6 +29,7 @@ class LearnedVarianceDenoiser(Denoiser):
         self.schedule = inner.schedule
         self.sigma_data = inner.sigma_data
         self.learns_variance = True
+        self.self_conditioned = inner.self_conditioned
 
     def with_variance(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> tuple[Tensor, Tensor]:
         """The estimate and the variance fraction, both of the shape of x_t.
@@ -51,3 +52,12 @@ class LearnedVarianceDenoiser(Denoiser):
     def null_condition(self, batch: int, device: torch.device | None = None) -> Condition:
         """The network's null condition."""
         return self.inner.null_condition(batch, device)
+
+    def recalling(self, estimate: Tensor) -> LearnedVarianceDenoiser:
+        """See `Denoiser.recalling`."""
+        return LearnedVarianceDenoiser(self.inner.recalling(estimate)) if self.self_conditioned else self
+
+    def rows(self, index: Tensor) -> LearnedVarianceDenoiser:
+        """See `Denoiser.rows`."""
+        inner = self.inner.rows(index)
+        return self if inner is self.inner else LearnedVarianceDenoiser(inner)

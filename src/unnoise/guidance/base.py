@@ -59,6 +59,7 @@ class Guided(Denoiser):
         self.schedule = denoiser.schedule
         self.sigma_data = denoiser.sigma_data
         self.learns_variance = denoiser.learns_variance
+        self.self_conditioned = denoiser.self_conditioned
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         """The guided estimate; see `Denoiser.forward`."""
@@ -73,11 +74,18 @@ class Guided(Denoiser):
         return self.denoiser.null_condition(batch, device)
 
     def rows(self, index: Tensor) -> Guided:
-        """With the negative condition of these samples; see `Denoiser.rows`."""
-        if self.negative is None:
+        """With what is held for these samples, the negative condition among it; see `Denoiser.rows`."""
+        denoiser, negative = self.denoiser.rows(index), self.negative
+        if negative is None:
+            return self if denoiser is self.denoiser else Guided(denoiser, self.guidance)
+        negative = {name: value[index.to(value.device)] for name, value in negative.items()}
+        return Guided(denoiser, self.guidance, negative)
+
+    def recalling(self, estimate: Tensor) -> Guided:
+        """All predictions are told the guided estimate; see `Denoiser.recalling`."""
+        if not self.self_conditioned:
             return self
-        negative = {name: value[index.to(value.device)] for name, value in self.negative.items()}
-        return Guided(self.denoiser.rows(index), self.guidance, negative)
+        return Guided(self.denoiser.recalling(estimate), self.guidance, self.negative)
 
 
 guidances: Registry[Guidance] = Registry("guidance rule", "unnoise.guidance")

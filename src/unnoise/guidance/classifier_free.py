@@ -58,6 +58,8 @@ class ClassifierFreeGuidance(Guidance):
             return denoiser.with_variance(x_t, t, away)
         both = {name: torch.cat([value, away[name].to(value)]) for name, value in cond.items()}
         times = t if t.ndim == 0 else torch.cat([t, t])
+        if denoiser.self_conditioned:  # what it recalls is needed twice, too
+            denoiser = denoiser.rows(torch.arange(len(x_t)).repeat(2))
         estimates, fraction = denoiser.with_variance(torch.cat([x_t, x_t]), times, both)
         wanted, unwanted = estimates.chunk(2)
         guided = self._rescaled(unwanted + self.scale * (wanted - unwanted), wanted)

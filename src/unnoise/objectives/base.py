@@ -7,58 +7,19 @@ All that does not depend on the weights (noisy inputs, targets, weights of the l
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..denoisers.base import Condition, Denoiser
 from ..options import Checked
+from ..process.base import Schedule
 from ..registry import Registry
+from .companion import Companion
+from .examples import Draws as Draws
+from .examples import Prepared as Prepared
+from .noise import NoiseSettings
 from .times import TimeDensity
-
-
-class Draws(NamedTuple):
-    """Examples to learn from, each at its own time with its own noise."""
-
-    x_0: Tensor  # (B, ...)
-    eps: Tensor  # (B, ...)
-    t: Tensor  # (B,), float64
-    cond: Condition | None
-
-
-class Prepared(NamedTuple):
-    """Draws, ready for the network; every tensor has the batch first, so that steps are slices."""
-
-    inputs: Tensor  # (B, ...), scaled to unit variance
-    noise_level: Tensor  # (B,)
-    cond: Condition | None
-    target: Tensor  # (B, ...)
-    weight: Tensor  # (B,)
-    draws: Draws
-
-    def slice(self, first: int, last: int) -> Prepared:
-        """The examples first ... last - 1."""
-        part = slice(first, last)
-        cond = None if self.cond is None else {name: value[part] for name, value in self.cond.items()}
-        d = self.draws
-        draws = Draws(d.x_0[part], d.eps[part], d.t[part], cond)
-        return Prepared(self.inputs[part], self.noise_level[part], cond, self.target[part], self.weight[part], draws)
-
-    def to(self, device: torch.device) -> Prepared:
-        """The same on another device; times stay where they are."""
-        if self.inputs.device == device:
-            return self
-        cond = None if self.cond is None else {name: value.to(device) for name, value in self.cond.items()}
-        draws = Draws(self.draws.x_0.to(device), self.draws.eps.to(device), self.draws.t, cond)
-        return Prepared(
-            self.inputs.to(device),
-            self.noise_level.to(device),
-            cond,
-            self.target.to(device),
-            self.weight.to(device),
-            draws,
-        )
 
 
 class Objective(Checked, ABC):
@@ -66,6 +27,7 @@ class Objective(Checked, ABC):
 
     times: TimeDensity
     condition_dropout: float
+    noise: NoiseSettings
     learns_variance: bool = False
     """Whether the network's output is doubled to learn a variance."""
 
@@ -80,6 +42,10 @@ class Objective(Checked, ABC):
     @abstractmethod
     def floors(self, denoiser: Denoiser, oracle: Denoiser, draws: Draws) -> Tensor:
         """The loss of every example that the exact denoiser of the data would have, shape (B,), float64."""
+
+    def companion(self, schedule: Schedule) -> Companion:
+        """What goes beside the network through a run on a schedule; empty for most."""
+        return Companion(history=self.times.history(schedule))
 
 
 objectives: Registry[Objective] = Registry("objective", "unnoise.objectives")

@@ -12,11 +12,11 @@ from ..denoisers.learned_variance import LearnedVarianceDenoiser
 from ..errors import IncompatibleParts
 from ..options import option
 from ..process.chain import Gaussian, MarkovChain
-from ..process.forward import add_noise
 from ..process.tabulated import DiscreteSchedule
 from ..shapes import over
 from .base import Draws, Objective, Prepared, objectives
-from .mse import MSEObjective, preconditioned
+from .mse import MSEObjective, network_inputs, preconditioned
+from .noise import NoiseSettings
 from .times import TimeDensity, UniformTimes, time_densities
 from .weightings import UniformWeighting, Weighting, weightings
 
@@ -38,6 +38,7 @@ class HybridObjective(Objective):
     condition_dropout: float = option(
         0.1, help="share of samples that are trained without their condition", low=0, high=1
     )
+    noise: NoiseSettings = option(NoiseSettings(), help="what is done to the noise, where anything is")
     vlb_weight: float = option(0.001, help="weight of the bound, as a sum over levels, in nats a component", low=0)
     bin_width: float | None = option(
         None, help="spacing of the data's values: 2/255 for 8-bit images; none for continuous data"
@@ -47,7 +48,7 @@ class HybridObjective(Objective):
 
     @property
     def _mse(self) -> MSEObjective:
-        return MSEObjective(self.times, self.weighting, self.condition_dropout)
+        return MSEObjective(self.times, self.weighting, self.condition_dropout, self.noise)
 
     def prepare(self, denoiser: Denoiser, draws: Draws) -> Prepared:
         """See `Objective.prepare`.
@@ -71,13 +72,13 @@ class HybridObjective(Objective):
     def losses(self, denoiser: Denoiser, prepared: Prepared) -> Tensor:
         """See `Objective.losses`."""
         inner = preconditioned(denoiser)
-        answer = inner.answer(prepared.inputs, prepared.noise_level, prepared.cond)
+        answer = inner.answer(network_inputs(denoiser, prepared), prepared.noise_level, prepared.cond)
         prediction, variance = torch.chunk(answer, 2, dim=1)
         simple = prepared.weight * (prediction - prepared.target).square().flatten(1).mean(1)
         d = prepared.draws
         schedule = inner.schedule
         assert isinstance(schedule, DiscreteSchedule)
-        x_t = add_noise(d.x_0, d.eps, schedule, d.t)
+        x_t = d.x_t(schedule)
         c = inner.coefficients(d.t)
         estimate = over(c.skip, x_t) * x_t + over(c.out, x_t) * prediction.detach()
         chain = MarkovChain(schedule)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..denoisers.base import Denoiser, PreconditionedDenoiser
 from ..errors import IncompatibleParts
 from ..options import option
+from ..process.base import Schedule
 from ..process.forward import add_noise
 from ..shapes import over
 from .base import Draws, Objective, Prepared, objectives
+from .companion import Companion
+from .noise import NoiseSettings
 from .times import TimeDensity, UniformTimes, time_densities
+from .uncertainty import LearnedUncertainty
 from .weightings import UniformWeighting, Weighting, weightings
 
 
@@ -26,6 +31,29 @@ def preconditioned(denoiser: Denoiser) -> PreconditionedDenoiser:
     if not isinstance(inner, PreconditionedDenoiser):
         raise IncompatibleParts(f"{type(denoiser).__name__} has no network to train")
     return inner
+
+
+def network_inputs(denoiser: Denoiser, prepared: Prepared) -> Tensor:
+    """What the network takes, shape (B, C, ...), or (B, 2 C, ...) where it is self-conditioned.
+
+    Samples that recall are first estimated without learning from it, and see that estimate; all others see zeros.
+
+    References:
+        Analog Bits: Generating Discrete Data using Diffusion Models with Self-Conditioning (Chen et al., 2023), Algorithm 1,
+        https://arxiv.org/abs/2208.04202
+    """
+    inner = preconditioned(denoiser)
+    if not inner.self_conditioned:
+        return prepared.inputs
+    recalls = prepared.draws.recalls
+    if recalls is None or not bool(recalls.any()):
+        return inner.beside(prepared.inputs, None)
+    rows = recalls.nonzero().flatten()
+    some = prepared.draws.take(rows)
+    estimate = torch.zeros_like(prepared.inputs)
+    with torch.no_grad():
+        estimate[rows.to(estimate.device)] = denoiser(some.x_t(inner.schedule), some.t, some.cond)
+    return inner.beside(prepared.inputs, estimate)
 
 
 @objectives.register("mse")
@@ -42,19 +70,29 @@ class MSEObjective(Objective):
     condition_dropout: float = option(
         0.1, help="share of samples that are trained without their condition", low=0, high=1
     )
+    noise: NoiseSettings = option(NoiseSettings(), help="what is done to the noise, where anything is")
+    uncertainty: bool = option(
+        False, help="whether a weight of each noise level is learned beside the network, so that all count alike"
+    )
+
+    def companion(self, schedule: Schedule) -> Companion:
+        """See `Objective.companion`."""
+        uncertainty = LearnedUncertainty(schedule) if self.uncertainty else None
+        return Companion(uncertainty, self.times.history(schedule))
 
     def prepare(self, denoiser: Denoiser, draws: Draws) -> Prepared:
         """See `Objective.prepare`."""
         d, t = preconditioned(denoiser), draws.t
         c = d.coefficients(t)
-        x_t = add_noise(draws.x_0, draws.eps, d.schedule, t)
+        x_t = draws.x_t(d.schedule)
         weight = self.weighting.weight(t, d.schedule, c.out, d.sigma_data)
         inputs, target = over(c.in_, x_t) * x_t, d.target(draws.x_0, draws.eps, t)
         return Prepared(inputs, c.noise.to(x_t.dtype), draws.cond, target, weight.to(x_t.dtype), draws)
 
     def losses(self, denoiser: Denoiser, prepared: Prepared) -> Tensor:
         """See `Objective.losses`."""
-        answer = preconditioned(denoiser).answer(prepared.inputs, prepared.noise_level, prepared.cond)
+        inputs = network_inputs(denoiser, prepared)
+        answer = preconditioned(denoiser).answer(inputs, prepared.noise_level, prepared.cond)
         return prepared.weight * (answer - prepared.target).square().flatten(1).mean(1)
 
     def floors(self, denoiser: Denoiser, oracle: Denoiser, draws: Draws) -> Tensor:

@@ -12,6 +12,7 @@ from ..errors import BadOption
 from ..options import Checked, option
 from ..process.base import Schedule
 from ..registry import Registry
+from .history import LossHistory
 
 
 class TimeDensity(Checked, ABC):
@@ -29,8 +30,12 @@ class TimeDensity(Checked, ABC):
             Times in [t_min, 1], shape of u, float64.
         """
 
+    def history(self, schedule: Schedule) -> LossHistory | None:
+        """An empty memory of losses, for a density that follows them."""
+        return None
 
-time_densities: Registry[TimeDensity] = Registry("time density")
+
+time_densities: Registry[TimeDensity] = Registry("time density", "unnoise.objectives")
 
 
 @time_densities.register("uniform")

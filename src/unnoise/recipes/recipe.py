@@ -38,6 +38,10 @@ class DenoiserSettings(Checked):
         "auto", help="standard deviation of the encoded data; auto measures it"
     )
     learned_variance: bool = option(False, help="whether the network also learns a variance (objective hybrid)")
+    self_conditioning: bool = option(
+        False,
+        help="whether the network also sees the estimate that it made before: half a step slower, twice the channels in",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

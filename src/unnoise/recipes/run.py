@@ -93,6 +93,7 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
         float(sigma_data),
         recipe.denoiser.learned_variance,
         recipe.network,
+        recipe.denoiser.self_conditioning,
     )
     settled = replace(recipe, codec=codec, denoiser=replace(recipe.denoiser, sigma_data=float(sigma_data)))
     return Prepared(settled, blueprint, train, held_out, data.skipped)
@@ -253,8 +254,7 @@ class Run:
     def _events(self, stop: Callable[[], bool]) -> Iterator[Event | Evaluated]:
         metrics = MetricsFile(self.folder, self.state.step)
         began, begun_at = time.perf_counter(), self.state.step
-        shape = self.blueprint.codec.shape(self.blueprint.spec.shape)
-        operations = step_operations(self.state.network, shape, self.recipe.training.batch_size)
+        operations = step_operations(self.state.network, self.blueprint.input_shape, self.recipe.training.batch_size)
         try:
             self.watcher.prepare(self._progress)
             with threads_for(operations):

@@ -197,6 +197,9 @@ def trajectory(
 ) -> Iterator[Stepped]:
     """Every step of a run, as it is made.
 
+    A self-conditioned denoiser is told the estimate of the step before, in all of a step's calls alike: what is solved within
+    a step is one equation. In the first step it sees zeros.
+
     Args:
         sampler: How to step.
         denoiser: Gives E[x_0 | x_t, cond].
@@ -219,10 +222,10 @@ def trajectory(
         raise BadOption(f"{type(sampler).__name__} draws noise: give it a NoiseSource(seed, sample_indices)")
     sampler.check(denoiser, grid)
     times = grid.unbind()
-    state = None
+    state, told = None, denoiser
     for k in range(len(times) - 1):
-        stepped = sampler.step(denoiser, x, times[k], times[k + 1], state, cond=cond, noise=noise)
-        x, state = stepped.x, stepped.state
+        stepped = sampler.step(told, x, times[k], times[k + 1], state, cond=cond, noise=noise)
+        x, state, told = stepped.x, stepped.state, denoiser.recalling(stepped.denoised)
         if not math.isfinite(x.sum()):
             _check_finite(x, sampler, k + 1, times)
         yield stepped

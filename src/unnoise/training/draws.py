@@ -1,4 +1,8 @@
-"""Which sample, time, noise and dropped condition each position of a run learns from: a function of seed and position."""
+"""Which sample, time, noise and dropped condition each position of a run learns from: a function of seed and position.
+
+Of an adaptive density the times are a function of the losses before, too; and the noise of a group of samples may be dealt out
+among them. Both are still the same wherever a run was interrupted, and in whatever parts its batches are worked on.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,15 @@ from ..codecs.base import Codec
 from ..data.base import AnyDataset, Dataset
 from ..denoisers.base import Denoiser
 from ..objectives.base import Draws, Objective, Prepared, drop_conditions
-from ..randomness import address, normal_like, uniform
+from ..objectives.history import LossHistory
+from ..objectives.noise import NoiseSettings
+from ..objectives.pairing import optimal_pairs
+from ..randomness import address, normal, normal_like, uniform
 
-_TARGET_VALUES = (
-    1 << 18
-)  # of a block: enough to make the cost of a block's tensors vanish, small enough to stay in the cache
+# Of a block: enough to make the cost of a block's tensors vanish, small enough to stay in the cache.
+_TARGET_VALUES = 1 << 18
+
+Positions = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 
 class DrawStream:
@@ -32,15 +40,27 @@ class DrawStream:
         objective: Gives the time density and the condition dropout, and prepares the examples.
         batch_size: Samples a step.
         seed: Of the run.
+        history: The losses so far that the times follow, where the objective's do.
     """
 
     def __init__(
-        self, dataset: AnyDataset, codec: Codec, denoiser: Denoiser, objective: Objective, batch_size: int, seed: int
+        self,
+        dataset: AnyDataset,
+        codec: Codec,
+        denoiser: Denoiser,
+        objective: Objective,
+        batch_size: int,
+        seed: int,
+        history: LossHistory | None = None,
     ) -> None:
         self.dataset, self.codec, self.denoiser, self.objective = dataset, codec, denoiser, objective
         self.batch_size, self.seed = batch_size, seed
         values = batch_size * math.prod(dataset.spec.shape)
         self.block_steps = max(1, min(256, _TARGET_VALUES // values))
+        self.history = history
+        if history is not None:  # a block ends where the density changes
+            self.block_steps = max(n for n in range(1, self.block_steps + 1) if history.refresh % n == 0)
+        self._pairs: dict[int, Positions] = {}
         self._block: tuple[int, Prepared] | None = None
         self.order = dataset.order(seed)
 
@@ -58,17 +78,79 @@ class DrawStream:
         offset = (step - block * self.block_steps) * self.batch_size
         return self._block[1].slice(offset, offset + self.batch_size)
 
-    def draws(self, positions: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Draws:
-        """The examples at some positions of the run."""
+    def draws(self, positions: Positions) -> Draws:
+        """The examples at some positions of the run; of an adaptive density, with its times as they are drawn now."""
         u = torch.from_numpy(uniform(address(self.seed, "time"), positions)[:, 0].copy())
-        return self._examples(self.dataset.take(torch.from_numpy(self.order.index_at(positions))), u, positions)
+        return self._examples(self._data(positions), u, positions)
 
-    def _examples(self, data: Dataset, u: Tensor, positions: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Draws:
-        x_0 = self.codec.encode(self.dataset.augmentation.apply(data.x, self.seed, positions))
-        eps = normal_like(address(self.seed, "noise"), positions, x_0)  # type: ignore[arg-type]
+    def _data(self, positions: Positions) -> Dataset:
+        return self.dataset.take(torch.from_numpy(self.order.index_at(positions)))
+
+    def _encoded(self, data: Dataset, positions: Positions) -> Tensor:
+        return self.codec.encode(self.dataset.augmentation.apply(data.x, self.seed, positions))
+
+    def _examples(self, data: Dataset, u: Tensor, positions: Positions) -> Draws:
+        x_0 = self._encoded(data, positions)
+        eps = noise_like(self.objective.noise, self.seed, "noise", self._noise_positions(positions), x_0)
+        stratum = importance = None
+        if self.history is not None:
+            u, stratum, importance = self.history.draw(u)
         t = self.objective.times.quantile(u, self.denoiser.schedule)
         cond = None if data.labels is None else {"label": data.labels}
         if cond is not None:
             dropped = uniform(address(self.seed, "dropout"), positions)[:, 0] < self.objective.condition_dropout
             cond = dict(drop_conditions(cond, self.denoiser.null_condition(len(x_0)), torch.from_numpy(dropped)) or {})
-        return Draws(x_0, eps, t, cond)
+        strength, noisier = self.objective.noise.perturbation, None
+        if strength:
+            noisier = eps + strength * normal_like(address(self.seed, "perturbation"), positions, x_0)  # type: ignore[arg-type]
+        recalls = who_recalls(self.seed, positions) if self.denoiser.self_conditioned else None
+        return Draws(x_0, eps, t, cond, noisier, recalls, stratum, importance)
+
+    def _noise_positions(self, positions: Positions) -> Positions:
+        """Whose noise each position gets: its own, or that of another one of its group."""
+        size = self.objective.noise.pairing
+        if size == 1:
+            return positions
+        groups = positions // size
+        wanted = [int(group) for group in np.unique(groups)]
+        self._pairs = {group: self._pairs[group] if group in self._pairs else self._paired(group) for group in wanted}
+        table = np.stack([self._pairs[group] for group in wanted])
+        return np.asarray(table[np.searchsorted(wanted, groups), positions % size])
+
+    def _paired(self, group: int) -> Positions:
+        size = self.objective.noise.pairing
+        members = np.arange(group * size, (group + 1) * size, dtype=np.int64)
+        x_0 = self._encoded(self._data(members), members)
+        eps = noise_like(self.objective.noise, self.seed, "noise", members, x_0)
+        return np.asarray(members[optimal_pairs(x_0, eps).numpy()])
+
+
+def noise_like(settings: NoiseSettings, seed: int, purpose: str, positions: Positions, like: Tensor) -> Tensor:
+    """The noise of some samples, with what the settings add to it.
+
+    Args:
+        settings: Of the objective.
+        seed: Of the run.
+        purpose: What the noise is for, which is a part of its address.
+        positions: n of them.
+        like: Encoded data, shape (n, ...).
+
+    Raises:
+        IncompatibleParts: The settings do not fit the data.
+    """
+    settings.check(like)
+    eps = normal_like(address(seed, purpose), positions, like)  # type: ignore[arg-type]
+    if settings.offset:
+        channels = normal(address(seed, f"{purpose} of a channel"), positions, like.shape[1])
+        constant = torch.from_numpy(channels).to(like).reshape(*like.shape[:2], *[1] * (like.ndim - 2))
+        eps = eps + settings.offset * constant
+    return eps
+
+
+def who_recalls(seed: int, positions: Positions) -> Tensor:
+    """Which samples a self-conditioned network sees its own estimate of, shape (n,), bool: one of every two that follow each other.
+
+    So half of any batch of an even size does, and its first pass is of one size throughout a run.
+    """
+    odd = uniform(address(seed, "self-conditioning"), positions // 2)[:, 0] < 0.5
+    return torch.from_numpy((positions % 2 == 1) == odd)

@@ -13,7 +13,9 @@ from ..data.base import Dataset
 from ..denoisers.base import Denoiser
 from ..denoisers.oracle import DatasetOracle
 from ..objectives.base import Draws, Objective
-from ..randomness import address, normal_like, uniform
+from ..objectives.pairing import optimal_pairs
+from ..randomness import address, uniform
+from .draws import noise_like, who_recalls
 
 STRATA = 16
 MOST_FLOOR_TRIPLES = 2**16
@@ -39,7 +41,8 @@ class Validation:
     """The fixed (sample, time, noise) triples of a run.
 
     Times are the middles of equal shares of the objective's own density, dealt out over the samples in a fixed order; every
-    triple keeps its condition.
+    triple keeps its condition. Noise is as the objective makes it, with an offset or paired with the data, but for perturbation
+    of the input, which is a means of training; an adaptive density is the one underneath.
 
     Args:
         dataset: Where the samples come from.
@@ -57,13 +60,16 @@ class Validation:
         picks = np.argsort(uniform(address(seed, "validation"), range(len(dataset)))[:, 0], kind="stable")
         data = dataset.take(torch.from_numpy(np.resize(picks, size)))
         x_0 = codec.encode(data.x)
-        eps = normal_like(address(seed, "validation noise"), range(size), x_0)
+        eps = noise_like(objective.noise, seed, "validation noise", np.arange(size, dtype=np.int64), x_0)
+        for group in torch.arange(size).split(objective.noise.pairing) if objective.noise.pairing > 1 else ():
+            eps[group] = eps[group[optimal_pairs(x_0[group], eps[group])]]
         # Sample i stands in stratum i mod STRATA, at the i-th share of it, so that any number of samples covers all times.
         i = torch.arange(size, dtype=torch.float64)
         per_stratum = size // STRATA
         u = ((i % STRATA) + ((i // STRATA) + 0.5) / per_stratum) / STRATA
         cond = None if data.labels is None else {"label": data.labels}
-        self.draws = Draws(x_0, eps, objective.times.quantile(u, denoiser.schedule), cond)
+        recalls = who_recalls(seed, np.arange(size, dtype=np.int64)) if denoiser.self_conditioned else None
+        self.draws = Draws(x_0, eps, objective.times.quantile(u, denoiser.schedule), cond, recalls=recalls)
         self.denoiser, self.objective = denoiser, objective
 
     def _strata(self, losses: Tensor) -> Strata:
@@ -94,10 +100,7 @@ class Validation:
         """
         parts = []
         for i in range(0, len(self.draws.x_0), 256):
-            d = self.draws
-            cond = None if d.cond is None else {name: value[i : i + 256] for name, value in d.cond.items()}
-            part = Draws(d.x_0[i : i + 256], d.eps[i : i + 256], d.t[i : i + 256], cond)
-            parts.append(self.objective.floors(self.denoiser, oracle, part))
+            parts.append(self.objective.floors(self.denoiser, oracle, self.draws.take(slice(i, i + 256))))
         return self._strata(torch.cat(parts))
 
 
@@ -117,8 +120,10 @@ def bayes_floor(
         seed: Which.
 
     Returns:
-        None where it would take too long.
+        None where it would take too long, or the objective's noise is not the plain noise of the process.
     """
+    if not objective.noise.plain:
+        return None
     numbers = len(dataset) * dataset.x[0].numel()
     if numbers * size > MOST_FLOOR_WORK * 8:
         return None
