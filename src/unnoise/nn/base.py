@@ -17,6 +17,22 @@ from ..shapes import per_sample
 Condition = Mapping[str, Tensor]
 
 
+class ByHand(ABC):
+    """The derivative of a network written out; see `Network.by_hand`."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, noise_level: Tensor, cond: Condition | None = None) -> Tensor:
+        """What the network says, as `Network.forward`, and what `back` needs is kept until the next call."""
+
+    @abstractmethod
+    def back(self, slope: Tensor) -> None:
+        """Adds the gradient of every weight.
+
+        Args:
+            slope: The derivative of the loss to what `forward` gave last, of its shape.
+        """
+
+
 class Network(nn.Module, ABC):
     """F(x, noise_level, cond), the raw network inside a denoiser.
 
@@ -72,6 +88,17 @@ class Network(nn.Module, ABC):
     def checkpointed_blocks(self) -> Sequence[nn.Module]:
         """The blocks whose inside is worth forgetting, or spreading over processes, between forward and backward; none here."""
         return ()
+
+    def by_hand(self, gradients: Mapping[str, Tensor]) -> ByHand | None:
+        """The derivative written out, to rounding what autograd gives, and faster for a small network.
+
+        Args:
+            gradients: Where the gradient of each trained weight is to be added, by its name.
+
+        Returns:
+            None where there is none, or not for what was made of this network: then autograd works it out.
+        """
+        return None
 
     def null_condition(self, batch: int, device: torch.device | None = None) -> Condition:
         """The condition that says nothing, for `batch` samples: labels are the number after the last one."""

@@ -46,10 +46,19 @@ def sinusoidal(noise_level: Tensor, dim: int) -> Tensor:
     check_even(dim)
     if noise_level.ndim != 1:
         raise ShapeError(f"expected a noise level of shape (B,), got {tuple(noise_level.shape)}")
+    return waves(noise_level, frequencies(dim, noise_level.device))
+
+
+def frequencies(dim: int, device: torch.device) -> Tensor:
+    """The frequencies of `sinusoidal`, shape (dim / 2,), float32."""
     half = dim // 2
-    exponents = torch.arange(half, dtype=torch.float32, device=noise_level.device)
-    angles = noise_level.float()[:, None] * torch.exp(exponents * (-math.log(10000) / half))  # (B, half)
-    return torch.cat([angles.sin(), angles.cos()], dim=1)  # (B, dim)
+    return torch.exp(torch.arange(half, dtype=torch.float32, device=device) * (-math.log(10000) / half))
+
+
+def waves(noise_level: Tensor, frequencies: Tensor) -> Tensor:
+    """`sinusoidal` of noise levels, shape (B,), at frequencies that are known, shape (dim / 2,): shape (B, dim)."""
+    angles = noise_level.float()[:, None] * frequencies  # (B, dim / 2)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 class ConditionEmbedding(nn.Module):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..options import Checked, option
-from .base import Condition, Network, networks
+from .base import ByHand, Condition, Network, networks
+from .by_hand import Embedding, Linear, as_built, normalized, normalized_back, silu_back
 from .embedding import ConditionEmbedding
 
 
@@ -114,3 +116,91 @@ class MLP(Network):
             return x
         angles = (x[:, :, None] * self.octaves).flatten(1)  # (B, D fourier)
         return torch.cat([x, angles.sin(), angles.cos()], dim=1)
+
+    def by_hand(self, gradients: Mapping[str, Tensor]) -> ByHand | None:
+        """See `Network.by_hand`."""
+        parts = ConditionEmbedding, ResidualMLPBlock, nn.ModuleList, nn.LayerNorm, nn.Linear, nn.Embedding
+        return MLPByHand(self, gradients) if as_built(self, gradients, MLP, *parts) else None
+
+
+class BlockByHand:
+    """A `ResidualMLPBlock`, there and back.
+
+    Args:
+        block: Its weights are looked at where they stand.
+        gradients: By the names of weights.
+        name: Of the block.
+    """
+
+    def __init__(self, block: ResidualMLPBlock, gradients: Mapping[str, Tensor], name: str) -> None:
+        self.eps = block.norm.eps
+        self.enter = Linear(block.enter, gradients, f"{name}.enter")
+        self.leave = Linear(block.leave, gradients, f"{name}.leave")
+
+    def __call__(self, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """See `ResidualMLPBlock.forward`."""
+        self.h, self.factor = h, 1 + scale
+        self.normal, self.mean, self.rstd = normalized(h, self.eps)
+        self.steered = torch.addcmul(shift, self.normal, self.factor)
+        self.entered = self.enter(self.steered)  # (B, hidden)
+        self.inner = nn.functional.silu(self.entered)
+        return self.leave(self.inner).add_(h)
+
+    def back(self, slope: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """The slope of h, shape (B, width), after the gradients of the weights were added.
+
+        Args:
+            slope: Of the result, shape (B, width).
+            scale: The slope of the scale is written there, shape (B, width).
+            shift: The slope of the shift is written there.
+        """
+        self.leave.learn(slope, self.inner)
+        inner = silu_back(self.leave.back(slope), self.entered)
+        self.enter.learn(inner, self.steered)
+        steered = self.enter.back(inner)
+        shift.copy_(steered)
+        torch.mul(steered, self.normal, out=scale)
+        return slope + normalized_back(steered * self.factor, self.h, self.mean, self.rstd)
+
+
+class MLPByHand(ByHand):
+    """The derivative of an `MLP`.
+
+    Args:
+        network: As it was built.
+        gradients: Where the gradient of each weight is added, by its name.
+    """
+
+    def __init__(self, network: MLP, gradients: Mapping[str, Tensor]) -> None:
+        self.network = network
+        self.embedding = Embedding(network.embedding, gradients, "embedding")
+        self.modulation, self.enter, self.leave = (
+            Linear(getattr(network, name), gradients, name) for name in ("modulation", "enter", "leave")
+        )
+        blocks: list[ResidualMLPBlock] = list(network.blocks)  # type: ignore[arg-type]
+        self.blocks = [BlockByHand(block, gradients, f"blocks.{i}") for i, block in enumerate(blocks)]
+
+    def forward(self, x: Tensor, noise_level: Tensor, cond: Condition | None = None) -> Tensor:
+        """See `ByHand.forward`."""
+        self.network.check(x, noise_level)
+        self.told = self.embedding(noise_level, self.network.labels(cond, x))  # (B, embedding)
+        steering = self.modulation(self.told).chunk(2 * len(self.blocks), dim=1)  # 2 depth of (B, width)
+        self.features = self.network.features(x.flatten(1))
+        h = self.enter(self.features)  # (B, width)
+        for i, block in enumerate(self.blocks):
+            h = block(h, steering[2 * i], steering[2 * i + 1])
+        self.h = h
+        return self.leave(h).reshape(len(x), *self.network.out_shape)
+
+    def back(self, slope: Tensor) -> None:
+        """See `ByHand.back`."""
+        slope = slope.flatten(1)
+        self.leave.learn(slope, self.h)
+        slope = self.leave.back(slope)
+        steering = slope.new_empty(len(slope), len(self.modulation.weight))  # the slopes of what `modulation` says
+        parts = steering.chunk(2 * len(self.blocks), dim=1)
+        for i, block in reversed(list(enumerate(self.blocks))):
+            slope = block.back(slope, parts[2 * i], parts[2 * i + 1])
+        self.enter.learn(slope, self.features)
+        self.modulation.learn(steering, self.told)
+        self.embedding.learn(self.modulation.back(steering))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..options import Checked, option
-from .base import Condition, Network, networks
-from .embedding import check_even, sinusoidal
+from .base import ByHand, Condition, Network, networks
+from .by_hand import Linear, as_built, leaky_relu_back
+from .embedding import check_even, frequencies, sinusoidal, waves
 
 SPREAD = 0.01
 """Standard deviation of every weight at the start; biases are zero."""
@@ -79,3 +81,50 @@ class SeedMLP(Network):
         h = nn.functional.leaky_relu(self.second(h), SLOPE)
         out: Tensor = self.last(h)
         return out.reshape(len(x), *self.out_shape)  # (B, *out_shape)
+
+    def by_hand(self, gradients: Mapping[str, Tensor]) -> ByHand | None:
+        """See `Network.by_hand`."""
+        known = as_built(self, gradients, SeedMLP, nn.Linear, nn.Embedding)
+        return SeedMLPByHand(self, gradients) if known else None
+
+
+class SeedMLPByHand(ByHand):
+    """The derivative of a `SeedMLP`.
+
+    Args:
+        network: As it was built.
+        gradients: Where the gradient of each weight is added, by its name.
+    """
+
+    def __init__(self, network: SeedMLP, gradients: Mapping[str, Tensor]) -> None:
+        self.network = network
+        self.frequencies = frequencies(network.config.time_dim, network.first.weight.device)
+        self.first, self.second, self.last = (
+            Linear(getattr(network, name), gradients, name) for name in ("first", "second", "last")
+        )
+        self.table = None if network.label is None else network.label.weight
+        self.table_gradient = gradients.get("label.weight")
+
+    def forward(self, x: Tensor, noise_level: Tensor, cond: Condition | None = None) -> Tensor:
+        """See `ByHand.forward`."""
+        self.network.check(x, noise_level)
+        self.labels = self.network.labels(cond, x)
+        parts = [x.flatten(1), waves(noise_level, self.frequencies).to(x.dtype)]
+        if self.table is not None:
+            parts.append(self.table[self.labels])
+        self.inputs = torch.cat(parts, dim=1)
+        self.h_1 = nn.functional.leaky_relu_(self.first(self.inputs), SLOPE)  # (B, hidden)
+        self.h_2 = nn.functional.leaky_relu_(self.second(self.h_1), SLOPE)
+        return self.last(self.h_2).reshape(len(x), *self.network.out_shape)
+
+    def back(self, slope: Tensor) -> None:
+        """See `ByHand.back`."""
+        slope = slope.flatten(1)
+        self.last.learn(slope, self.h_2)
+        slope = leaky_relu_back(self.last.back(slope), self.h_2, SLOPE)
+        self.second.learn(slope, self.h_1)
+        slope = leaky_relu_back(self.second.back(slope), self.h_1, SLOPE)
+        self.first.learn(slope, self.inputs)
+        if self.table_gradient is not None:
+            of_labels = slope.mm(self.first.weight[:, -self.table_gradient.shape[1] :])  # (B, label_dim)
+            self.table_gradient.index_add_(0, self.labels, of_labels)

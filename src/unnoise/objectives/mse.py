@@ -95,6 +95,12 @@ class MSEObjective(Objective):
         answer = preconditioned(denoiser).answer(inputs, prepared.noise_level, prepared.cond)
         return prepared.weight * (answer - prepared.target).square().flatten(1).mean(1)
 
+    def slopes(self, answer: Tensor, prepared: Prepared) -> tuple[Tensor, Tensor]:
+        """The loss of every example, shape (B,), and its derivative to what the network answers, shape (B, ...)."""
+        error = (answer - prepared.target).flatten(1)  # (B, D)
+        slope = (prepared.weight * (2 / error.shape[1]))[:, None] * error
+        return (error * slope).sum(1) / 2, slope.reshape(answer.shape)
+
     def floors(self, denoiser: Denoiser, oracle: Denoiser, draws: Draws) -> Tensor:
         """See `Objective.floors`."""
         d = preconditioned(denoiser)
