@@ -73,8 +73,12 @@ def info(
 
 def data(
     path: Annotated[
-        str, typer.Argument(help="A folder of images, Parquet, NPY/NPZ, CSV, or a shipped data set's name.")
+        str,
+        typer.Argument(help="A folder of images, Parquet, shards, a URL, NPY/NPZ, CSV, or a shipped data set's name."),
     ],
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Look at some samples only, for data that does not fit into memory.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Looks at data before training: counts, shapes, ranges, labels, duplicates, unreadable files.
@@ -87,7 +91,7 @@ def data(
     from ..data.inspect import inspect_data
     from ..data.open import source_of
 
-    source = datasets.build(path) if path in datasets and not Path(path).exists() else source_of(path)
+    source = datasets.build(path) if path in datasets and not Path(path).exists() else source_of(path, stream)
     report = inspect_data(source.load(DataProgress()))
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2))
@@ -99,11 +103,13 @@ def data(
     )
     labels = ", ".join(f"{name} ({count:,})" for name, count in list(report.labels.items())[:20])
     more = f" and {len(report.labels) - 20} more" if len(report.labels) > 20 else ""
+    part = [] if report.looked_at == report.count else [("looked at", f"{report.looked_at:,} of them, from all over")]
     rows: list[tuple[str, Any]] = [
         (
             "samples",
             f"{report.count:,} {report.kind}, shape {report.shape} ({report.values_per_sample:,} values), {report.dtype}",
         ),
+        *part,
         ("values", span + (f", {report.not_finite:,} not finite" if report.not_finite else "")),
         ("labels", (labels or "none") + more),
         ("captions", f"{report.captions:,}" if report.captions else "none"),

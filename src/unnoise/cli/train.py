@@ -18,8 +18,11 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe (`unnoise list recipes`) or a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Options by path, such as `training.lr=1e-4`.")] = None,
     data: Annotated[
-        str | None, typer.Option(help="Data of yours: a folder of images, Parquet, NPY/NPZ or CSV.")
+        str | None, typer.Option(help="Data of yours: a folder of images, Parquet, shards, a URL, NPY/NPZ or CSV.")
     ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Read the data as it is needed, for data that does not fit into memory.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/RECIPE by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, data order, times and noise.")] = None,
     print_config: Annotated[
@@ -35,16 +38,25 @@ def train(
 
     - `unnoise train images --data ~/Pictures/cats --out runs/cats data.size=32`
 
+    - `unnoise train images --data 'shards/*.tar' --out runs/big machine.workers=4`
+
     Ctrl-C and SIGTERM save and stop; kill -9 loses at most the steps since the last checkpoint.
     """
+    from ..errors import BadOption
     from ..recipes.recipe import load_recipe, read_values, with_data
     from ..recipes.run import Run, prepare
     from ..recipes.watch import watch
 
     values = read_values(recipe)
     if data is not None:
-        values = with_data(values, data)
+        values = with_data(values, data, stream)
+    elif stream:
+        raise BadOption("--stream is about data of yours: give it with --data")
     texts = list(overrides or [])
+    if expanded := [text for text in texts if "=" not in text and Path(text).exists()]:
+        raise BadOption(
+            f"{expanded[0]} is no option: give --data a folder, or a pattern in quotes: --data 'shards/*.tar'"
+        )
     checked = load_recipe(values, texts if seed is None else [*texts, f"seed={seed}"])
     if print_config:
         typer.echo(checked.yaml(), nl=False)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ._pixels import LARGEST_INFERRED_SIZE, Picture, Pixels, common_size, decode_all
+from ._room import cache_folder, cache_limit, make_room
 from .base import Progress
 
 FORMAT = 1  # raised whenever the same options and files would give other pixels
@@ -44,14 +45,6 @@ class Pictures:
         """The numbers of the pictures in `x`, counted from 0 over all."""
         broken = set(self.broken)
         return [i for i in range(len(self.x) + len(broken)) if i not in broken]
-
-
-def cache_folder() -> Path:
-    """Where decoded pictures are kept: $UNNOISE_CACHE, $XDG_CACHE_HOME/unnoise or ~/.cache/unnoise."""
-    if own := os.environ.get("UNNOISE_CACHE"):
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "unnoise"
 
 
 def cache_key(files: Iterable[Path], *options: object) -> str:
@@ -189,6 +182,7 @@ def _decode_to_cache(album: Album, key: str, progress: Progress | None) -> Pictu
         notes.write_text(json.dumps({"broken": broken, "skipped": skipped}), encoding="utf-8")
         os.replace(notes, folder / f"{key}.json")
         os.replace(pixels, folder / f"{key}.npy")
+    make_room(folder, cache_limit(), keep=folder / f"{key}.npy")
     found = _read(key)
     if found is None:
         raise OSError(f"{folder} does not keep what is written there")
@@ -198,6 +192,7 @@ def _decode_to_cache(album: Album, key: str, progress: Progress | None) -> Pictu
 def _read(key: str) -> Pictures | None:
     try:
         stored = cache_folder() / key
+        os.utime(stored.with_suffix(".npy"))  # it was used: others leave first
         notes = json.loads(stored.with_suffix(".json").read_text(encoding="utf-8"))
         # Mapped copy-on-write: torch wants memory that it may write to, and the file must stay as it is.
         x: NDArray[np.uint8] = np.load(stored.with_suffix(".npy"), mmap_mode="c", allow_pickle=False)

@@ -26,6 +26,57 @@ def class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
         return ()
 
 
+def check_labels(values: pa.ChunkedArray, column: str, where: str = "") -> None:
+    """Refuses labels of which some are missing, or which are of a type that is no label.
+
+    Args:
+        values: The column.
+        column: Its name, for messages.
+        where: The file, for messages; empty where there is only one.
+
+    Raises:
+        DataError: They cannot be labels.
+    """
+    from pyarrow import types
+
+    kind, remedy, of = _kind(values), _remedy(column), f" of {where}" if where else ""
+    if not (types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind) or types.is_boolean(kind)):
+        raise DataError(f"labels must be whole numbers or words, got {kind}: set data.label_column to another {remedy}")
+    if values.null_count:
+        first = values.is_null().to_pylist().index(True)
+        missing = f"labels missing for {values.null_count} of {len(values)} rows{of}"
+        raise DataError(f"{missing}, e.g. row {first}: fill them in {remedy}")
+
+
+def check_range(labels: NDArray[np.int64], names: tuple[str, ...], column: str, where: str = "") -> None:
+    """Refuses labels that are none of the classes.
+
+    Args:
+        labels: Shape (N,).
+        names: Of the classes.
+        column: The column's name, for messages.
+        where: The file, for messages; empty where there is only one.
+
+    Raises:
+        DataError: Some are negative or too large.
+    """
+    outside = (labels < 0) | (labels >= len(names))
+    if outside.any():
+        row, of = int(outside.argmax()), f" of {where}" if where else ""
+        what = f"label {labels[row]} of row {row}{of} is none of the {len(names)} classes"
+        raise DataError(f"{what}: correct it {_remedy(column)}")
+
+
+def _kind(values: pa.ChunkedArray) -> pa.DataType:
+    from pyarrow import types
+
+    return values.type.value_type if types.is_dictionary(values.type) else values.type
+
+
+def _remedy(column: str) -> str:
+    return f'or set data.label_column="" to go without labels (column {column!r})'
+
+
 def read_labels(values: pa.ChunkedArray, column: str, names: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...]]:
     """The labels of a column.
 
@@ -42,21 +93,11 @@ def read_labels(values: pa.ChunkedArray, column: str, names: tuple[str, ...]) ->
     """
     from pyarrow import types
 
-    kind = values.type.value_type if types.is_dictionary(values.type) else values.type
-    remedy = f'or set data.label_column="" to go without labels (column {column!r})'
-    if not (types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind) or types.is_boolean(kind)):
-        raise DataError(f"labels must be whole numbers or words, got {kind}: set data.label_column to another {remedy}")
-    if values.null_count:
-        first = values.is_null().to_pylist().index(True)
-        missing = f"labels missing for {values.null_count} of {len(values)} rows"
-        raise DataError(f"{missing}, e.g. row {first}: fill them in {remedy}")
-    if not (names and types.is_integer(kind)):
+    check_labels(values, column)
+    if not (names and types.is_integer(_kind(values))):
         return number_labels(values.to_pylist())
     labels = values.to_numpy().astype(np.int64)
-    outside = (labels < 0) | (labels >= len(names))
-    if outside.any():
-        row = int(outside.argmax())
-        raise DataError(f"label {labels[row]} of row {row} is none of the {len(names)} classes: correct it {remedy}")
+    check_range(labels, names, column)
     return torch.from_numpy(labels), names
 
 

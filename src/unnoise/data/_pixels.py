@@ -128,7 +128,7 @@ def _decode_chunk(chunk: list[Picture], size: int, channels: int) -> list[Pixels
 
 
 @contextmanager
-def _bombs_refused() -> Iterator[None]:
+def bombs_refused() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
@@ -149,7 +149,7 @@ def decode_all(pictures: Iterable[Picture], size: int, channels: int) -> Iterato
     workers = os.cpu_count() or 1
     waiting: deque[Future[list[Pixels | str]]] = deque()
     rest = iter(pictures)
-    with _bombs_refused(), ThreadPoolExecutor(workers) as pool:
+    with bombs_refused(), ThreadPoolExecutor(workers) as pool:
         while chunk := list(islice(rest, _CHUNK)):
             waiting.append(pool.submit(_decode_chunk, chunk, size, channels))
             if len(waiting) > 4 * workers:
@@ -171,7 +171,7 @@ def common_size(pictures: Iterable[Picture]) -> int | None:
         The side in pixels, or None when no picture can be opened.
     """
     sizes: Counter[tuple[int, int]] = Counter()
-    with _bombs_refused():
+    with bombs_refused():
         for _, source in islice(pictures, MEASURED):
             try:
                 if source is not None:

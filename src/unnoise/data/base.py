@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,11 +13,11 @@ from torch import Tensor
 from ..errors import DataError
 from ..options import Checked
 from ..registry import Registry
+from ._progress import Progress as Progress
 from .augmentation import Augmentation
 from .order import Order, ShuffledOrder
 
 Kind = Literal["points", "image", "array"]
-Progress = Callable[[str, int, int], None]  # what is being done, how many are done, how many there are
 
 MOST_IN_PART = 50_000
 """Samples of data that is not in memory, where something has to hold them all at once."""

@@ -17,6 +17,7 @@ from ._cache import Album, cache_key, load_pictures
 from ._captions import find_captions
 from ._labels import number_labels
 from ._pixels import MEASURED, Picture, check_channels, picture_suffixes
+from .augmentation import Augmentation
 from .base import Dataset, DataSource, Progress, Spec, datasets
 
 
@@ -38,6 +39,8 @@ class FolderDataset(DataSource):
         labels: True: the first folder below `path` is the label. "auto": the same, if such folders hold pictures,
             unless there is only one and it holds all.
         cache: Whether the pixels are kept in the user's cache, so that the next load only maps them into memory.
+        flips: Whether training sees every other picture mirrored, by chance.
+        shift: By how many pixels at most training moves a picture each way.
     """
 
     path: str = option(help="the folder of images")
@@ -45,6 +48,8 @@ class FolderDataset(DataSource):
     channels: int = option(0, help="1 grey, 3 colour, 4 with transparency; 0 to infer it", low=0, high=4)
     labels: bool | Literal["auto"] = option("auto", help="whether sub-folders are labels; auto: when there are any")
     cache: bool = option(True, help="keep the decoded pixels in the user's cache")
+    flips: bool = option(False, help="mirror every other picture, by chance, whenever it is trained on")
+    shift: int = option(0, help="move pictures by up to so many pixels whenever they are trained on", low=0, high=64)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,10 +62,8 @@ class FolderDataset(DataSource):
             DataError: The folder does not exist or holds no picture that can be read, or labels are missing for some.
         """
         root = Path(self.path).expanduser()
-        pictures, others = _scan(root)
-        if not pictures:
-            raise DataError(f"there are no images in {root}: {_found(others)}; give a folder of PNG or JPEG files")
-        label_names = self._label_names(pictures)
+        pictures, others = find_pictures(root)
+        label_names = folder_labels(pictures, self.labels)
         key = cache_key((root / name for name in pictures), "folder", self.size, self.channels) if self.cache else None
         found = load_pictures(self._album(root, pictures), key, progress)
         kept = found.kept()
@@ -72,7 +75,7 @@ class FolderDataset(DataSource):
             labels, class_names = number_labels(label_names)
             labels = labels[kept]
         spec = Spec("image", tuple(found.x.shape[1:]), class_names)
-        return Dataset(found.x, spec, labels, texts, (*found.skipped, *notes))
+        return Dataset(found.x, spec, labels, texts, (*found.skipped, *notes), Augmentation(self.flips, self.shift))
 
     def _album(self, root: Path, names: Sequence[str]) -> Album:
         def some(names: Sequence[str]) -> Iterator[Picture]:
@@ -81,23 +84,13 @@ class FolderDataset(DataSource):
         spread = names[:: -(-len(names) // MEASURED)]
         return Album(lambda: some(names), lambda: some(spread), len(names), self.size, self.channels)
 
-    def _label_names(self, names: Sequence[str]) -> list[str] | None:
-        if self.labels is False:
-            return None
-        folders = [PurePosixPath(name).parts[0] if "/" in name else None for name in names]
-        outside = [name for name, folder in zip(names, folders, strict=True) if folder is None]
-        if self.labels == "auto" and (len(outside) == len(names) or (not outside and len(set(folders)) == 1)):
-            return None
-        if outside:
-            raise DataError(
-                f"labels missing for {len(outside)} of {len(names)} images, e.g. {outside[0]}: "
-                "move them into a label folder or set data.labels=false"
-            )
-        return [folder for folder in folders if folder is not None]
 
+def find_pictures(root: Path) -> tuple[list[str], list[str]]:
+    """The pictures and the other files below a folder, by sorted relative name.
 
-def _scan(root: Path) -> tuple[list[str], list[str]]:
-    """The pictures and the other files below a folder, by sorted relative name."""
+    Raises:
+        DataError: There is no such folder, or no picture in it.
+    """
     if not root.exists():
         raise DataError(f"there is no folder {root}: check data.path")
     if not root.is_dir():
@@ -107,7 +100,33 @@ def _scan(root: Path) -> tuple[list[str], list[str]]:
     suffixes = picture_suffixes()
     for name in _files_below(root):
         (pictures if PurePath(name).suffix.lower() in suffixes else others).append(name)
+    if not pictures:
+        raise DataError(f"there are no images in {root}: {_found(others)}; give a folder of PNG or JPEG files")
     return sorted(pictures), sorted(others)
+
+
+def folder_labels(names: Sequence[str], wanted: bool | Literal["auto"]) -> list[str] | None:
+    """The first folder of each picture, or None without labels.
+
+    Args:
+        names: Of the pictures, relative to the folder of all.
+        wanted: As `FolderDataset.labels`.
+
+    Raises:
+        DataError: Some pictures lie in no folder, and others do.
+    """
+    if wanted is False:
+        return None
+    folders = [PurePosixPath(name).parts[0] if "/" in name else None for name in names]
+    outside = [name for name, folder in zip(names, folders, strict=True) if folder is None]
+    if wanted == "auto" and (len(outside) == len(names) or (not outside and len(set(folders)) == 1)):
+        return None
+    if outside:
+        raise DataError(
+            f"labels missing for {len(outside)} of {len(names)} images, e.g. {outside[0]}: "
+            "move them into a label folder or set data.labels=false"
+        )
+    return [folder for folder in folders if folder is not None]
 
 
 def _files_below(root: Path) -> Iterator[str]:

@@ -9,33 +9,49 @@ from typing import Any
 from ..errors import DataError
 from ._pixels import picture_suffixes
 from .base import DataSource, datasets
+from .streaming.store import is_url
 
-_BY_SUFFIX = {".parquet": "parquet", ".npy": "array", ".npz": "array", ".csv": "csv"}
-_SUPPORTED = "a folder of images, a .parquet file, pattern or folder, a .npy or .npz array, or a .csv table"
+_BY_SUFFIX = {
+    ".parquet": "parquet",
+    ".npy": "array",
+    ".npz": "array",
+    ".csv": "csv",
+    ".tar": "shards",
+    ".arrow": "shards",
+}
+_SUPPORTED = (
+    "a folder of images, a .parquet file, pattern or folder, .tar or .arrow shards, a URL of shards, a .npy or .npz array, "
+    "or a .csv table"
+)
 
 
-def source_of(path: str | Path, **options: Any) -> DataSource:
-    """The source that reads what stands at a path: images, Parquet, NumPy or CSV.
+def source_of(path: str | Path, stream: bool = False, **options: Any) -> DataSource:
+    """The source that reads what stands at a path: images, Parquet, shards, NumPy or CSV.
 
     Args:
-        path: A folder, a file, or a pattern that matches .parquet files.
+        path: A folder, a file, a pattern that matches .parquet or .tar files, or a URL.
+        stream: Whether the samples are read as they are needed, also where they could be held in memory.
         **options: Of that source, by name.
 
     Raises:
         DataError: Nothing stands there, or nothing that can be read.
         BadOption: The source has no such option, or its value is wrong.
     """
-    name = _name_of(Path(path).expanduser())
+    name = "shards" if stream or is_url(str(path)) else _name_of(Path(path).expanduser())
     source: DataSource = datasets.build({**options, "path": str(path), "name": name})
     return source
 
 
 def _name_of(path: Path) -> str:
     if path.is_dir():
-        return "parquet" if next(path.rglob("*.parquet"), None) else "folder"
+        for kind, name in ((".parquet", "parquet"), (".tar", "shards"), (".arrow", "shards")):
+            if next(path.rglob(f"*{kind}"), None):
+                return name
+        return "folder"
     if not path.exists():
-        if glob.has_magic(str(path)) and path.suffix == ".parquet" and glob.glob(str(path), recursive=True):
-            return "parquet"
+        known = _BY_SUFFIX.get(path.suffix)
+        if glob.has_magic(str(path)) and known in ("parquet", "shards") and glob.glob(str(path), recursive=True):
+            return known
         raise DataError(f"there is nothing at {path}: give {_SUPPORTED}")
     suffix = path.suffix.lower()
     if suffix in _BY_SUFFIX:

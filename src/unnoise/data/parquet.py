@@ -17,6 +17,8 @@ from ..options import option
 from ._cache import Album, cache_key, load_pictures
 from ._columns import class_names, numeric_columns, read_labels, read_numbers, read_texts
 from ._pixels import MEASURED, Picture, check_channels
+from ._splits import of_split
+from .augmentation import Augmentation
 from .base import Dataset, DataSource, Progress, Spec, datasets
 
 if TYPE_CHECKING:
@@ -45,6 +47,10 @@ class ParquetDataset(DataSource):
         channels: 1 grey, 3 colour, 4 colour and transparency; 0 for 1 if every pixel of every image is grey, else 3.
         limit: How many rows are read at most; 0 for all.
         cache: Whether the pixels are kept in the user's cache, so that the next load only maps them into memory.
+        split: Where file names or folders begin with train, test or validation: which of these are read. "auto": those of
+            train where there are any, else all.
+        flips: Whether training sees every other picture mirrored, by chance.
+        shift: By how many pixels at most training moves a picture each way.
     """
 
     path: str = option(help="a .parquet file, a pattern, or a folder of such files")
@@ -55,6 +61,11 @@ class ParquetDataset(DataSource):
     channels: int = option(0, help="1 grey, 3 colour, 4 with transparency; 0 to infer it", low=0, high=4)
     limit: int = option(0, help="how many rows are read at most; 0 for all", low=0)
     cache: bool = option(True, help="keep the decoded pixels in the user's cache")
+    split: str = option(
+        "auto", help="which of the files: train, test, validation, all; auto is train where names say so"
+    )
+    flips: bool = option(False, help="mirror every other picture, by chance, whenever it is trained on")
+    shift: int = option(0, help="move pictures by up to so many pixels whenever they are trained on", low=0, high=64)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,14 +80,15 @@ class ParquetDataset(DataSource):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        files = find_files(self.path)
+        files, left_out = of_split(find_files(self.path), Path(self.path).expanduser(), self.split)
         first, reading = None, files[0]
         try:
             for reading in files:
                 schema = pq.read_schema(reading)
                 first = first or schema
                 self._check_columns(reading, schema, first)
-            return self._load(files, first, progress)
+            data = self._load(files, first, progress)
+            return replace(data, skipped=(*left_out, *data.skipped))
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{reading} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
 
@@ -109,7 +121,8 @@ class ParquetDataset(DataSource):
         labels = None if labels is None else labels[kept]
         texts = None if texts is None else tuple(texts[i] for i in kept)
         spec = Spec("image", tuple(found.x.shape[1:]), names)
-        return Dataset(found.x, spec, labels, texts, (*found.skipped, *missing))
+        augmentation = Augmentation(self.flips, self.shift)
+        return Dataset(found.x, spec, labels, texts, (*found.skipped, *missing), augmentation)
 
     def _table(self, files: Sequence[Path], columns: list[str]) -> tuple[pa.Table, int]:
         """These columns of all rows, and how many rows are wanted."""

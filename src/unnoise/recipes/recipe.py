@@ -243,19 +243,20 @@ def _required(data: Mapping[str, Any]) -> list[str]:
     return [key for key, field in fields.items() if field.default is dataclasses.MISSING]
 
 
-def with_data(values: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+def with_data(values: Mapping[str, Any], path: str | Path, stream: bool = False) -> dict[str, Any]:
     """The plain values of a recipe, with other data; options of the data section that fit it stay.
 
     Args:
         values: As `read_values` gives them.
-        path: A folder of images, Parquet, NPY/NPZ or CSV, or a shipped data set's name.
+        path: A folder of images, Parquet, shards, a URL, NPY/NPZ or CSV, or a shipped data set's name.
+        stream: Whether the samples are read as they are needed, also where they could be held in memory.
 
     Raises:
         DataError: Nothing that can be read stands there.
     """
     if str(path) in datasets and not Path(path).exists():
         return {**values, "data": {"name": str(path)}}
-    spec = datasets.describe(source_of(path))
+    spec = datasets.describe(source_of(path, stream))
     kept = values.get("data")
     known = option_fields(datasets.options_class(spec["name"]))
     own = {k: v for k, v in kept.items() if k in known and k != "path"} if isinstance(kept, Mapping) else {}

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...data._cache import cache_folder
+from ...data._room import cache_folder
 from ...errors import BadOption, DataError
 
 
