@@ -10,8 +10,14 @@ COUNTS = [40, 7, 0, 33, 21, 64, 1, 35]  # 201 samples
 
 
 @pytest.fixture(
-    params=[ShuffledOrder(201, 3), *(InterleavedOrder(COUNTS, 3, lanes, 16) for lanes in (1, 4, 7, 300))],
-    ids=["shuffled", "1 lane", "4 lanes", "7 lanes", "more lanes than samples"],
+    params=[
+        ShuffledOrder(201, 3),
+        *(
+            InterleavedOrder(COUNTS, 3, lanes, 16, stripe)
+            for lanes, stripe in ((1, 1), (4, 1), (7, 1), (300, 1), (4, 5))
+        ),
+    ],
+    ids=["shuffled", "1 lane", "4 lanes", "7 lanes", "more lanes than samples", "stripes"],
 )
 def order(request):
     return request.param
@@ -29,7 +35,9 @@ def test_any_positions_can_be_asked_for_in_any_order_without_those_before(order)
     rng = np.random.default_rng(0)
     for _ in range(20):
         positions = rng.integers(0, 1000, 37)
-        fresh = type(order)(COUNTS, 3, order.lanes, 16) if hasattr(order, "lanes") else ShuffledOrder(201, 3)
+        fresh = ShuffledOrder(201, 3)
+        if isinstance(order, InterleavedOrder):
+            fresh = InterleavedOrder(COUNTS, 3, order.lanes, 16, order.stripe)
         np.testing.assert_array_equal(fresh.index_at(positions), whole[positions])
 
 
@@ -64,11 +72,13 @@ def test_a_lane_reads_its_shards_one_after_the_other_and_stays_within_a_window()
             assert len(set(np.diff(within))) > 10
 
 
-def test_a_process_that_takes_every_other_position_reads_half_of_the_shards():
-    order = InterleavedOrder([50] * 16, 0, lanes=8, window=32)
-    shards = [set(order.index_at(np.arange(rank, 800, 2)) // 50) for rank in range(2)]
-    assert not shards[0] & shards[1]
-    assert len(shards[0]) == len(shards[1]) == 8
+@pytest.mark.parametrize(("batch", "processes"), [(32, 2), (32, 4), (16, 8)])
+def test_a_process_that_takes_its_part_of_every_batch_reads_its_part_of_the_shards(batch, processes):
+    order = InterleavedOrder([100] * 16, 0, lanes=8, window=32, stripe=batch // 8)
+    epoch = np.arange(1600).reshape(-1, processes, batch // processes)
+    shards = [set(order.index_at(epoch[:, rank].reshape(-1)) // 100) for rank in range(processes)]
+    assert set.union(*shards) == set(range(16))
+    assert [len(each) for each in shards] == [16 // processes] * processes
 
 
 def test_labels_that_come_shard_by_shard_are_mixed_in_every_batch():

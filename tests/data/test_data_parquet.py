@@ -59,8 +59,24 @@ def test_folders_and_patterns_are_read_in_the_order_of_names(tmp_path, pixels, i
     write(tmp_path / "train-0.parquet", {"image": images[1:3]})
     write(tmp_path / "test.parquet", {"image": images[:1]})
     expected = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
-    assert torch.equal(load(tmp_path).x, expected)
+    assert torch.equal(load(tmp_path, split="all").x, expected)
     assert torch.equal(load(tmp_path / "train-*.parquet").x, expected[1:])
+
+
+def test_of_a_folder_with_train_and_test_files_only_those_of_train_are_read_unless_others_are_asked_for(
+    tmp_path, pixels, images
+):
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "train-00000-of-00002.parquet", {"image": images[:2]})
+    write(tmp_path / "data" / "train-00001-of-00002.parquet", {"image": images[2:3]})
+    write(tmp_path / "data" / "test-00000-of-00001.parquet", {"image": images[3:]})
+    expected = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
+    data = load(tmp_path)
+    assert torch.equal(data.x, expected[:3])
+    assert data.skipped == ("files of other splits: test (1); data.split=all reads them too",)
+    assert torch.equal(load(tmp_path, split="test").x, expected[3:])
+    with pytest.raises(DataError, match=r"none of the 3 files belongs to 'val'.*there are: test, train"):
+        load(tmp_path, split="val")
 
 
 def test_the_limit_bounds_the_rows_but_not_the_classes(tmp_path, images):

@@ -89,8 +89,14 @@ class AnyDataset(ABC):
         """64 hexadecimal digits that are others as soon as a sample, a label or the specification is."""
 
     @abstractmethod
-    def order(self, seed: int) -> Order:
-        """The order in which a run sees the samples: position p of the run sees sample `order.index_at(p)`."""
+    def order(self, seed: int, batch_size: int = 1) -> Order:
+        """The order in which a run sees the samples: position p of the run sees sample `order.index_at(p)`.
+
+        Args:
+            seed: Of the run.
+            batch_size: Samples a step. Of data in shards, each part of a batch comes from other shards, so that processes
+                that share batches out read other shards.
+        """
 
     def check(self) -> None:
         """Refuses data that nothing can be learned from; of data that is not in memory, it looks at a part.
@@ -136,7 +142,7 @@ class Dataset(AnyDataset):
         """The data set as it is."""
         return self
 
-    def order(self, seed: int) -> Order:
+    def order(self, seed: int, batch_size: int = 1) -> Order:
         """A permutation of all samples in every epoch."""
         return ShuffledOrder(len(self), seed)
 

@@ -54,34 +54,38 @@ class ShuffledOrder(Order):
 class InterleavedOrder(Order):
     """Reads shards from front to back, from several places at a time, and shuffles what lies near each other.
 
-    In every epoch the shards stand in a random sequence, which is cut into `lanes` spans of equally many samples (but for
-    one). Positions take the lanes in turn: sample q of an epoch is the (q div lanes)-th of lane q mod lanes. Within a lane
+    In every epoch the shards stand in a random sequence, which is cut into `lanes` spans of about equally many samples.
+    Positions take the lanes in turn, `stripe` at a time: position p belongs to lane (p div stripe) mod lanes. Within a lane
     the samples are permuted in windows of `window` neighbours. A reader therefore has about `lanes` shards open, holds
-    about `lanes` x `window` samples at most, and reads every shard once an epoch; and a process that takes the positions
-    r, r + R, r + 2R, ... of R processes, R a divisor of `lanes`, reads the shards of its own lanes only.
+    about `lanes` x `window` samples at most, and reads every shard once an epoch. Where a batch has lanes x stripe samples,
+    a process that takes the r-th of R equal parts of every batch, R a divisor of `lanes`, reads only the shards of its own
+    lanes.
 
     Args:
         counts: How many samples each shard has.
         seed: Which order.
         lanes: How many places are read in turn.
         window: Samples of a lane that are permuted among each other.
+        stripe: Positions in a row that belong to one lane.
     """
 
-    def __init__(self, counts: Sequence[int] | NDArray[np.int64], seed: int, lanes: int, window: int) -> None:
-        self.counts = np.asarray(counts, dtype=np.int64)
+    def __init__(
+        self, counts: Sequence[int] | NDArray[np.int64], seed: int, lanes: int, window: int, stripe: int = 1
+    ) -> None:
+        self.counts, self.lanes, self.stripe = np.asarray(counts, dtype=np.int64), lanes, stripe
         self.size, self.seed, self.window = int(self.counts.sum()), seed, window
-        self.lanes = max(1, min(lanes, self.size))
         self._starts = np.concatenate([[0], np.cumsum(self.counts)])
         self._epochs: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._windows: dict[tuple[int, int, int], NDArray[np.int64]] = {}
 
     def index_at(self, positions: Positions) -> Indices:
         """See `Order.index_at`."""
-        epochs, place = np.divmod(positions, self.size)
-        lane, step = place % self.lanes, place // self.lanes
-        short, longer = divmod(self.size, self.lanes)  # the first `longer` lanes have one sample more
-        begin, length = lane * short + np.minimum(lane, longer), short + (lane < longer)
-        window, offset = np.divmod(step, self.window)
+        epochs, lane = positions // self.size, positions // self.stripe % self.lanes
+        first_of_epoch, after = epochs * self.size, (epochs + 1) * self.size
+        length = self._before(after, lane) - self._before(first_of_epoch, lane)
+        # Where the lane begins: the samples of the epoch in the lanes before it.
+        begin = self._before(after, lane, upto=True) - self._before(first_of_epoch, lane, upto=True)
+        window, offset = np.divmod(self._before(positions, lane) - self._before(first_of_epoch, lane), self.window)
         keys, which = np.unique(np.stack([epochs, lane, window]), axis=1, return_inverse=True)
         at = np.empty(len(positions), dtype=np.int64)
         for i, (epoch, number, part) in enumerate(keys.T.tolist()):
@@ -90,6 +94,13 @@ class InterleavedOrder(Order):
             shuffled = self._window(epoch, number, part, min(self.window, last - first))
             at[mine] = begin[mine] + first + shuffled[offset[mine]]
         return self._samples(epochs, at)
+
+    def _before(self, positions: Positions, lane: NDArray[np.int64], upto: bool = False) -> NDArray[np.int64]:
+        """How many positions before some belong to a lane; or with `upto`, to any of the lanes before it."""
+        rounds, rest = np.divmod(positions, self.stripe * self.lanes)
+        if upto:
+            return rounds * self.stripe * lane + np.minimum(rest, lane * self.stripe)
+        return rounds * self.stripe + np.clip(rest - lane * self.stripe, 0, self.stripe)
 
     def _samples(self, epochs: NDArray[np.int64], at: NDArray[np.int64]) -> Indices:
         """The samples at some places of the sequence of shards of each epoch."""

@@ -7,9 +7,11 @@ among them. Both are still the same wherever a run was interrupted, and in whate
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..codecs.base import Codec
@@ -24,7 +26,7 @@ from ..randomness import address, normal, normal_like, uniform
 # Of a block: enough to make the cost of a block's tensors vanish, small enough to stay in the cache.
 _TARGET_VALUES = 1 << 18
 
-Positions = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+Positions = NDArray[np.int64]
 
 
 class DrawStream:
@@ -62,7 +64,8 @@ class DrawStream:
             self.block_steps = max(n for n in range(1, self.block_steps + 1) if history.refresh % n == 0)
         self._pairs: dict[int, Positions] = {}
         self._block: tuple[int, Prepared] | None = None
-        self.order = dataset.order(seed)
+        self.order = dataset.order(seed, batch_size)
+        self.read: Callable[[Tensor], Dataset] = dataset.take  # whoever reads ahead puts its own here
 
     def step(self, step: int, device: torch.device) -> Prepared:
         """The examples of one step, ready for the network.
@@ -72,11 +75,22 @@ class DrawStream:
         """
         block = step // self.block_steps
         if self._block is None or self._block[0] != block:
-            first = block * self.block_steps * self.batch_size
-            positions = np.arange(first, first + self.block_steps * self.batch_size, dtype=np.int64)
-            self._block = block, self.objective.prepare(self.denoiser, self.draws(positions)).to(device)
-        offset = (step - block * self.block_steps) * self.batch_size
-        return self._block[1].slice(offset, offset + self.batch_size)
+            self._block = block, self.block(block).to(device)
+        return self.of_step(self._block[1], step)
+
+    def of_step(self, block: Prepared, step: int) -> Prepared:
+        """The examples of one step out of those of its block."""
+        offset = step % self.block_steps * self.batch_size
+        return block.slice(offset, offset + self.batch_size)
+
+    def positions(self, block: int) -> Positions:
+        """The positions of a block of steps."""
+        first = block * self.block_steps * self.batch_size
+        return np.arange(first, first + self.block_steps * self.batch_size, dtype=np.int64)
+
+    def block(self, block: int) -> Prepared:
+        """The examples of a block of steps, worked out now."""
+        return self.objective.prepare(self.denoiser, self.draws(self.positions(block)))
 
     def draws(self, positions: Positions) -> Draws:
         """The examples at some positions of the run; of an adaptive density, with its times as they are drawn now."""
@@ -84,7 +98,7 @@ class DrawStream:
         return self._examples(self._data(positions), u, positions)
 
     def _data(self, positions: Positions) -> Dataset:
-        return self.dataset.take(torch.from_numpy(self.order.index_at(positions)))
+        return self.read(torch.from_numpy(self.order.index_at(positions)))
 
     def _encoded(self, data: Dataset, positions: Positions) -> Tensor:
         return self.codec.encode(self.dataset.augmentation.apply(data.x, self.seed, positions))

@@ -142,11 +142,14 @@ class ShardedDataset(AnyDataset):
             hashed.update(b"-" if values is None else values.tobytes())
         return hashed.hexdigest()
 
-    def order(self, seed: int) -> Order:
+    def order(self, seed: int, batch_size: int = 1) -> Order:
         """Shards from front to back, several at a time; see `InterleavedOrder`. Files of their own are all shuffled."""
         if not self.lanes:
             return ShuffledOrder(len(self), seed)
-        return InterleavedOrder(np.diff(self._ends(), prepend=0), seed, self.lanes, self.window)
+        divisor = max(n for n in range(1, min(self.lanes, batch_size) + 1) if batch_size % n == 0)
+        # So that each part of a batch has lanes of its own; where that would leave few lanes, one sample of each in turn.
+        lanes, stripe = (divisor, batch_size // divisor) if 2 * divisor >= self.lanes else (self.lanes, 1)
+        return InterleavedOrder(np.diff(self._ends(), prepend=0), seed, lanes, self.window, stripe)
 
     def readers_of(self, indices: NDArray[np.int64], readers: int) -> NDArray[np.int64]:
         """Which of several readers reads each sample: neighbours have the same, as they are read together."""

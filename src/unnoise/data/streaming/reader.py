@@ -131,3 +131,6 @@ class Reader:
         """Lets go of all shards."""
         while self._open:
             self._open.popitem()[1].close()
+
+    def __del__(self) -> None:
+        self.close()
