@@ -57,7 +57,7 @@ def test_the_gradient_of_a_batch_in_parts_is_that_of_autograd(make, prediction):
     examples = prepared(objective, denoiser)
     expected, losses = autograd(objective, denoiser, state, examples)
     gradient = Gradient(objective, denoiser, state, seed=0)
-    assert gradient.by_hand is not None
+    assert gradient.derivative is not None
     found = [gradient.add(examples.slice(a, b), 1 / BATCH, a) for a, b in ((0, 5), (5, BATCH))]
     torch.testing.assert_close(torch.cat(found), losses, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(state.gradients.vector, expected, rtol=1e-12, atol=1e-12)
@@ -75,6 +75,43 @@ def test_data_in_coarser_numbers_than_the_network_is_no_matter():
     torch.testing.assert_close(state.gradients.vector, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("learned", [False, True], ids=["importance", "importance and uncertainty"])
+def test_what_goes_beside_the_network_has_its_say(learned):
+    _, denoiser, state = parts(weighty(SeedMLP((2,), None, 3)))
+    objective = MSEObjective(uncertainty=learned)
+    companion = objective.companion(denoiser.schedule)
+    examples = prepared(objective, denoiser)
+    examples = examples._replace(draws=examples.draws._replace(importance=torch.linspace(0.5, 2, BATCH)))
+    for parameter in companion.parameters:
+        torch.manual_seed(1)
+        nn.init.normal_(parameter, std=0.1)
+    gradient, found = Gradient(objective, denoiser, state, 0, companion), []
+    assert gradient.derivative is not None
+    for derivative in (gradient.derivative, None):
+        gradient.derivative = derivative
+        losses = gradient.add(examples, 1 / BATCH)
+        found.append((losses, state.gradients.vector.clone(), *[p.grad for p in companion.parameters]))
+        state.gradients.vector.zero_()
+        for parameter in companion.parameters:
+            parameter.grad = None
+    assert len(found[0]) == 2 + learned
+    for mine, expected in zip(*found, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_a_network_that_sees_its_own_estimate_goes_back_by_hand_too():
+    network = weighty(SeedMLP((4,), (2,), 3))
+    denoiser = denoisers["v"](network, CosineSchedule(), 1.0, True)
+    objective, state = MSEObjective(), TrainState(network, TrainingSettings(batch_size=BATCH))
+    examples = prepared(objective, denoiser)
+    examples = examples._replace(draws=examples.draws._replace(recalls=torch.arange(BATCH) % 2 == 0))
+    expected, losses = autograd(objective, denoiser, state, examples)
+    gradient = Gradient(objective, denoiser, state, seed=0)
+    assert gradient.derivative is not None
+    torch.testing.assert_close(gradient.add(examples, 1 / BATCH), losses, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(state.gradients.vector, expected, rtol=1e-12, atol=1e-12)
+
+
 class Dropping(SeedMLP):
     """A network whose derivative nobody wrote, and which drops half of its input."""
 
@@ -86,7 +123,7 @@ def test_what_a_network_drops_depends_on_seed_step_and_place_in_the_batch():
     objective, denoiser, state = parts(weighty(Dropping((2,), None, 3)))
     examples = prepared(objective, denoiser)
     gradient = Gradient(objective, denoiser, state, seed=7)
-    assert gradient.by_hand is None
+    assert gradient.derivative is None
     first, again, other = (gradient.add(examples, 1 / BATCH, place) for place in (0, 0, 6))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -108,7 +145,7 @@ def test_an_objective_of_another_kind_is_left_to_autograd():
     _, denoiser, state = parts(weighty(SeedMLP((2,), None, 3)))
     objective = Halved()
     gradient = Gradient(objective, denoiser, state, seed=0)
-    assert gradient.by_hand is None
+    assert gradient.derivative is None
     examples = prepared(objective, denoiser)
     expected, losses = autograd(objective, denoiser, state, examples)
     assert torch.equal(gradient.add(examples, 1 / BATCH), losses)

@@ -8,8 +8,10 @@ from torch import Tensor
 from ..denoisers.base import Denoiser
 from ..nn.base import ByHand, Network
 from ..objectives.base import Objective, Prepared
-from ..objectives.mse import MSEObjective, preconditioned
+from ..objectives.companion import Companion
+from ..objectives.mse import MSEObjective, network_inputs, preconditioned
 from ..randomness import address, torch_seeded
+from ..shapes import over
 from .state import TrainState
 
 
@@ -21,14 +23,18 @@ class Gradient:
         denoiser: Whose network is trained.
         state: Where gradients are summed.
         seed: Of what a network drops.
+        companion: What goes beside the network, and has a say in what is minimised.
     """
 
-    def __init__(self, objective: Objective, denoiser: Denoiser, state: TrainState, seed: int) -> None:
+    def __init__(
+        self, objective: Objective, denoiser: Denoiser, state: TrainState, seed: int, companion: Companion | None = None
+    ) -> None:
         self.objective, self.denoiser, self.state, self.seed = objective, denoiser, state, seed
-        self.by_hand = _by_hand(objective, denoiser, state)
+        self.companion = companion or Companion()
+        self.derivative = _written_out(objective, denoiser, state)
 
     def add(self, examples: Prepared, scale: float, first: int = 0) -> Tensor:
-        """Adds the gradient of `scale` times the sum of the losses.
+        """Adds the gradient of `scale` times the sum of what is minimised, which for most objectives is the losses.
 
         Args:
             examples: Of the state's step.
@@ -38,23 +44,39 @@ class Gradient:
         Returns:
             The loss of every example, shape (B,), without a graph.
         """
-        if self.by_hand is None:
-            key = address(self.seed, "network", self.state.step, first)
-            with torch_seeded(key, examples.inputs.device):  # what the network drops
-                losses = self.objective.losses(self.denoiser, examples)
-            (losses.sum() * scale).backward()
-            self.state.accumulate()
-            return losses.detach()
-        assert isinstance(self.objective, MSEObjective)
-        inputs, dtype = examples.inputs, self.state.masters.vector.dtype
+        return self._autograd(examples, scale, first) if self.derivative is None else self._written(examples, scale)
+
+    def _autograd(self, examples: Prepared, scale: float, first: int) -> Tensor:
+        key = address(self.seed, "network", self.state.step, first)
+        with torch_seeded(key, examples.inputs.device):  # what the network drops
+            losses = self.objective.losses(self.denoiser, examples)
+        (self.companion.minimised(losses, examples).sum() * scale).backward()
+        self.state.accumulate()
+        return losses.detach()
+
+    def _written(self, examples: Prepared, scale: float) -> Tensor:
+        assert isinstance(self.objective, MSEObjective) and self.derivative is not None
+        wide = self.state.masters.vector.dtype
         with torch.no_grad():
-            answer = self.by_hand.forward(inputs.to(dtype), examples.noise_level, examples.cond).to(inputs.dtype)
+            inputs = network_inputs(self.denoiser, examples)
+            answer = self.derivative.forward(inputs.to(wide), examples.noise_level, examples.cond).to(inputs.dtype)
             losses, slopes = self.objective.slopes(answer, examples)
-            self.by_hand.back(slopes.mul_(scale).to(dtype))
+        each = self._weights(losses, examples, scale)
+        with torch.no_grad():
+            self.derivative.back((slopes * each).to(wide))
         return losses
 
+    def _weights(self, losses: Tensor, examples: Prepared, scale: float) -> float | Tensor:
+        """The derivative of `scale` times the sum of what is minimised to each loss."""
+        if self.companion.uncertainty is None and examples.draws.importance is None:
+            return scale
+        losses = losses.detach().requires_grad_()
+        (self.companion.minimised(losses, examples).sum() * scale).backward()
+        assert losses.grad is not None
+        return over(losses.grad, examples.target)
 
-def _by_hand(objective: Objective, denoiser: Denoiser, state: TrainState) -> ByHand | None:
+
+def _written_out(objective: Objective, denoiser: Denoiser, state: TrainState) -> ByHand | None:
     network = preconditioned(denoiser).network
     if type(objective) is not MSEObjective or not isinstance(network, Network) or network is not state.network:
         return None
