@@ -55,7 +55,8 @@ class Gradient:
         return losses.detach()
 
     def _written(self, examples: Prepared, scale: float) -> Tensor:
-        assert isinstance(self.objective, MSEObjective) and self.derivative is not None
+        assert isinstance(self.objective, MSEObjective)
+        assert self.derivative is not None
         wide = self.state.masters.vector.dtype
         with torch.no_grad():
             inputs = network_inputs(self.denoiser, examples)
