@@ -131,3 +131,21 @@ def test_options_are_checked_when_a_part_is_made_by_hand_too():
         LinearSchedule(beta_end=1.5)
     assert ClassifierFreeGuidance(interval=[0.1, 0.9]).interval == (0.1, 0.9)
     assert MSEObjective(weighting={"name": "min_snr", "gamma": 2}).weighting == MinSNRWeighting(2.0)
+
+
+@dataclass(frozen=True)
+class Optional:
+    inner: Inner | None = option(None, help="a part, or none")
+
+
+def test_a_part_that_may_be_left_out_is_checked_where_it_is_given():
+    assert build(Optional, {}) == build(Optional, {"inner": None}) == Optional()
+    assert build(Optional, {"inner": {"width": "9"}}) == Optional(Inner(9))
+    assert plain(Optional(Inner(9))) == {"inner": {"width": 9}}
+    assert plain(Optional()) == {"inner": None}
+    with pytest.raises(BadOption, match=r"outer\.inner\.width: must be at least 1, got 0"):
+        build(Optional, {"inner": {"width": 0}}, "outer")
+    with pytest.raises(BadOption, match=r"inner\.widht: there is no such option; did you mean 'width'"):
+        build(Optional, {"inner": {"widht": 1}})
+    with pytest.raises(BadOption, match="inner: expected options by name, got 3"):
+        build(Optional, {"inner": 3})

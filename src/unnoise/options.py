@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from .errors import BadOption, nearest
 
@@ -92,12 +92,13 @@ def _check(cls: type, field: dataclasses.Field[Any], value: Any, where: str) -> 
     if registry is not None:
         return registry.build(value, where)
     kind = _hints(cls)[field.name]
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if isinstance(value, kind):
+    section = _section(kind)
+    if section is not None:
+        if isinstance(value, section) or (value is None and section is not kind):
             return value
         if not isinstance(value, Mapping):
             raise BadOption(f"{where}: expected options by name, got {value!r}")
-        return build(kind, value, where)
+        return build(section, value, where)
     value = coerce(kind, value, where)
     low, high = field.metadata.get("low"), field.metadata.get("high")
     for each in value if isinstance(value, tuple) else (value,):
@@ -107,6 +108,13 @@ def _check(cls: type, field: dataclasses.Field[Any], value: Any, where: str) -> 
             if high is not None and not each <= high:
                 raise BadOption(f"{where}: must be at most {high}, got {each}")
     return value
+
+
+def _section(kind: Any) -> type | None:
+    """The options class that a field holds, or may hold instead of None; None where it holds something else."""
+    kinds = [each for each in get_args(kind) or (kind,) if each is not type(None)]
+    found = kinds[0] if len(kinds) == 1 else None
+    return found if isinstance(found, type) and dataclasses.is_dataclass(found) else None
 
 
 @cache
