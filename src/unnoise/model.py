@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .adapter import ADAPTER_FILE, Adapter
 from .blueprint import Blueprint
 from .conditioning.label import LabelConditioning
 from .data.base import Spec
 from .denoisers.base import Condition, Denoiser
-from .errors import BadOption, ModelFolderError, UnnoiseError
+from .errors import BadOption, ModelFolderError, ShapeError, UnnoiseError
 from .guidance.base import Guidance, Guided, guidances
 from .guidance.classifier_free import ClassifierFreeGuidance
 from .model_folder import MODEL_FILE, encode, read_folder, read_tuned, write_folder
@@ -70,6 +71,7 @@ class Model:
         sampling: How it is sampled when nothing else is said.
         trained: How it came to be, as plain values.
         path: The folder that it was loaded from.
+        adapter: What was learned beside the model that it began with, where it was; it is saved beside the weights.
     """
 
     def __init__(
@@ -79,12 +81,16 @@ class Model:
         sampling: SamplingSettings | None = None,
         trained: Mapping[str, Any] | None = None,
         path: str | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         self.blueprint = blueprint
         self.denoiser = denoiser.eval()
         self.sampling = SamplingSettings() if sampling is None else sampling
         self.trained = dict(trained or {})
         self.path = path
+        self.adapter = adapter
+        self.loras: list[dict[str, Any]] = []
+        """The adapters that `with_lora` merged in: path and strength of each."""
         self.notes: list[str] = []
         self.tuned: dict[int, dict[str, Any]] = {}
         """What `unnoise tune` has found, by budget of network calls."""
@@ -101,6 +107,11 @@ class Model:
         if self._hash is None:
             self._hash = hashlib.sha256(encode(self._values(), self._weights())[0].encode()).hexdigest()
         return self._hash
+
+    @property
+    def weights_hash(self) -> str:
+        """SHA-256 of the weights alone, as it stands in `model.yaml`."""
+        return hashlib.sha256(encode({}, self._weights())[1]).hexdigest()
 
     def parameters(self) -> int:
         """The number of weights."""
@@ -120,8 +131,11 @@ class Model:
         Raises:
             OSError: The folder cannot be written; a model that stands there stays.
         """
-        write_folder(Path(path), self._values(), self._weights())
-        return Path(path)
+        folder = Path(path)
+        if self.adapter is not None:
+            self.adapter.save(folder / ADAPTER_FILE)
+        write_folder(folder, self._values(), self._weights())
+        return folder
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
@@ -143,10 +157,50 @@ class Model:
             if found is None:
                 raise
             tensors, step, facts = found
+            if "start" in facts:  # the rest of the weights stands with the model that the run began with
+                raise ModelFolderError(f"{error}; the `unnoise train` that made it makes it again") from None
             weights = {name.removeprefix("ema/"): value for name, value in tensors.items() if name.startswith("ema/")}
             model = _assemble(facts["model"], weights, str(path))  # type: ignore[arg-type]
             model.notes += [str(error), *damaged, f"the model was made again from the checkpoint of step {step}"]
             return model
+
+    def with_lora(self, lora: str | Path | Adapter, strength: float = 1.0) -> Model:
+        """A new model with what an adapter has learned merged into it; several may be merged one after another.
+
+        Args:
+            lora: Its file, the folder of the run that made it, or the adapter itself.
+            strength: 0 is none of it, 1 what was learned; more, or less than 0, exaggerates or turns it round.
+
+        Raises:
+            ModelFolderError: There is no adapter, or it fits another network; the first difference is named.
+            BadOption: The strength is not a number, or the adapter has labels of its own that do not go with this model's.
+        """
+        if not math.isfinite(strength):
+            raise BadOption(f"strength: expected a number, got {strength}")
+        adapter = lora if isinstance(lora, Adapter) else Adapter.load(lora)
+        name, own = "the adapter" if isinstance(lora, Adapter) else str(lora), self.spec.class_names
+        if adapter.grows and own != adapter.base_labels:
+            raise BadOption(
+                f"{name} has labels of its own, learned beside {_told(adapter.base_labels)}; here are {_told(own)}"
+            )
+        spec = replace(self.spec, class_names=adapter.labels if adapter.grows else own)
+        blueprint = replace(self.blueprint, spec=spec)
+        try:
+            weights = adapter.apply(self._weights(), strength)
+        except ShapeError as error:
+            raise ModelFolderError(f"{name} is the adapter of another network: {error}") from None
+        denoiser = _built(blueprint, weights).to(next(self.denoiser.parameters()).device)
+        merged = [*self.trained.get("loras", ()), {"sha256": adapter.digest, "strength": float(strength)}]
+        model = Model(blueprint, denoiser, self.sampling, {**self.trained, "loras": merged}, self.path)
+        model.loras = [
+            *self.loras,
+            {"path": None if isinstance(lora, Adapter) else str(lora), "strength": float(strength)},
+        ]
+        model.notes = list(self.notes)
+        if not self.loras and adapter.base != self.weights_hash:
+            made = f"{name} was learned beside another model (weights {adapter.base[:12]})"
+            model.notes.append(f"{made}: it may do something else here")
+        return model
 
     def condition(self, label: str | int | Sequence[str | int | None] | None, n: int) -> Condition | None:
         """The condition of n samples.
@@ -300,7 +354,7 @@ class Model:
         stepper.check(self.denoiser, self._grid(times, count))
         return {
             "unnoise": __version__,
-            "model": {"path": self.path, "hash": self.hash},
+            "model": {"path": self.path, "hash": self.hash, **({"loras": self.loras} if self.loras else {})},
             "n": n,
             "first": first,
             "label": plain_label(label),
@@ -400,14 +454,23 @@ def _with_tuned(model: Model, folder: Path) -> Model:
     return model
 
 
+def _told(labels: Sequence[str]) -> str:
+    return f"labels {', '.join(labels)}" if labels else "no labels"
+
+
+def _built(blueprint: Blueprint, weights: Mapping[str, Tensor]) -> Denoiser:
+    denoiser = blueprint.build()
+    network = preconditioned(denoiser).network
+    assert network is not None
+    network.load_state_dict(dict(weights))
+    return denoiser
+
+
 def _assemble(values: Mapping[str, Any], weights: Mapping[str, Tensor], name: str) -> Model:
     try:
         blueprint = Blueprint.of(values)
-        denoiser = blueprint.build()
+        denoiser = _built(blueprint, weights)
         sampling = build(SamplingSettings, values["sampling"], "sampling")
-        network = preconditioned(denoiser).network
-        assert network is not None
-        network.load_state_dict(dict(weights))
         trained = dict(values["trained"])
     except (UnnoiseError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelFolderError(f"the model at {name} cannot be built: {str(error).splitlines()[0]}") from None

@@ -51,14 +51,13 @@ def write_folder(folder: Path, values: Mapping[str, Any], weights: Mapping[str, 
             old.unlink(missing_ok=True)
 
 
-def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The description and the weights of a model.
+def read_description(folder: Path) -> dict[str, Any]:
+    """The description of a model, without its weights.
 
     Raises:
         ModelFolderError: There is no model, or it is damaged or of another format.
     """
     import yaml
-    from safetensors.torch import load
 
     file = folder / MODEL_FILE
     if not file.is_file():
@@ -73,12 +72,41 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise ModelFolderError(
                 f"{file} has format {values['format']}, this unnoise reads format {FORMAT}: use another version"
             )
+        return values
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise ModelFolderError(f"the model at {folder} is damaged: {str(error).splitlines()[0]}") from None
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The description and the weights of a model.
+
+    Raises:
+        ModelFolderError: There is no model, or it is damaged or of another format.
+    """
+    from safetensors.torch import load
+
+    values = read_description(folder)
+    try:
         content = (folder / values["weights"]["file"]).read_bytes()
         if hashlib.sha256(content).hexdigest() != values["weights"]["sha256"]:
             raise ModelFolderError(f"{folder / values['weights']['file']} is damaged: its checksum does not fit")
         return values, load(content)
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ModelFolderError(f"the model at {folder} is damaged: {str(error).splitlines()[0]}") from None
+
+
+def model_place(path: str | Path) -> Path:
+    """The folder that holds the description of a model: this one, or the model within a run.
+
+    Raises:
+        ModelFolderError: There is none.
+    """
+    for folder in (Path(path), Path(path) / "model"):
+        if (folder / MODEL_FILE).is_file():
+            return folder
+    raise ModelFolderError(
+        f"there is no model at {path}: expected a folder with a {MODEL_FILE}, as `unnoise train` makes"
+    )
 
 
 def write_tuned(folder: Path, entries: Mapping[int, Mapping[str, Any]]) -> Path:

@@ -15,6 +15,7 @@ from .demo import demo
 from .draw import draw_app
 from .evaluate import evaluate
 from .look import data, info, list_parts
+from .lora import lora_app
 from .nll import nll
 from .sample import replay, sample
 from .train import train
@@ -64,6 +65,7 @@ app.command("list")(list_parts)
 app.command("demo")(demo)
 app.add_typer(draw_app, name="draw")
 app.add_typer(check_app, name="check")
+app.add_typer(lora_app, name="lora")
 
 
 def run() -> None:

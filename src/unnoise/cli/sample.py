@@ -46,6 +46,9 @@ def sample(
         str | None, typer.Option(help="At which times: see `unnoise list grids`; or the times themselves: `1,0.5,0`.")
     ] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale: 1 is off, 0 unconditional.")] = None,
+    lora: Annotated[
+        list[str] | None, typer.Option(help="What a run with --lora learned: PATH or PATH:STRENGTH; may be repeated.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Sample k of a seed is the same in any batch.")] = 0,
     first: Annotated[int, typer.Option(help="Index of the first sample.")] = 0,
     batch_size: Annotated[int | None, typer.Option(help="Samples at a time; chosen by their size by default.")] = None,
@@ -60,12 +63,17 @@ def sample(
     - `unnoise sample runs/digits -n 100 --label all --sampler ddim --steps 50 sampler.eta=1 -o digits/`
 
     - `unnoise sample runs/spiral -n 500 -o spiral.gif`
+
+    - `unnoise sample runs/animals --lora runs/cats:0.8 -o cats.png`
     """
+    from ..adapter import adapter_spec
     from ..model import Model
     from ..samples import check_target
 
     check_target(out)
     loaded = Model.load(model)
+    for text in lora or []:
+        loaded = loaded.with_lora(*adapter_spec(text))
     for note in loaded.notes:
         say(f"note: {note}")
     check_target(out, loaded.spec)
@@ -110,6 +118,8 @@ def replay(
             f"there is no model at {place}, where the file says that its own stood: give it with --model"
         )
     loaded = Model.load(place)
+    for each in recipe["model"].get("loras", ()):
+        loaded = loaded.with_lora(each["path"], each["strength"])
     for note in loaded.notes:
         say(f"note: {note}")
     target = out if out is not None else file.with_name(f"{file.stem}-replay{file.suffix}")

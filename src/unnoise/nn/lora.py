@@ -15,7 +15,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ..errors import BadOption, ShapeError
 from ..options import Checked, option
 from .blocks import CONVOLUTIONS
-from .patterns import Layer, layer_groups, layers_of, matching
+from .patterns import Layer, layer_groups, layers_of, matching, split_patterns
 
 CHILD = "lora"
 """Below a layer, where its adapters stand."""
@@ -42,7 +42,7 @@ class LoRASettings(Checked):
     rank: int = option(8, help="rank of what is learned for each layer", low=1, high=65_536)
     alpha: float | Literal["rank"] = option("rank", help="what is learned counts alpha / rank times; rank for once")
     dropout: float = option(0.0, help="share of a layer's input that its adapter does not see", low=0.0, high=0.99)
-    layers: tuple[str, ...] = option(
+    layers: tuple[str, ...] | str = option(
         ("all",), help="patterns such as middle.* or *.project_in; or all, linear, conv, attention"
     )
 
@@ -50,6 +50,9 @@ class LoRASettings(Checked):
         super().__post_init__()
         if self.alpha != "rank" and not 0 < self.alpha < float("inf"):
             raise BadOption(f"alpha: expected a positive number or rank, got {self.alpha}")
+        object.__setattr__(self, "layers", split_patterns(self.layers))
+        if not self.layers:
+            raise BadOption("layers: expected at least one pattern, such as all, got none")
 
     @property
     def scale(self) -> float:
@@ -146,7 +149,7 @@ def base_layers(network: nn.Module) -> dict[str, Layer]:
     return {name: layer for name, layer in layers_of(network).items() if f".{CHILD}." not in f".{name}"}
 
 
-def match_layers(network: nn.Module, patterns: tuple[str, ...]) -> list[str]:
+def match_layers(network: nn.Module, patterns: tuple[str, ...] | str) -> list[str]:
     """The names of the layers that patterns mean, in the order of the network; see `matching`.
 
     Raises:
@@ -154,7 +157,7 @@ def match_layers(network: nn.Module, patterns: tuple[str, ...]) -> list[str]:
     """
     layers = base_layers(network)
     groups = {group: [n for n in members if n in layers] for group, members in layer_groups(network).items()}
-    return matching(patterns, list(layers), "linear layer or convolution", groups)
+    return matching(split_patterns(patterns), list(layers), "linear layer or convolution", groups)
 
 
 def attach(network: nn.Module, settings: LoRASettings, seed: int = 0) -> list[str]:
@@ -254,7 +257,7 @@ def _shift(network: nn.Module, sign: float, merged: bool) -> None:
             adapter.merged = not merged
 
 
-def freeze(network: nn.Module, train: tuple[str, ...] = (), frozen: tuple[str, ...] = ()) -> list[str]:
+def freeze(network: nn.Module, train: Sequence[str] = (), frozen: Sequence[str] = ()) -> list[str]:
     """Leaves a gradient to some weights only.
 
     Where there are adapters they learn, and of the other weights those that `train` names; where there are none, the weights

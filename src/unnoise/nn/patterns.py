@@ -17,6 +17,16 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _MOST_TOLD = 12
 
 
+def split_patterns(patterns: str | Iterable[str]) -> tuple[str, ...]:
+    """Patterns as a person writes them: several, or one text with commas between, in brackets or not."""
+    if not isinstance(patterns, str):
+        return tuple(patterns)
+    text = patterns.strip()
+    if text.startswith("[") and text.endswith("]"):  # a list that is no YAML, since `*` begins an alias there
+        text = text[1:-1]
+    return tuple(part.strip().strip("'\"") for part in text.split(",") if part.strip())
+
+
 def layers_of(network: nn.Module) -> dict[str, Layer]:
     """The linear layers and convolutions of a network, by name."""
     return {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}

@@ -15,7 +15,7 @@ from ..files import write_atomically
 from ..guidance.base import Guided
 from ..guidance.classifier_free import ClassifierFreeGuidance
 from ..model import Model
-from ..model_folder import MODEL_FILE, read_tuned, write_tuned
+from ..model_folder import model_place, read_tuned, write_tuned
 from ..randomness import NoiseSource
 from ..samplers.base import samplers
 from ..tuning.problem import Problem, converged
@@ -112,25 +112,13 @@ def tune(
     return Tuned(found, calls, scale, problem, entry)
 
 
-def model_folder(path: str | Path) -> Path:
-    """The folder that holds the description of a model: this one, or the model within a run.
-
-    Raises:
-        ModelFolderError: There is none.
-    """
-    for folder in (Path(path), Path(path) / "model"):
-        if (folder / MODEL_FILE).is_file():
-            return folder
-    raise ModelFolderError(f"there is no model at {path}: expected a folder with a {MODEL_FILE}")
-
-
 def keep(tuned: Tuned, path: str | Path) -> list[Path]:
     """Writes what was found into the model's folder: for `sample --sampler tuned`, the table as JSON, and the plot.
 
     Raises:
         OSError: The folder cannot be written.
     """
-    folder = model_folder(path)
+    folder = model_place(path)
     try:
         entries = read_tuned(folder)
     except ModelFolderError:
