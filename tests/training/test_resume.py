@@ -35,6 +35,14 @@ IMAGES = (
 DROPOUT = (*IMAGES, "network.dropout=0.3")
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A model to start from."""
+    folder = tmp_path_factory.mktemp("base") / "run"
+    assert run(folder, *IMAGES[:1], "training.steps=4", *IMAGES[2:]) == 0
+    return folder
+
+
 def run(folder, *recipe, kill_at=0):
     return subprocess.run([sys.executable, "-c", RUN, folder, str(kill_at), *recipe], check=False).returncode
 
@@ -87,6 +95,23 @@ def test_a_stop_signal_saves_and_exits_and_the_same_command_goes_on(tmp_path, nu
     assert found is not None
     assert not damaged
     assert found[1] >= 50
+
+
+def test_adapters_beside_a_model_killed_and_resumed_are_byte_equal(tmp_path, base):
+    lora = ("start.lora.rank=3", "start.lora.dropout=0.2", "start.train=leave,*.bias", "training.lr=1e-2")
+    recipe = (*IMAGES[:-1], f"start.model={base}", *lora)
+    straight, broken = tmp_path / "a" / "run", tmp_path / "b" / "run"
+    assert run(straight, *recipe) == 0
+    for kill_at in sorted(random.Random(os.getpid()).sample(range(1, 9), 2)):
+        assert run(broken, *recipe, kill_at=kill_at) == -signal.SIGKILL
+    assert run(broken, *recipe) == 0
+    a, b = final_bytes(straight), final_bytes(broken)
+    assert "lora.safetensors" in a
+    assert a == b, "resumed bytes differ"
+    held = load_checkpoint(max((straight / "checkpoints").iterdir()))[0]
+    own = [name for name in held if "/" in name and ".lora." not in name]
+    assert own
+    assert all("/leave." in name or ".leave." in name or name.endswith(".bias") for name in own)
 
 
 def test_a_checkpoint_tells_one_flipped_bit(tmp_path):

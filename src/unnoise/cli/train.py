@@ -24,6 +24,14 @@ def train(
         bool, typer.Option("--stream", help="Read the data as it is needed, for data that does not fit into memory.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/RECIPE by default.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Start from this model: its network, process and codec replace the recipe's."),
+    ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(help="With --from: rank of low-rank adapters, which alone learn; saved by themselves too."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, data order, times and noise.")] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the recipe with every default, and stop.")
@@ -39,6 +47,8 @@ def train(
     - `unnoise train images --data ~/Pictures/cats --out runs/cats data.size=32`
 
     - `unnoise train images --data 'shards/*.tar' --out runs/big machine.workers=4`
+
+    - `unnoise train images --data ~/Pictures/cats --from runs/animals --lora 8 --out runs/cats start.lora.layers=attention`
 
     Ctrl-C and SIGTERM save and stop; kill -9 loses at most the steps since the last checkpoint.
     """
@@ -57,7 +67,10 @@ def train(
         raise BadOption(
             f"{expanded[0]} is no option: give --data a folder, or a pattern in quotes: --data 'shards/*.tar'"
         )
-    checked = load_recipe(values, texts if seed is None else [*texts, f"seed={seed}"])
+    if lora is not None and start is None and not values.get("start") and not any(t.startswith("start") for t in texts):
+        raise BadOption("--lora: adapters stand beside a model that is trained already: give it with --from MODEL")
+    given = {"seed": seed, "start.lora.rank": lora, "start.model": start}
+    checked = load_recipe(values, texts, **{path: value for path, value in given.items() if value is not None})
     if print_config:
         typer.echo(checked.yaml(), nl=False)
         return
@@ -94,7 +107,11 @@ def _tell(recipe: Recipe, prepared: Any, folder: Path) -> None:
     )
     for line in prepared.skipped:
         typer.echo(f"skipped   {line}")
-    network = recipe.network.name
-    typer.echo(f"network   {network}, {parameters:,} parameters, predicting {recipe.denoiser.name}")
+    if prepared.start is not None:
+        network = preconditioned(denoiser).network
+        prepared.start.begin(network, prepared.blueprint, recipe.seed)
+        for line in prepared.start.notes:
+            typer.echo(f"start     {line.removeprefix('start: ')}")
+    typer.echo(f"network   {recipe.network.name}, {parameters:,} parameters, predicting {recipe.denoiser.name}")
     typer.echo(f"training  {training.steps:,} steps of {training.batch_size} samples: {epochs:,.1f} times the data")
     typer.echo(f"out       {folder} (nothing was written)")

@@ -27,6 +27,7 @@ from ..samplers.grids import make_grid
 from ..training.machine import MachineSettings
 from ..training.settings import TrainingSettings
 from .judging.plan import EvaluationPlan
+from .start import StartSettings, with_start
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Recipe(Checked):
     data: DataSource = option(help="what is learned: see `unnoise list datasets`", one_of=datasets)
     network: Choice = option(help="the network: see `unnoise list networks`", one_of=networks)
     description: str = option("", help="one line for people")
+    start: StartSettings | None = option(None, help="a model to start from; its parts take the place of the recipe's")
     seed: int = option(0, help="of weights, data order, times, noise and condition dropout", low=0, high=2**63 - 1)
     codec: Codec | None = option(
         None, help="the way into the space of the model; auto chooses by the data", one_of=_AutoCodecs("codec")
@@ -100,6 +102,7 @@ class Recipe(Checked):
         order = [
             "description",
             "seed",
+            "start",
             "data",
             "codec",
             "process",
@@ -193,9 +196,9 @@ def override(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
     """
     place = values
     for i, step in enumerate(path[:-1]):
-        inner = place.setdefault(step, {})
-        if isinstance(inner, str):
-            inner = place[step] = {"name": inner}
+        inner = place.get(step)
+        if inner is None or isinstance(inner, str):
+            inner = place[step] = {} if inner is None else {"name": inner}
         if not isinstance(inner, dict):
             raise BadOption(f"{'.'.join(path)}: {'.'.join(path[: i + 1])} has no options of its own")
         place = inner
@@ -221,11 +224,20 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         BadOption: A key or a value is wrong; the message names the nearest known key.
     """
     values = copy.deepcopy(dict(recipe)) if isinstance(recipe, Mapping) else read_values(recipe)
-    for path, value in [parse_override(text) for text in overrides] + [
-        (k.replace("__", ".").split("."), v) for k, v in more.items()
-    ]:
+    pairs = [parse_override(text) for text in overrides]
+    pairs += [(key.replace("__", ".").split("."), value) for key, value in more.items()]
+    for path, _ in pairs:
         if path[0] not in option_fields(Recipe):
             raise BadOption(f"{'.'.join(path)}: there is no such section{nearest(path[0], option_fields(Recipe))}")
+    begins = (
+        values.get("start") is None
+    )  # said here and not in the recipe: the model goes before the recipe's own sections
+    for path, value in [pair for pair in pairs if pair[0][0] == "start"]:
+        override(values, path, value)
+    start = values.get("start")
+    if isinstance(start, dict) and start.get("model"):
+        with_start(values, begins)
+    for path, value in [pair for pair in pairs if pair[0][0] != "start"]:
         override(values, path, value)
     data = values.get("data")
     if isinstance(data, dict) and "path" in _required(data) and not data.get("path"):

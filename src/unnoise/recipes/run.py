@@ -14,7 +14,6 @@ runs/digits/
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +36,7 @@ from ..training.loop import CheckpointDue, Event, Finished, SamplesDue, Stepped,
 from ..training.loop import train as train_loop
 from ..training.state import TrainState
 from ..training.threads import step_operations, threads_for
+from .finetune import Start
 from .judging.while_training import Evaluated, Watcher, check_plan
 from .lock import locked
 from .metrics import MetricsFile
@@ -56,6 +56,7 @@ class Prepared:
         train: The training data.
         held_out: The validation data; empty to validate on the training data.
         skipped: What could not be read, one line each.
+        start: The model that the run starts from, where there is one.
     """
 
     recipe: Recipe
@@ -63,6 +64,7 @@ class Prepared:
     train: AnyDataset
     held_out: AnyDataset
     skipped: tuple[str, ...]
+    start: Start | None = None
 
 
 def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
@@ -71,9 +73,14 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
     Raises:
         DataError: The data cannot be read or learned from.
         IncompatibleParts: The parts cannot work together.
+        ModelFolderError: There is no model where the run is to start from one.
     """
+    start = None if recipe.start is None else Start(recipe.start)
     data = recipe.data.load(progress)
     data.check()
+    spec = data.spec
+    if start is not None:
+        data, spec = start.label(data)
     train, held_out = data.split(recipe.training.validation_share, recipe.seed)
     if len(train) == 0:
         train.check()
@@ -86,7 +93,7 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
         assert measured is not None
         sigma_data = round(float(codec.encode(measured.x[:MOST_MEASURED]).double().std()), 6)
     blueprint = Blueprint(
-        data.spec,
+        spec,
         codec,
         recipe.process,
         recipe.denoiser.name,
@@ -96,7 +103,7 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
         recipe.denoiser.self_conditioning,
     )
     settled = replace(recipe, codec=codec, denoiser=replace(recipe.denoiser, sigma_data=float(sigma_data)))
-    return Prepared(settled, blueprint, train, held_out, data.skipped)
+    return Prepared(settled, blueprint, train, held_out, data.skipped, start)
 
 
 class Run:
@@ -124,8 +131,11 @@ class Run:
         )
         network = preconditioned(denoiser).network
         assert network is not None
+        self.start = prepared.start
+        if self.start is not None:
+            self.start.begin(network, self.blueprint, self.recipe.seed)
         self.state = TrainState(network, recipe.training)
-        self.notes = _told(prepared.skipped)
+        self.notes = [*_told(prepared.skipped), *(self.start.notes if self.start is not None else ())]
         self.scores: dict[str, Any] = {}
         self._fingerprint = self.train_data.fingerprint()
         self.watcher = self._watcher(prepared)
@@ -186,6 +196,9 @@ class Run:
         tensors, step, facts = found
         if facts["data"] != self._fingerprint:
             raise RunFolderError(f"the data has changed since the run in {self.folder} was begun: use another --out")
+        if self.start is not None and facts.get("start") != self.start.hash:
+            where = f"{self.start.settings.model} is not the model that the run in {self.folder} started from"
+            raise RunFolderError(f"{where}: put that one back, or use another --out")
         self.state.restore(tensors, step)
         self.scores = dict(facts.get("scores") or {})  # type: ignore[call-overload]
         self.watcher.restore(facts.get("watcher") or {})  # type: ignore[arg-type]
@@ -197,10 +210,13 @@ class Run:
 
     def model(self) -> Model:
         """The averaged model as it stands."""
-        denoiser = copy.deepcopy(self.trainee.denoiser)
+        denoiser = self.blueprint.build(self.recipe.seed)
         network = preconditioned(denoiser).network
         assert network is not None
-        network.load_state_dict(self.state.ema_weights())
+        weights, adapter = self.state.ema_weights(), None
+        if self.start is not None:
+            weights, adapter = self.start.finished(weights, self.blueprint)
+        network.load_state_dict(weights)
         images = self.state.step * self.recipe.training.batch_size
         trained = {
             "recipe": self.recipe.description,
@@ -209,10 +225,11 @@ class Run:
             "data": self._fingerprint,
             "data_size": len(self.train_data),
             "seed": self.recipe.seed,
+            **(self.start.facts() if self.start is not None else {}),
             **self.scores,
         }
         path = str(self.folder)
-        return Model(self.blueprint, denoiser, self.recipe.sampling, trained, path)
+        return Model(self.blueprint, denoiser, self.recipe.sampling, trained, path, adapter)
 
     def save(self) -> None:
         """Writes the checkpoint and the model.
@@ -223,6 +240,7 @@ class Run:
         model = self.model()
         facts = {
             "data": self._fingerprint,
+            **({"start": self.start.hash} if self.start is not None else {}),
             "scores": self.scores,
             "watcher": self.watcher.state,
             "model": {**self.blueprint.describe(), "sampling": plain(self.recipe.sampling), "trained": model.trained},
