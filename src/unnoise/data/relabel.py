@@ -65,6 +65,6 @@ class Relabelled(AnyDataset):
         """See `AnyDataset.fingerprint`."""
         return hashlib.sha256(f"{self.inner.fingerprint()} {self.names}".encode()).hexdigest()
 
-    def order(self, seed: int) -> Order:
+    def order(self, seed: int, batch_size: int = 1) -> Order:
         """See `AnyDataset.order`."""
-        return self.inner.order(seed)
+        return self.inner.order(seed, batch_size)
