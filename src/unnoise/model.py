@@ -156,12 +156,10 @@ class Model:
             found, damaged = newest_whole(folder / "checkpoints")
             if found is None:
                 raise
-            tensors, step, facts = found
-            if "start" in facts:  # the rest of the weights stands with the model that the run began with
+            if "start" in found.facts:  # the rest of the weights stands with the model that the run began with
                 raise ModelFolderError(f"{error}; the `unnoise train` that made it makes it again") from None
-            weights = {name.removeprefix("ema/"): value for name, value in tensors.items() if name.startswith("ema/")}
-            model = _assemble(facts["model"], weights, str(path))  # type: ignore[arg-type]
-            model.notes += [str(error), *damaged, f"the model was made again from the checkpoint of step {step}"]
+            model = _assemble(found.facts["model"], found.part("ema/"), str(path))  # type: ignore[arg-type]
+            model.notes += [str(error), *damaged, f"the model was made again from the checkpoint of step {found.step}"]
             return model
 
     def with_lora(self, lora: str | Path | Adapter, strength: float = 1.0) -> Model:

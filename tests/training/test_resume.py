@@ -11,7 +11,14 @@ import pytest
 import torch
 
 from unnoise.recipes.metrics import read_metrics
-from unnoise.training.checkpoint import checkpoints, load_checkpoint, newest_whole, remove_partials, save_checkpoint
+from unnoise.training.checkpoint import (
+    checkpoints,
+    load_checkpoint,
+    newest_whole,
+    remove_old,
+    remove_partials,
+    save_checkpoint,
+)
 
 RUN = """
 import os, signal, sys
@@ -94,7 +101,7 @@ def test_a_stop_signal_saves_and_exits_and_the_same_command_goes_on(tmp_path, nu
     found, damaged = newest_whole(folder / "checkpoints")
     assert found is not None
     assert not damaged
-    assert found[1] >= 50
+    assert found.step >= 50
 
 
 def test_adapters_beside_a_model_killed_and_resumed_are_byte_equal(tmp_path, base):
@@ -130,11 +137,13 @@ def test_new_checkpoints_are_kept_beside_damaged_ones_of_later_steps(tmp_path):
         (tmp_path / f"{step:09d}.safetensors").write_bytes(b"damaged")
     for step in (100, 200, 300):
         save_checkpoint(tmp_path, {"x": torch.ones(2)}, step, {})
+        remove_old(tmp_path, step)
         found, damaged = newest_whole(tmp_path)
         assert found is not None
-        assert found[1] == step
+        assert found.step == step
         assert len(damaged) == 2
     save_checkpoint(tmp_path, {"x": torch.ones(2)}, 1100, {})
+    remove_old(tmp_path, 1100)
     assert [path.name for path in checkpoints(tmp_path)] == ["000001100.safetensors", "000001000.safetensors"]
 
 

@@ -12,6 +12,7 @@ from .progress import DataProgress, StopSignals, say
 
 if TYPE_CHECKING:
     from ..recipes.recipe import Recipe
+    from ..recipes.run import Run
 
 
 def train(
@@ -50,12 +51,14 @@ def train(
 
     - `unnoise train images --data ~/Pictures/cats --from runs/animals --lora 8 --out runs/cats start.lora.layers=attention`
 
+    - `torchrun --nproc-per-node 4 -m unnoise train cifar10 machine.parallel=fsdp`
+
     Ctrl-C and SIGTERM save and stop; kill -9 loses at most the steps since the last checkpoint.
     """
     from ..errors import BadOption
     from ..recipes.recipe import load_recipe, read_values, with_data
     from ..recipes.run import Run, prepare
-    from ..recipes.watch import watch
+    from ..training.parallel import connected, told_by_torchrun
 
     values = read_values(recipe)
     if data is not None:
@@ -78,7 +81,17 @@ def train(
     if dry_run:
         _tell(checked, prepare(checked, DataProgress()), folder)
         return
-    run = Run(checked, folder, DataProgress())
+    with connected(checked.machine.torch_device(told_by_torchrun().local_rank)) as processes:
+        run = Run(checked, folder, DataProgress() if processes.first else None, processes)
+        if processes.first:
+            _run(run, folder)
+        else:
+            _follow(run)
+
+
+def _run(run: Run, folder: Path) -> None:
+    from ..recipes.watch import watch
+
     for note in run.notes:
         say(f"note: {note}")
     if run.finished:
@@ -92,6 +105,13 @@ def train(
             sys.exit(128 + (stop.received or 0))
     name = "samples.npz" if run.blueprint.spec.kind == "array" else "samples.png"  # of the former there is no picture
     say(f"the model stands in {run.folder / 'model'}; to sample: unnoise sample {run.folder} -o {name}")
+
+
+def _follow(run: Run) -> None:
+    """What all processes but the first do: the same work, without a word."""
+    with StopSignals() as stop:
+        for _ in run.events(stop):
+            pass
 
 
 def _tell(recipe: Recipe, prepared: Any, folder: Path) -> None:

@@ -25,8 +25,8 @@ class MetricsFile:
 
     def __init__(self, folder: Path, step: int) -> None:
         path = folder / "metrics.jsonl"
-        kept = [line for line in read_metrics(path) if line["step"] <= step and step > 0]
-        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self.kept = [line for line in read_metrics(path) if line["step"] <= step and step > 0]
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in self.kept).encode())
         self._file = path.open("a", encoding="utf-8")
         self._board: Any = None
         if find_spec("tensorboard") is not None:

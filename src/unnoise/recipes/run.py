@@ -15,31 +15,45 @@ runs/digits/
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from ..blueprint import Blueprint
 from ..codecs.identity import IdentityCodec
 from ..data.base import MOST_CHECKED, MOST_IN_PART, AnyDataset, Progress
+from ..denoisers.base import Denoiser
 from ..errors import BadOption, MissingExtra, ModelFolderError, RunFolderError, UnnoiseError
 from ..files import write_atomically
 from ..model import Model
 from ..model_folder import read_folder
 from ..objectives.mse import preconditioned
 from ..options import plain
-from ..training.checkpoint import checkpoints, newest_whole, remove_partials, save_checkpoint
-from ..training.loop import CheckpointDue, Event, Finished, SamplesDue, Stepped, Trainee, Validated
+from ..precision import keep_freed_memory
+from ..training.checkpoint import (
+    Checkpoint,
+    checkpoints,
+    load_checkpoint,
+    newest_whole,
+    remove_old,
+    remove_partials,
+    save_checkpoint,
+)  # fmt: skip
+from ..training.execution import begin_state
+from ..training.loop import CheckpointDue, Diverged, Event, Finished, SamplesDue, Stepped, Trainee, Validated
 from ..training.loop import train as train_loop
+from ..training.parallel import ALONE, Processes
+from ..training.shares import save_shares
 from ..training.state import TrainState
 from ..training.threads import step_operations, threads_for
 from .finetune import Start
 from .judging.while_training import Evaluated, Watcher, check_plan
 from .lock import locked
-from .metrics import MetricsFile
+from .logbook import Logbook
 from .recipe import Recipe, load_recipe, read_values
 
 MOST_MEASURED = 10_000
@@ -113,38 +127,40 @@ class Run:
         recipe: What to run.
         folder: Where; made if missing, resumed if it holds the same recipe.
         progress: Told while data is read.
+        processes: That run it together, see `connected`; only the first one writes.
 
     Raises:
         RunFolderError: The folder holds another recipe, or something else.
         DataError: The data cannot be read or learned from.
+        BadOption: A batch does not fit in memory, or cannot be shared by so many processes.
     """
 
-    def __init__(self, recipe: Recipe, folder: str | Path, progress: Progress | None = None) -> None:
-        self.folder = Path(folder)
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: str | Path,
+        progress: Progress | None = None,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.folder, self.processes = Path(folder), processes
+        self.device = recipe.machine.torch_device(processes.local_rank)
         self._begun, self._progress = (self.folder / "recipe.yaml").is_file(), progress
         self._claim(recipe)
         prepared = prepare(recipe, progress)
         self.recipe, self.blueprint, self.train_data = prepared.recipe, prepared.blueprint, prepared.train
-        denoiser = self.blueprint.build(self.recipe.seed)
-        self.trainee = Trainee(
-            denoiser, recipe.objective, self.blueprint.codec, self.train_data, prepared.held_out, recipe.seed
-        )
-        network = preconditioned(denoiser).network
-        assert network is not None
-        self.start = prepared.start
-        if self.start is not None:
-            self.start.begin(network, self.blueprint, self.recipe.seed)
-        self.state = TrainState(network, recipe.training)
+        self._held_out, self.start = prepared.held_out, prepared.start
+        self.trainee, self.state = self._beginning()
         self.notes = [*_told(prepared.skipped), *(self.start.notes if self.start is not None else ())]
         self.scores: dict[str, Any] = {}
         self._fingerprint = self.train_data.fingerprint()
         self.watcher = self._watcher(prepared)
         check_plan(recipe.evaluation, self.train_data.spec)
         self._resume()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not self._begun:
-            write_atomically(self.folder / "recipe.yaml", recipe.yaml().encode())
-        if self.finished and not self._model_stands():
+        if processes.first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self._begun:
+                write_atomically(self.folder / "recipe.yaml", recipe.yaml().encode())
+        if self.finished and processes.count == 1 and not self._model_stands():
             self.model().save(self.folder / "model")
             self.notes.append(f"the model was made again from the checkpoint of step {self.state.step}")
 
@@ -153,6 +169,34 @@ class Run:
         most = MOST_IN_PART if self.recipe.evaluation.every else MOST_CHECKED
         parts = prepared.train.part(most), prepared.held_out.part(most)
         return Watcher(self.recipe.evaluation, *parts, self.recipe.training.batch_size, self.recipe.seed)
+
+    def _beginning(self) -> tuple[Trainee, TrainState]:
+        """What is trained, and its state before the first step."""
+        recipe, machine = self.recipe, self.recipe.machine
+        denoiser, network = self._untrained()
+        state = begin_state(
+            network,
+            self.blueprint.input_shape,
+            recipe.training,
+            machine,
+            self.device,
+            self.processes,
+            recipe.objective.companion(denoiser.schedule),
+        )
+        trainee = Trainee(
+            denoiser, recipe.objective, self.blueprint.codec, self.train_data, self._held_out, recipe.seed,
+            machine.micro_batch,
+        )  # fmt: skip
+        return trainee, state
+
+    def _untrained(self) -> tuple[Denoiser, nn.Module]:
+        """The denoiser, and its network, as they are before the first step."""
+        denoiser = self.blueprint.build(self.recipe.seed)
+        network = preconditioned(denoiser).network
+        assert network is not None
+        if self.start is not None:
+            self.start.begin(network, self.blueprint, self.recipe.seed)
+        return denoiser, network
 
     def _model_stands(self) -> bool:
         """Whether the folder's model is that of this step: a run may have been killed after its last checkpoint."""
@@ -184,24 +228,33 @@ class Run:
             raise RunFolderError(f"{self.folder} exists and is not a run folder: use another --out")
 
     def _resume(self) -> None:
-        found, damaged = newest_whole(self.folder / "checkpoints")
+        found, damaged = newest_whole(self.folder / "checkpoints") if self.processes.first else (None, [])
         self.notes += [f"damaged checkpoint passed over: {line}" for line in damaged]
-        if found is None:
-            if damaged:
-                raise RunFolderError(
-                    f"no whole checkpoint is left in {self.folder} ({damaged[0]}), and beginning anew would replace its model: "
-                    "use another --out, or remove the damaged checkpoints"
-                )
-            return
-        tensors, step, facts = found
-        if facts["data"] != self._fingerprint:
+        if found is None and damaged:
+            raise RunFolderError(
+                f"no whole checkpoint is left in {self.folder} ({damaged[0]}), and beginning anew would replace its model: "
+                "use another --out, or remove the damaged checkpoints"
+            )
+        if found is not None and found.facts["data"] != self._fingerprint:
             raise RunFolderError(f"the data has changed since the run in {self.folder} was begun: use another --out")
-        if self.start is not None and facts.get("start") != self.start.hash:
+        if found is not None and self.start is not None and found.facts.get("start") != self.start.hash:
             where = f"{self.start.settings.model} is not the model that the run in {self.folder} started from"
             raise RunFolderError(f"{where}: put that one back, or use another --out")
-        self.state.restore(tensors, step)
-        self.scores = dict(facts.get("scores") or {})  # type: ignore[call-overload]
-        self.watcher.restore(facts.get("watcher") or {})  # type: ignore[arg-type]
+        self._take(found)
+
+    def _take(self, found: Checkpoint | None) -> None:
+        """Brings all processes to a checkpoint, as the first one found it."""
+        path = self.processes.tell(None if found is None else found.path)
+        if path is None:
+            return
+        shared_out = self.state.sharded or found is None or found.tensors is None
+        if self.processes.tell(shared_out) and found is None:
+            found = load_checkpoint(path)  # type: ignore[arg-type]
+        if found is not None:
+            found.restore(self.state)
+            self.scores = dict(found.facts.get("scores") or {})  # type: ignore[call-overload]
+            self.watcher.restore(found.facts.get("watcher") or {})  # type: ignore[arg-type]
+        self.state.agree()
 
     @property
     def finished(self) -> bool:
@@ -232,7 +285,7 @@ class Run:
         return Model(self.blueprint, denoiser, self.recipe.sampling, trained, path, adapter)
 
     def save(self) -> None:
-        """Writes the checkpoint and the model.
+        """Writes the checkpoint and the model; all processes call this.
 
         Raises:
             OSError: The disk is full, or may not be written to; what stood there before stays.
@@ -245,11 +298,17 @@ class Run:
             "watcher": self.watcher.state,
             "model": {**self.blueprint.describe(), "sampling": plain(self.recipe.sampling), "trained": model.trained},
         }
-        save_checkpoint(self.folder / "checkpoints", self.state.tensors(), self.state.step, facts)
-        model.save(self.folder / "model")
+        place = self.folder / "checkpoints"
+        if self.state.sharded:
+            save_shares(place, self.state, facts, self.processes)
+        elif self.processes.first:
+            save_checkpoint(place, self.state.tensors(), self.state.step, facts)
+        if self.processes.first:
+            remove_old(place, self.state.step)
+            model.save(self.folder / "model")
 
     def events(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Event | Evaluated]:
-        """Trains from where the run stands, writing as it goes.
+        """Trains from where the run stands, writing as it goes; all processes iterate.
 
         Args:
             stop: Asked after every step; when true, the state is saved and the run ends.
@@ -258,72 +317,87 @@ class Run:
             Every event of the loop, after it was written down.
 
         Raises:
-            TrainingDiverged: The loss is no longer a number.
+            TrainingDiverged: The loss is no longer a number, and going back with half the learning rate did not help.
             OSError: The disk is full, or may not be written to.
         """
         if self.finished:
             yield Finished(self.state.step, stopped=False)
             return
-        with locked(self.folder):
-            for place in ("", "checkpoints", "model"):
-                remove_partials(self.folder / place)
+        with locked(self.folder) if self.processes.first else nullcontext():
+            if self.processes.first:
+                for place in ("", "checkpoints", "model"):
+                    remove_partials(self.folder / place)
             yield from self._events(stop)
 
     def _events(self, stop: Callable[[], bool]) -> Iterator[Event | Evaluated]:
-        metrics = MetricsFile(self.folder, self.state.step)
-        began, begun_at = time.perf_counter(), self.state.step
         operations = step_operations(self.state.network, self.blueprint.input_shape, self.recipe.training.batch_size)
+        logbook = Logbook(self.folder, self.state.step, self.recipe.training) if self.processes.first else None
+        keep_freed_memory()
         try:
             self.watcher.prepare(self._progress)
             with threads_for(operations):
                 for event in train_loop(self.trainee, self.state, stop):
-                    self._note(event, metrics, begun_at, began)
+                    if isinstance(event, Diverged):
+                        self._roll_back(event, logbook)
+                    self._note(event, logbook)
                     yield event
                     if isinstance(event, Stepped) and self.watcher.due(
                         event.step, event.step == self.recipe.training.steps
                     ):
-                        yield self._evaluate(event.step, metrics)
+                        yield from self._evaluate(event.step, logbook)
         finally:
-            metrics.close()
+            if logbook is not None:
+                logbook.close()
 
-    def _evaluate(self, step: int, metrics: MetricsFile) -> Evaluated:
+    def _roll_back(self, event: Diverged, logbook: Logbook | None) -> None:
+        """Goes back to the last checkpoint with half the learning rate, once; a second time the loop gives up."""
+        if float(self.state.rate) < 1:
+            return
+        found, _ = newest_whole(self.folder / "checkpoints") if self.processes.first else (None, [])
+        if self.processes.tell(found is None):
+            # The weights of the beginning, put where the spoilt ones stand.
+            denoiser, network = self._untrained()
+            self.state.begin_again(network, self.recipe.objective.companion(denoiser.schedule))
+        else:
+            self._take(found)
+        self.state.rate.fill_(0.5)
+        if logbook is not None:
+            logbook.went_back(self.state.step, event)
+
+    def _evaluate(self, step: int, logbook: Logbook | None) -> Iterator[Evaluated]:
         model = self.model()
+        if logbook is None:
+            return
         found = self.watcher.measure(model, step)
-        metrics.write(found.line())
+        logbook.write(found.line())
         if found.best:
             model.trained["evaluation"] = {name: float(each.value) for name, each in found.estimates.items()}
             model.save(self.folder / "best")
-        return found
+        yield found
 
-    def _note(self, event: Event, metrics: MetricsFile, begun_at: int, began: float) -> None:
-        settings = self.recipe.training
-        match event:
-            case Stepped(step=step, loss=loss, learning_rate=lr):
-                if step % settings.log_every == 0 or step == settings.steps:
-                    rate = (step - begun_at) * settings.batch_size / (time.perf_counter() - began)
-                    metrics.write({"step": step, "loss": float(loss), "lr": lr, "samples_per_second": round(rate, 1)})
-            case Validated(step=step, loss=strata, floor=floor):
-                self.watcher.saw(strata.loss, None if floor is None else floor.loss)
-                self.scores = {"validation_loss": strata.loss, **({"bayes_floor": floor.loss} if floor else {})}
-                by_time = {
-                    "t": list(strata.t),
-                    "loss": list(strata.by_time),
-                    "floor": list(floor.by_time) if floor else None,
-                }
-                metrics.write({"step": step, **self.scores, "by_time": by_time})
-            case CheckpointDue():
-                metrics.flush()
-                self.save()
-            case SamplesDue(step=step):
-                self._draw_samples(step)
-            case Finished():
-                metrics.flush()
+    def _note(self, event: Event, logbook: Logbook | None) -> None:
+        if isinstance(event, Validated):
+            self.watcher.saw(event.loss.loss, None if event.floor is None else event.floor.loss)
+            self.scores = {
+                "validation_loss": event.loss.loss, **({"bayes_floor": event.floor.loss} if event.floor else {})
+            }  # fmt: skip
+        if isinstance(event, CheckpointDue):
+            if logbook is not None:
+                logbook.flush()
+            self.save()
+        elif isinstance(event, SamplesDue):
+            self._draw_samples(event.step)
+        elif logbook is not None:
+            logbook.note(event)
+            if isinstance(event, Finished):
                 self._draw_loss()
 
     def _draw_samples(self, step: int) -> None:
         from .gallery import draw_run_samples
 
-        draw_run_samples(self.model(), self.folder / "samples" / f"{step:09d}.png")
+        model = self.model()
+        if self.processes.first:
+            draw_run_samples(model, self.folder / "samples" / f"{step:09d}.png")
 
     def _draw_loss(self) -> None:
         from .gallery import run_loss_picture, run_numbers_picture

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..model import Model
+from ..training.parallel import connected, told_by_torchrun
 from .recipe import Recipe, load_recipe
 from .run import Run
 
@@ -20,6 +21,8 @@ def train(
 ) -> Model:
     """Trains a recipe, or goes on with the run that stands in `out`, and returns the model.
 
+    Under torchrun all processes call it, and train together.
+
     Args:
         recipe: A shipped recipe's name, a YAML file, plain values, or a recipe.
         out: The run folder.
@@ -30,12 +33,13 @@ def train(
         UnnoiseError: Something in the recipe, the data or the folder must be mended first.
     """
     checked = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, **overrides)
-    run = Run(checked, out)
-    if progress:
-        from .watch import watch
+    with connected(checked.machine.torch_device(told_by_torchrun().local_rank)) as processes:
+        run = Run(checked, out, processes=processes)
+        if progress and processes.first:
+            from .watch import watch
 
-        watch(run)
-    else:
-        for _ in run.events():
-            pass
-    return run.model()
+            watch(run)
+        else:
+            for _ in run.events():
+                pass
+        return run.model()

@@ -43,6 +43,7 @@ class DrawStream:
         batch_size: Samples a step.
         seed: Of the run.
         history: The losses so far that the times follow, where the objective's do.
+        share: The first and one past the last sample of every batch that are wanted; all where none is given.
     """
 
     def __init__(
@@ -54,9 +55,11 @@ class DrawStream:
         batch_size: int,
         seed: int,
         history: LossHistory | None = None,
+        share: tuple[int, int] | None = None,
     ) -> None:
         self.dataset, self.codec, self.denoiser, self.objective = dataset, codec, denoiser, objective
         self.batch_size, self.seed = batch_size, seed
+        self.share = share or (0, batch_size)
         values = batch_size * math.prod(dataset.spec.shape)
         self.block_steps = max(1, min(256, _TARGET_VALUES // values))
         self.history = history
@@ -80,13 +83,14 @@ class DrawStream:
 
     def of_step(self, block: Prepared, step: int) -> Prepared:
         """The examples of one step out of those of its block."""
-        offset = step % self.block_steps * self.batch_size
-        return block.slice(offset, offset + self.batch_size)
+        size = self.share[1] - self.share[0]
+        offset = step % self.block_steps * size
+        return block.slice(offset, offset + size)
 
     def positions(self, block: int) -> Positions:
-        """The positions of a block of steps."""
-        first = block * self.block_steps * self.batch_size
-        return np.arange(first, first + self.block_steps * self.batch_size, dtype=np.int64)
+        """The positions of a block of steps, of this share of every batch."""
+        steps = np.arange(block * self.block_steps, (block + 1) * self.block_steps, dtype=np.int64)
+        return (steps[:, None] * self.batch_size + np.arange(*self.share, dtype=np.int64)).reshape(-1)
 
     def block(self, block: int) -> Prepared:
         """The examples of a block of steps, worked out now."""

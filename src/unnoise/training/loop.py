@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..codecs.base import Codec
-from ..data.base import AnyDataset
 from ..denoisers.base import Denoiser
 from ..errors import TrainingDiverged
-from ..objectives.base import Objective
 from ..objectives.mse import preconditioned
-from ..randomness import address, torch_seeded
+from .batch import Trainee as Trainee
+from .batch import accumulated, broken, show
 from .draws import DrawStream
+from .gradient import Gradient
+from .noise_scale import GradientNorms
+from .parallel import STOP_EVERY, Processes
 from .settings import TrainingSettings
 from .state import Averaged, TrainState
 from .validation import Strata, Validation, bayes_floor, training_oracle
@@ -23,11 +24,33 @@ from .validation import Strata, Validation, bayes_floor, training_oracle
 
 @dataclass(frozen=True)
 class Stepped:
-    """One update was made. `step` counts updates; `loss` is a 0-dimensional tensor, read only when it is wanted."""
+    """One update was made. Tensors are read only when they are wanted: on a GPU that waits for it.
+
+    Args:
+        step: Updates made so far.
+        loss: Mean over the batch, 0-dimensional.
+        learning_rate: Of the update.
+        gradient_norm: Before clipping, 0-dimensional.
+        norms: Of a part and of the whole batch, at steps that are logged; see `GradientNoiseScale`.
+    """
 
     step: int
     loss: Tensor
     learning_rate: float
+    gradient_norm: Tensor
+    norms: GradientNorms | None = None
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """The loss or a weight is no longer a number.
+
+    Whoever iterates may bring the state back to an earlier step, and the run goes on from there; if the state stays where
+    it is, the run ends with `TrainingDiverged`.
+    """
+
+    step: int
+    what: str
 
 
 @dataclass(frozen=True)
@@ -61,28 +84,7 @@ class Finished:
     stopped: bool
 
 
-Event = Stepped | Validated | SamplesDue | CheckpointDue | Finished
-
-
-@dataclass
-class Trainee:
-    """What is trained on what.
-
-    Args:
-        denoiser: Whose network is trained.
-        objective: What it learns.
-        codec: The way into the model's space.
-        train: The training data.
-        held_out: Data for validation; empty to validate on the training data.
-        seed: Of data order, times, noise and condition dropout.
-    """
-
-    denoiser: Denoiser
-    objective: Objective
-    codec: Codec
-    train: AnyDataset
-    held_out: AnyDataset
-    seed: int
+Event = Stepped | Diverged | Validated | SamplesDue | CheckpointDue | Finished
 
 
 def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
@@ -99,35 +101,53 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
     Raises:
         TrainingDiverged: The loss or a weight is no longer a number; no checkpoint is made of such weights.
     """
-    settings, denoiser, objective = state.settings, trainee.denoiser, trainee.objective
+    settings, denoiser, processes = state.settings, trainee.denoiser, state.processes
     if state.step >= settings.steps:
         yield Finished(state.step, stopped=False)
         return
     device = next(denoiser.parameters()).device
-    stream = DrawStream(trainee.train, trainee.codec, denoiser, objective, settings.batch_size, trainee.seed)
-    validation, floor = _validation(trainee, settings)
+    share = processes.share(settings.batch_size)
+    stream = DrawStream(
+        trainee.train,
+        trainee.codec,
+        denoiser,
+        trainee.objective,
+        settings.batch_size,
+        trainee.seed,
+        state.companion.history,
+        share,
+    )
+    validation, floor = _validation(trainee, settings, processes)
     network = preconditioned(denoiser)
+    gradient = Gradient(trainee.objective, denoiser, state, trainee.seed, state.companion)
     if state.step == 0:
         yield _validated(validation, denoiser, state, floor)
     network.train()
     while state.step < settings.steps:
         batch = stream.step(state.step, device)
-        with torch_seeded(address(trainee.seed, "network", state.step), device):  # what a network drops
-            loss = objective.losses(denoiser, batch).mean()
-        loss.backward()
-        learning_rate = settings.learning_rate(state.step)
-        state.update()
+        logged = (state.step + 1) % settings.log_every == 0 or state.step + 1 == settings.steps
+        losses, part = accumulated(gradient, batch, share[0], trainee.micro_batch, measure=logged)
+        show(state, losses, batch, share[0])
+        learning_rate = state.learning_rate
+        norm = state.update()
+        loss = processes.add(losses.sum() / settings.batch_size)
         step = state.step
         last = step == settings.steps
-        if (step % settings.log_every == 0 or last) and not bool(torch.isfinite(loss)):
-            raise _diverged(f"the loss is {float(loss.detach())}", step, settings)
-        yield Stepped(step, loss.detach(), learning_rate)
+        if (logged or device.type == "cpu") and not bool(torch.isfinite(loss)):
+            yield Diverged(step, broken(float(loss), losses, batch, processes, settings.batch_size))
+            if state.step == step:
+                raise _diverged(f"the loss is {float(loss)}", step, settings)
+            continue
+        yield Stepped(step, loss, learning_rate, norm, _norms(part, norm, settings.batch_size))
         if step % settings.validate_every == 0 or last:
             yield _validated(validation, denoiser, state, floor)
-        stopping = not last and stop()
+        stopping = not last and _asked_to_stop(stop, step, processes, device)
         if step % settings.checkpoint_every == 0 or last or stopping:
             if not state.finite():  # they would take the place of a checkpoint and a model that are good
-                raise _diverged("some weights are not finite", step, settings)
+                yield Diverged(step, "some weights are not finite")
+                if state.step == step:
+                    raise _diverged("some weights are not finite", step, settings)
+                continue
             yield CheckpointDue(step)
         if settings.sample_every and (step % settings.sample_every == 0 or last):
             yield SamplesDue(step)
@@ -137,6 +157,16 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
     yield Finished(state.step, stopped=False)
 
 
+def _norms(part: tuple[float, Tensor] | None, norm: Tensor, whole: int) -> GradientNorms | None:
+    return None if part is None else GradientNorms(part[0], float(part[1]), whole, float(norm) ** 2)
+
+
+def _asked_to_stop(stop: Callable[[], bool], step: int, processes: Processes, device: torch.device) -> bool:
+    if processes.count == 1:
+        return stop()
+    return step % STOP_EVERY == 0 and processes.any(stop(), device)
+
+
 def _diverged(what: str, step: int, settings: TrainingSettings) -> TrainingDiverged:
     return TrainingDiverged(
         f"{what} at step {step}: lower training.lr (now {settings.lr:g}), raise training.warmup, or look at the data with "
@@ -144,10 +174,12 @@ def _diverged(what: str, step: int, settings: TrainingSettings) -> TrainingDiver
     )
 
 
-def _validation(trainee: Trainee, settings: TrainingSettings) -> tuple[Validation, Strata | None]:
+def _validation(trainee: Trainee, settings: TrainingSettings, processes: Processes) -> tuple[Validation, Strata | None]:
     parts = trainee.codec, trainee.denoiser, trainee.objective, settings.validation_size, trainee.seed
     train = trainee.train.part(settings.validation_size)
-    floor = bayes_floor(train, *parts) if train is trainee.train else None  # only who knows all of the data knows it
+    floor = (
+        bayes_floor(train, *parts) if processes.first and train is trainee.train else None
+    )  # only who knows all of the data knows it
     if len(trainee.held_out):
         return Validation(trainee.held_out.part(settings.validation_size), *parts), floor
     validation = Validation(train, *parts)
@@ -160,4 +192,4 @@ def _validation(trainee: Trainee, settings: TrainingSettings) -> tuple[Validatio
 
 def _validated(validation: Validation, denoiser: Denoiser, state: TrainState, floor: Strata | None) -> Validated:
     with Averaged(state):
-        return Validated(state.step, validation.loss(denoiser), floor)
+        return Validated(state.step, validation.loss(denoiser, processes=state.processes), floor)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RunFolderError
+from ..objectives.companion import Companion
 from ..precision import lower
 from .flat import Flat
 from .parallel import ALONE, Processes
@@ -25,6 +26,7 @@ class TrainState:
         settings: Of the run.
         dtype: What the network computes in; its weights are cast, unless they are sharded (then `shard` has seen to it).
         processes: That train together: all have the same weights, or each its share of them.
+        companion: What goes beside the network; see `Objective.companion`.
     """
 
     def __init__(
@@ -33,8 +35,10 @@ class TrainState:
         settings: TrainingSettings,
         dtype: torch.dtype = torch.float32,
         processes: Processes = ALONE,
+        companion: Companion | None = None,
     ) -> None:
         self.network = network
+        self.companion = companion or Companion()
         self.settings = settings
         self.processes = processes
         self.step = 0
@@ -48,6 +52,7 @@ class TrainState:
         self.first_moment, self.second_moment = self.masters.another(), self.masters.another()
         self.average.vector.copy_(self.masters.vector)
         self.updates = torch.zeros((), dtype=torch.float32, device=self.masters.vector.device)
+        self.rate = torch.ones(())  # halved when a run that diverged goes on
         if not self.sharded:
             lower(network, dtype)
         self._copies: list[tuple[Tensor, Tensor]] = []
@@ -71,9 +76,16 @@ class TrainState:
         for parameter in parameters:
             parameter.grad = None
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the next update."""
+        return self.settings.learning_rate(self.step) * float(self.rate)
+
     @torch.no_grad()
     def update(self) -> Tensor:
         """Applies the gradients of all processes: clipping, one step of the optimizer, one of the moving average.
+
+        What the companion should see of the batch it was shown before.
 
         Returns:
             The norm of the gradient before clipping, 0-dimensional.
@@ -87,14 +99,23 @@ class TrainState:
             gradient.mul_((settings.clip / (norm + 1e-6)).clamp(max=1.0))
         torch._fused_adamw_(
             [self.masters.vector], [gradient], [self.first_moment.vector], [self.second_moment.vector], [],
-            [self.updates.add_(1)], lr=settings.learning_rate(self.step), beta1=settings.betas[0], beta2=settings.betas[1],
+            [self.updates.add_(1)], lr=self.learning_rate, beta1=settings.betas[0], beta2=settings.betas[1],
             weight_decay=settings.weight_decay, eps=1e-8, amsgrad=False, maximize=False,
         )  # fmt: skip
+        self._update_companion()
         gradient.zero_()
         self.average.vector.lerp_(self.masters.vector, 1 - settings.ema_memory(self.step))
         self.renew()
         self.step += 1
         return norm
+
+    def _update_companion(self) -> None:
+        for parameter in self.companion.parameters:
+            if parameter.grad is not None:
+                self.processes.add(parameter.grad)
+                if self.sharded:  # whose losses are scaled for a mean over the processes
+                    parameter.grad /= self.processes.count
+        self.companion.update(self.step + 1, self.learning_rate)
 
     def norm(self) -> Tensor:
         """The norm of the gradient as it stands, 0-dimensional."""
@@ -124,11 +145,16 @@ class TrainState:
             for prefix, flat in held.items()
             for name, view, parameter in zip(self.names, flat.views, self.parameters, strict=True)
         }
-        return {**named, "updates": self.updates}
+        return {**named, "updates": self.updates, "rate": self.rate}
 
     def tensors(self) -> dict[str, Tensor]:
         """All of the state but the step, by name, whole and on the processor."""
-        return {name: tensor.cpu().contiguous() for name, tensor in whole(self.slots()).items()}
+        own = {name: tensor.cpu().contiguous() for name, tensor in whole(self.slots()).items()}
+        return own | self.beside()
+
+    def beside(self) -> dict[str, Tensor]:
+        """What the companion remembers, by name; the same in every process."""
+        return {f"{_BESIDE}{name}": tensor for name, tensor in self.companion.tensors().items()}
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
@@ -138,6 +164,7 @@ class TrainState:
             RunFolderError: The tensors are those of another network.
         """
         slots, tensors = self.slots(), _of_today(tensors)
+        beside = {name.removeprefix(_BESIDE): tensors.pop(name) for name in [*tensors] if name.startswith(_BESIDE)}
         wrong = [n for n in slots if n not in tensors or slots[n].shape != tensors[n].shape]
         wrong += sorted(set(tensors) - set(slots))
         if wrong:
@@ -146,12 +173,36 @@ class TrainState:
             )
         for name, slot in slots.items():
             local(slot).copy_(part_of(slot, tensors[name]))
-        self.restored(step)
+        self.restored(step, beside)
 
-    def restored(self, step: int) -> None:
-        """To be called when the slots were filled from elsewhere, with the step that they belong to."""
+    def restored(self, step: int, beside: dict[str, Tensor]) -> None:
+        """To be called when the slots were filled from elsewhere.
+
+        Args:
+            step: That they belong to.
+            beside: What the companion remembers.
+
+        Raises:
+            RunFolderError: That is of another objective.
+        """
+        self.companion.restore(beside)
         self.renew()
         self.step = step
+
+    @torch.no_grad()
+    def begin_again(self, network: nn.Module, companion: Companion) -> None:
+        """Goes back to the first step, with the weights of a network of the same kind that nobody trained, and its companion."""
+        fresh = dict(network.named_parameters())
+        for slot in self.slots().values():
+            local(slot).zero_()
+        for name, view, mean, parameter in zip(
+            self.names, self.masters.views, self.average.views, self.parameters, strict=True
+        ):
+            view.copy_(part_of(parameter, fresh[name].detach()))
+            mean.copy_(view)
+        self.rate.fill_(1.0)
+        self.companion = companion
+        self.restored(0, companion.tensors())
 
     def agree(self) -> None:
         """Gives every process the state of the first one; each has its own where weights are sharded."""
@@ -160,7 +211,11 @@ class TrainState:
             for flat in (self.masters, self.average, self.first_moment, self.second_moment):
                 self.processes.send(flat.vector)
             self.processes.send(self.updates)
+            self.rate.fill_(float(self.processes.tell(float(self.rate))))  # type: ignore[arg-type]
             self.renew()
+        beside = self.processes.tell(self.companion.tensors())
+        if not self.processes.first:
+            self.companion.restore(beside)  # type: ignore[arg-type]
 
     def ema_weights(self) -> dict[str, Tensor]:
         """The moving average of the weights and the network's buffers, by the network's own names; copies, in float32."""
@@ -172,11 +227,14 @@ class TrainState:
         return {n: (v.to(wide) if v.is_floating_point() else v).clone() for n, v in weights.items()}
 
 
+_BESIDE = "companion/"
+
+
 def _of_today(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Checkpoints of version 0.1 count the updates of every weight by itself, always alike."""
+    """Checkpoints of version 0.1 count the updates of every weight by itself, always alike, and know no other rate than 1."""
     counts = sorted(name for name in tensors if name.startswith("updates/"))
-    kept = {name: tensor for name, tensor in tensors.items() if name not in counts}
-    return {**kept, "updates": tensors[counts[0]]} if counts else kept
+    kept = {name: tensor for name, tensor in tensors.items() if name not in counts}  # a copy, which may be changed
+    return {**kept, "updates": tensors[counts[0]], "rate": torch.ones(())} if counts else kept
 
 
 class Averaged:

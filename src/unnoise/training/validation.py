@@ -16,6 +16,7 @@ from ..objectives.base import Draws, Objective
 from ..objectives.pairing import optimal_pairs
 from ..randomness import address, uniform
 from .draws import noise_like, who_recalls
+from .parallel import ALONE, Processes
 
 STRATA = 16
 MOST_FLOOR_TRIPLES = 2**16
@@ -78,18 +79,30 @@ class Validation:
         return Strata(float(table.mean()), tuple(table.tolist()), tuple(middle.tolist()))
 
     @torch.no_grad()
-    def loss(self, denoiser: Denoiser, batch_size: int = 256) -> Strata:
-        """The loss of a denoiser on the triples."""
+    def loss(self, denoiser: Denoiser, batch_size: int = 256, processes: Processes = ALONE) -> Strata:
+        """The loss of a denoiser on the triples; processes share the batches, whose samples stay the same.
+
+        Args:
+            denoiser: The same in all processes.
+            batch_size: Triples at once.
+            processes: That all call this.
+        """
         device = next(denoiser.parameters()).device
         training = denoiser.training
         denoiser.eval()
         prepared = self.objective.prepare(denoiser, self.draws).to(device)
         size = len(prepared.inputs)
-        parts = [
-            self.objective.losses(denoiser, prepared.slice(i, i + batch_size)).cpu() for i in range(0, size, batch_size)
-        ]
+        losses = torch.zeros(size, dtype=torch.float64, device=device)
+        starts = range(0, size, batch_size)
+        for turn in range(0, len(starts), processes.count):
+            mine = turn + processes.rank
+            # Where nothing is left to do the first batch is worked on again: sharded networks work in all processes or none.
+            first = starts[mine] if mine < len(starts) else 0
+            found = self.objective.losses(denoiser, prepared.slice(first, first + batch_size))
+            if mine < len(starts):
+                losses[first : first + batch_size] = found.double()
         denoiser.train(training)
-        return self._strata(torch.cat(parts))
+        return self._strata(processes.add(losses).cpu())
 
     @torch.no_grad()
     def floor(self, oracle: Denoiser) -> Strata:

@@ -1,0 +1,102 @@
+"""The gradient of one batch: in micro batches where it does not fit at once, and what to say when it is no number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..codecs.base import Codec
+from ..data.base import AnyDataset
+from ..denoisers.base import Denoiser
+from ..objectives.base import Objective, Prepared
+from .gradient import Gradient
+from .parallel import Processes
+from .state import TrainState
+
+
+@dataclass
+class Trainee:
+    """What is trained on what.
+
+    Args:
+        denoiser: Whose network is trained.
+        objective: What it learns.
+        codec: The way into the model's space.
+        train: The training data.
+        held_out: Data for validation; empty to validate on the training data.
+        seed: Of data order, times, noise and condition dropout.
+        micro_batch: Most samples that go through the network at once; 0 for no limit.
+    """
+
+    denoiser: Denoiser
+    objective: Objective
+    codec: Codec
+    train: AnyDataset
+    held_out: AnyDataset
+    seed: int
+    micro_batch: int = 0
+
+
+def accumulated(
+    gradient: Gradient, batch: Prepared, first: int, micro_batch: int = 0, measure: bool = False
+) -> tuple[Tensor, tuple[float, Tensor] | None]:
+    """Brings the gradient of the mean loss of a batch into the state, a micro batch at a time.
+
+    Args:
+        gradient: Of the loss.
+        batch: This process's part of the batch.
+        first: Where that part begins in the batch.
+        micro_batch: Most samples at once; 0 for no limit.
+        measure: Whether to measure the gradient of a part, for which a batch that fits at once is split in two.
+
+    Returns:
+        The losses of this process's samples, and the size and squared norm of the gradient of a part where it was measured.
+    """
+    state = gradient.state
+    # A gradient that is sharded comes as the mean over the processes, and what is wanted is the sum.
+    together = state.processes.count if state.sharded else 1
+    whole, size = state.settings.batch_size, len(batch.inputs)
+    most = min(micro_batch or size, size)
+    if measure and most == size > 1:
+        most = -(-size // 2)
+    found, part = [], None
+    for i in range(0, size, most):
+        found.append(gradient.add(batch.slice(i, min(i + most, size)), together / whole, first + i))
+        if measure and i == 0 and most < whole:
+            seen = most * together
+            part = seen, (state.norm() * (whole / seen)).square()
+    return torch.cat(found) if len(found) > 1 else found[0], part
+
+
+def show(state: TrainState, losses: Tensor, batch: Prepared, first: int) -> None:
+    """Shows the companion the losses of the whole batch, of which every process has a part.
+
+    Args:
+        state: Whose companion may want them.
+        losses: Of this process's part, shape (B,).
+        batch: That part.
+        first: Where it begins in the batch.
+    """
+    stratum = batch.draws.stratum
+    if state.companion.history is None or stratum is None:
+        return
+    both = torch.zeros(2, state.settings.batch_size, dtype=torch.float64, device=losses.device)
+    both[:, first : first + len(losses)] = torch.stack([losses.double(), stratum.to(losses.device).double()])
+    state.processes.add(both)
+    state.companion.observe(both[0].to(losses.dtype), both[1].round().long().cpu())
+
+
+def broken(loss: float, losses: Tensor, batch: Prepared, processes: Processes, whole: int) -> str:
+    """What is known of the samples whose loss is no number."""
+    bad, t = ~torch.isfinite(losses.cpu()), batch.draws.t
+    known = torch.zeros(processes.count, 3, dtype=torch.float64)
+    if bad.any():
+        known[processes.rank] = torch.tensor([float(bad.sum()), float(t[bad].min()), float(t[bad].max())])
+    known = processes.add(known.to(losses.device)).cpu()
+    rows = known[known[:, 0] > 0]
+    if not len(rows):
+        return f"the loss is {loss}"
+    where = f"t = {float(rows[:, 1].min()):.3f} to {float(rows[:, 2].max()):.3f}"
+    return f"the loss is {loss}: {int(known[:, 0].sum())} of the batch's {whole} samples have none, at {where}"

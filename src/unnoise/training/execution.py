@@ -1,0 +1,105 @@
+"""Brings a network to where and how it is trained: device, precision, sharding, checkpointing, compilation."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..data._room import cache_folder
+from ..errors import BadOption
+from ..nn.base import Network
+from ..objectives.companion import Companion
+from ..precision import compute_dtype
+from .machine import MachineSettings
+from .memory import check_memory, free_bytes
+from .parallel import ALONE, Processes
+from .settings import TrainingSettings
+from .sharded import shard
+from .state import TrainState
+from .threads import SMALL_STEP, step_operations
+
+
+def training_dtype(machine: MachineSettings, device: torch.device, operations: float) -> torch.dtype:
+    """What a network computes in while it is trained: where nobody asked, small steps stay in float32.
+
+    Args:
+        machine: How the run is executed.
+        device: Of this process.
+        operations: Floating-point operations of a step.
+    """
+    if machine.precision == "auto" and operations < SMALL_STEP:
+        return torch.float32
+    return compute_dtype(machine.precision, device)
+
+
+def begin_state(
+    network: nn.Module,
+    shape: tuple[int, ...],
+    settings: TrainingSettings,
+    machine: MachineSettings,
+    device: torch.device,
+    processes: Processes = ALONE,
+    companion: Companion | None = None,
+) -> TrainState:
+    """The state of a run at its first step, with the network brought to its place, in place.
+
+    Args:
+        network: F(x, noise_level, cond), on the processor.
+        shape: Of one sample of its input.
+        settings: Of the run.
+        machine: How it is executed.
+        device: Of this process.
+        processes: That train together.
+        companion: What goes beside the network.
+
+    Raises:
+        BadOption: The batch does not fit in memory, there are more processes than samples, or the network cannot be checkpointed.
+    """
+    first, last = processes.share(settings.batch_size)
+    operations = step_operations(network, shape, settings.batch_size)
+    dtype = training_dtype(machine, device, operations)
+    sharded = machine.parallel == "fsdp" and processes.count > 1
+    if machine.activation_checkpointing:
+        checkpoint_blocks(network)
+    if device.type == "cpu":
+        free = free_bytes()
+        sharers = processes.count if sharded else 1
+        check_memory(network, shape, last - first, machine.micro_batch, free, sharers)
+    network.to(device)
+    if sharded:
+        shard(network, dtype, processes, device)
+    state = TrainState(network, settings, dtype, processes, companion)
+    if machine.compile:
+        _compile(network)
+    return state
+
+
+def checkpoint_blocks(network: nn.Module) -> None:
+    """Makes a network forget what happens inside its blocks, and work it out again on the way back; in place.
+
+    References:
+        Training Deep Nets with Sublinear Memory Cost (Chen et al., 2016), https://arxiv.org/abs/1604.06174
+
+    Raises:
+        BadOption: It names no blocks.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    blocks = network.checkpointed_blocks() if isinstance(network, Network) else ()
+    if not blocks:
+        kind = getattr(network, "registered_name", type(network).__name__)
+        raise BadOption(f"machine.activation_checkpointing: network {kind!r} has no blocks to forget: leave it false")
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def _compile(network: nn.Module) -> None:
+    # Kept, so that only the first run on a machine waits for the compiler.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(cache_folder()) / "compiled"))
+    compiled: Any = network
+    compiled.compile()

@@ -1,0 +1,128 @@
+"""What a step of training takes in memory, worked out before it is taken."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BadOption
+from ..nn.base import Condition
+
+MARGIN = 1.15
+"""What a step takes beside weights and kept activations (buffers of the layer at work), as a factor."""
+
+
+def kept_bytes(network: nn.Module, shape: tuple[int, ...], batch_size: int, cond: Condition | None = None) -> int:
+    """The bytes of activations that a forward pass keeps for the way back; nothing is computed.
+
+    Args:
+        network: F(x, noise_level, cond); it may stand on the "meta" device.
+        shape: Of one sample of its input.
+        batch_size: Samples.
+        cond: Of that many samples.
+    """
+    from torch.func import functional_call
+
+    seen: dict[int, int] = {}
+    weights = {name: p.detach().to("meta").requires_grad_(p.requires_grad) for name, p in network.named_parameters()}
+    buffers = {name: b.to("meta") for name, b in network.named_buffers()}
+    own = {tensor.untyped_storage()._cdata for tensor in (*weights.values(), *buffers.values())}
+    alive: list[torch.UntypedStorage] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            seen[storage._cdata] = storage.nbytes()
+            alive.append(storage)  # so that no other takes its place
+        return tensor
+
+    dtype = getattr(network, "lowered_to", None) or next(iter(weights.values())).dtype
+    x = torch.zeros(batch_size, *shape, dtype=dtype, device="meta", requires_grad=True)
+    told = None if cond is None else {name: value[:batch_size].to("meta") for name, value in cond.items()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        functional_call(network, {**weights, **buffers}, (x, torch.zeros(batch_size, device="meta"), told))
+    return sum(seen.values())
+
+
+def state_bytes(network: nn.Module, averages: int = 1) -> int:
+    """The bytes of a run's state: masters, gradients, averages, two moments, and what the network computes with beside them.
+
+    Args:
+        network: Lowered or not.
+        averages: How many averages of the weights are kept.
+    """
+    trained = [p for p in network.parameters() if p.requires_grad]
+    own = sum(p.numel() * p.element_size() for p in network.parameters() if not p.requires_grad or p.element_size() < 4)
+    # The gradient of every weight is made by the backward pass in the weight's own dtype before it is summed.
+    backward = sum(p.numel() * p.element_size() for p in trained)
+    return own + backward + 4 * (4 + averages) * sum(p.numel() for p in trained)
+
+
+def free_bytes() -> int | None:
+    """What a process may still take of this machine's memory, by Linux and its control groups; None where nobody says."""
+    found = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with suppress(OSError, ValueError):
+            group = Path("/sys/fs/cgroup")
+            left = int((group / limit).read_text()) - int((group / used).read_text())
+            found.append(left + _reclaimable(group / limit))
+    return min(found) if found else None
+
+
+def _reclaimable(limit: Path) -> int:
+    """Cached files count as used by a control group, and are given up when memory is wanted."""
+    with suppress(OSError, ValueError, StopIteration):
+        lines = (limit.parent / "memory.stat").read_text(encoding="ascii").splitlines()
+        return int(next(line for line in lines if line.startswith(("inactive_file", "total_inactive_file"))).split()[1])
+    return 0
+
+
+def check_memory(
+    network: nn.Module, shape: tuple[int, ...], batch_size: int, micro_batch: int, free: int | None, sharers: int = 1
+) -> None:
+    """Refuses a batch that does not fit in memory, before anything is lost.
+
+    Args:
+        network: As it will compute.
+        shape: Of one sample of its input.
+        batch_size: Samples of this process.
+        micro_batch: Most samples at once; 0 for no limit.
+        free: Bytes that may be taken; None where nobody knows.
+        sharers: Processes that share the weights.
+
+    Raises:
+        BadOption: It does not fit; the largest number of samples that does is named.
+    """
+    if free is None:
+        return
+    at_once = min(micro_batch or batch_size, batch_size)
+    one, two = kept_bytes(network, shape, 1), kept_bytes(network, shape, 2)
+    each, fixed = MARGIN * max(two - one, 1), MARGIN * max(2 * one - two, 0) + state_bytes(network) / sharers
+    if fixed + at_once * each <= free:
+        return
+    most = math.floor((free - fixed) / each)
+    needed = (
+        f"{at_once} samples at once need about {_gigabytes(fixed + at_once * each)}, and {_gigabytes(free)} are free"
+    )
+    if most < 1:
+        raise BadOption(
+            f"{needed}: not even one sample fits; take a smaller network or machine.activation_checkpointing=true"
+        )
+    raise BadOption(
+        f"{needed}: the largest number that fits is {most}; add machine.micro_batch={most}, which gives the same result, "
+        f"or training.batch_size={most}"
+    )
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB"

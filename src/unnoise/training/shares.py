@@ -1,0 +1,119 @@
+"""Checkpoints of runs whose weights are shared out: every process writes its share, and any number of processes can read them.
+
+The format is that of torch.distributed.checkpoint; `facts.json` beside it says what it holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import RunFolderError
+from ..files import write_atomically
+from .parallel import Processes
+from .state import TrainState
+
+SHARDED = ".sharded"
+_FACTS = "facts.json"
+
+
+def save_shares(folder: Path, state: TrainState, facts: Mapping[str, object], processes: Processes) -> Path:
+    """Writes the state of a run; all processes call this.
+
+    Args:
+        folder: Where checkpoints stand, for all processes the same; made if missing.
+        state: Of this process.
+        facts: More to remember, as JSON; those of the first process count.
+        processes: That write.
+
+    Returns:
+        The folder of the checkpoint.
+
+    Raises:
+        OSError: The disk is full, or may not be written to; the checkpoints before stay.
+    """
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    path, making = folder / f"{state.step:09d}{SHARDED}", folder / f".{state.step:09d}{SHARDED}.partial"
+    if processes.first:
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(parents=True)
+    processes.wait()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process may write too
+        save(state.slots() | state.beside(), checkpoint_id=making)
+    if processes.first:
+        sizes = {file.name: file.stat().st_size for file in sorted(making.iterdir())}
+        about = {"step": state.step, "sizes": sizes, "facts": facts}
+        write_atomically(making / _FACTS, json.dumps(about).encode())
+        shutil.rmtree(path, ignore_errors=True)  # of a run that went back behind it
+        os.replace(making, path)
+    processes.wait()
+    return path
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a checkpoint of shares holds: step, sizes and facts.
+
+    Raises:
+        ValueError: A file of it is missing or cut short.
+        OSError: It cannot be read.
+    """
+    about: dict[str, Any] = json.loads((path / _FACTS).read_text(encoding="utf-8"))
+    for name, size in about["sizes"].items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != size:
+            raise ValueError(f"{path.name}: {name} is missing or cut short")
+    return about
+
+
+def load_shares(path: Path, state: TrainState) -> dict[str, Tensor]:
+    """Reads the state of a run into another, whose weights may be shared out otherwise, or not at all; all processes call this.
+
+    Returns:
+        What the companion remembered.
+
+    Raises:
+        RunFolderError: It holds another network.
+    """
+    beside = {name: tensor.clone() for name, tensor in state.beside().items()}
+    slots, stored = state.slots() | beside, _shapes(path)
+    wrong = [name for name in slots if tuple(slots[name].shape) != stored.get(name)]
+    wrong += sorted(set(stored) - set(slots))
+    if wrong:
+        raise RunFolderError(
+            f"the checkpoint holds the weights of another network (it differs in {min(wrong)}): use another --out"
+        )
+    _read(path, slots, alone=state.processes.count == 1)
+    return {name.partition("/")[2]: tensor for name, tensor in beside.items()}
+
+
+def read_whole(path: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors of a checkpoint whose names begin with a prefix, whole, without it."""
+    found = {name: torch.empty(shape) for name, shape in _shapes(path).items() if name.startswith(prefix)}
+    _read(path, found, alone=True)
+    return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+
+    stored = FileSystemReader(path).read_metadata().state_dict_metadata
+    return {name: tuple(getattr(each, "size", ())) for name, each in stored.items()}
+
+
+def _read(path: Path, into: dict[str, Tensor], alone: bool) -> None:
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which is what was asked for
+        load(into, storage_reader=FileSystemReader(path), no_dist=alone)

@@ -1,0 +1,149 @@
+"""Several processes train what one would have trained, and any number of them goes on from what any other number wrote."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from unnoise.errors import BadOption, RunFolderError
+from unnoise.nn.base import networks
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
+from unnoise.training.checkpoint import load_checkpoint, newest_whole
+from unnoise.training.parallel import ALONE, Processes, connected, told_by_torchrun
+from unnoise.training.settings import TrainingSettings
+from unnoise.training.shares import read_facts
+from unnoise.training.state import TrainState
+
+RECIPE = (
+    "digits", "training.checkpoint_every=10", "training.validate_every=20", "training.sample_every=0",
+    "training.batch_size=30", "training.validation_size=64", "network.width=16", "network.blocks=1",
+    "machine.precision=fp32", "training.steps=20",
+)  # fmt: skip
+
+
+def train(out, *options, processes=1):
+    """In processes of their own where there are several; one is this one."""
+    if processes == 1:
+        run = Run(load_recipe(RECIPE[0], [*RECIPE[1:], *options]), out)
+        for _ in run.events():
+            pass
+    else:
+        command = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={processes}",
+            "-m",
+            "unnoise",
+            "train",
+        ]
+        done = subprocess.run(
+            [sys.executable, *command, *RECIPE, *options, "--out", str(out)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    return newest_whole(Path(out) / "checkpoints")[0]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("alone") / "run")
+
+
+def furthest(a, b):
+    """The largest difference between the weights, or the averages, of two checkpoints."""
+    parts = [(a.part(prefix), b.part(prefix)) for prefix in ("weights/", "ema/")]
+    assert all(x.keys() == y.keys() for x, y in parts)
+    return max(float((x[name] - y[name]).abs().max()) for x, y in parts for name in x)
+
+
+def scores(checkpoint):
+    return checkpoint.facts["scores"]["validation_loss"]
+
+
+WAYS = {
+    "micro batches": (1, ["machine.micro_batch=7"]),
+    "three processes in micro batches": (3, ["machine.micro_batch=4"]),
+    "two processes that share the weights": (2, ["machine.parallel=fsdp"]),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_twenty_steps_shared_out_are_those_of_one_process(alone, tmp_path, way):
+    processes, options = WAYS[way]
+    shared = train(tmp_path / "run", *options, processes=processes)
+    assert shared.step == 20
+    assert furthest(alone, shared) < 1e-6
+    assert scores(shared) == pytest.approx(scores(alone), rel=1e-5)
+    assert (tmp_path / "run" / "model" / "model.yaml").is_file()
+
+
+def test_a_run_goes_on_with_another_number_of_processes_and_another_way_of_sharing(alone, tmp_path):
+    first = train(tmp_path / "run", "training.steps=10", "machine.parallel=fsdp", processes=2)
+    assert first.path.suffix == ".sharded"
+    # The recipe differs in its steps alone, as when a run is lengthened.
+    recipe = tmp_path / "run" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("steps: 10\n", "steps: 20\n", 1))
+    second = train(tmp_path / "run")
+    assert second.step == 20
+    assert furthest(alone, second) < 1e-3  # the cosine of the first ten steps was that of a shorter run
+    begun = load_checkpoint(first.path)
+    assert begun.step == 10
+
+
+def test_shares_that_were_cut_short_are_passed_over(tmp_path):
+    folder = tmp_path / "000000010.sharded"
+    folder.mkdir()
+    (folder / "__0_0.distcp").write_bytes(b"1234")
+    (folder / "facts.json").write_text('{"step": 10, "sizes": {"__0_0.distcp": 5}, "facts": {}}')
+    with pytest.raises(ValueError, match=r"__0_0\.distcp is missing or cut short"):
+        read_facts(folder)
+    found, damaged = newest_whole(tmp_path)
+    assert found is None
+    assert len(damaged) == 1
+
+
+def test_every_sample_of_a_batch_is_one_processes():
+    for count in (1, 2, 3, 7):
+        parts = [Processes(rank, count).share(29) for rank in range(count)]
+        assert [p for first, last in parts for p in range(first, last)] == list(range(29))
+
+
+def test_more_processes_than_samples_are_refused():
+    with pytest.raises(BadOption, match="3 samples cannot be shared by 4 processes: start at most 3"):
+        Processes(0, 4).share(3)
+
+
+def test_alone_nothing_is_said_to_anybody(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert told_by_torchrun() == ALONE
+    with connected(torch.device("cpu")) as processes:
+        assert processes == ALONE
+        assert not torch.distributed.is_initialized()
+    x = torch.ones(3)
+    assert ALONE.add(x) is x
+    assert ALONE.tell("it") == "it"
+    assert ALONE.any(True, x.device)
+    ALONE.wait()
+
+
+def test_shares_of_another_network_are_refused(tmp_path):
+    from unnoise.training.shares import load_shares, save_shares
+
+    def state(width):
+        cls = networks["mlp"]
+        return TrainState(cls((2,), config=cls.Config(width=width)), TrainingSettings())
+
+    written, same = state(16), state(16)
+    path = save_shares(tmp_path, written, {"a": 1}, ALONE)
+    assert read_facts(path)["facts"] == {"a": 1}
+    assert not torch.equal(same.masters.vector, written.masters.vector)
+    load_shares(path, same)
+    assert torch.equal(same.masters.vector, written.masters.vector)
+    with pytest.raises(RunFolderError, match="another network"):
+        load_shares(path, state(24))
