@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ..precision import dtype_of
+
 SMALL_STEP = 1e10  # floating-point operations; below it, waking other threads for every layer costs more than they save
 
 
@@ -29,7 +31,8 @@ def step_operations(network: nn.Module, shape: tuple[int, ...], batch_size: int)
     training = network.training
     network.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, *shape), torch.zeros(1), None)
+        device = next(network.parameters()).device
+        network(torch.zeros(1, *shape, dtype=dtype_of(network), device=device), torch.zeros(1, device=device), None)
     network.train(training)
     return 3.0 * counter.get_total_flops() * batch_size
 
