@@ -64,7 +64,7 @@ def watch(run: Run, stop: Callable[[], bool] = lambda: False) -> bool:
         TrainingDiverged: The loss is no longer a number.
         OSError: The disk is full, or may not be written to.
     """
-    from ..training.loop import Finished, Stepped, Validated
+    from ..training.loop import Diverged, Finished, Stepped, Validated
     from .judging.while_training import Evaluated
     from .judging.words import number
 
@@ -87,6 +87,11 @@ def watch(run: Run, stop: Callable[[], bool] = lambda: False) -> bool:
                 say(f"step {event.step:>7,}  {told}{'  (best so far)' if event.best else ''}")
                 for warning in event.warnings:
                     say(f"step {event.step:>7,}  warning: {warning}")
+            elif isinstance(event, Diverged):
+                if event.step != run.state.step:
+                    step, what = run.state.step, event.what
+                    say(f"step {event.step:>7,}  {what}: going on from step {step:,} with half the learning rate")
+                    smoothed = None
             elif isinstance(event, Finished):
                 finished = not event.stopped
     return finished

@@ -134,9 +134,10 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
         step = state.step
         last = step == settings.steps
         if (logged or device.type == "cpu") and not bool(torch.isfinite(loss)):
-            yield Diverged(step, broken(float(loss), losses, batch, processes, settings.batch_size))
+            what = broken(float(loss), losses, batch, processes, settings.batch_size)
+            yield Diverged(step, what)
             if state.step == step:
-                raise _diverged(f"the loss is {float(loss)}", step, settings)
+                raise _diverged(what, step, settings)
             continue
         yield Stepped(step, loss, learning_rate, norm, _norms(part, norm, settings.batch_size))
         if step % settings.validate_every == 0 or last:

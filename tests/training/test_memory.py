@@ -1,0 +1,66 @@
+"""What a step takes in memory, worked out before it is taken."""
+
+import pytest
+import torch
+from torch import nn
+
+from unnoise.errors import BadOption
+from unnoise.nn.base import networks
+from unnoise.precision import lower
+from unnoise.training.memory import check_memory, free_bytes, kept_bytes, state_bytes
+
+
+class Chain(nn.Module):
+    """Keeps what enters each of its layers, and the output of the first activation."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(10, 100), nn.Linear(100, 10)
+
+    def forward(self, x, noise_level, cond=None):
+        return self.second(torch.relu(self.first(x)))
+
+
+def test_what_is_kept_is_counted_by_hand():
+    # The first layer keeps its input (10), the activation its result (100), which is the second layer's input too.
+    assert kept_bytes(Chain(), (10,), 1) == 4 * 110
+    assert kept_bytes(Chain(), (10,), 7) == 7 * 4 * 110
+    low = Chain()
+    lower(low, torch.bfloat16)
+    assert kept_bytes(low, (10,), 7) == 7 * 2 * 110
+
+
+def test_a_u_net_keeps_what_its_size_says():
+    cls = networks["unet"]
+    network = cls((3, 16, 16), config=cls.Config(width=16, multipliers=(1, 2)))
+    one, two, three = (kept_bytes(network, (3, 16, 16), n) for n in (1, 2, 3))
+    assert three - two == two - one > 0
+    assert kept_bytes(network, (3, 32, 32), 1) > 3.5 * one  # attention alone grows faster than the number of places
+
+
+def test_the_state_is_masters_gradients_average_and_two_moments_beside_what_the_network_has():
+    weights = sum(p.numel() for p in Chain().parameters())
+    assert state_bytes(Chain()) == 4 * weights * 6  # the gradient twice: as the backward pass leaves it, and summed
+    low = Chain()
+    lower(low, torch.bfloat16)
+    assert state_bytes(low) == 4 * weights * 5 + 2 * weights + 2 * weights
+    frozen = Chain()
+    frozen.first.requires_grad_(False)
+    assert state_bytes(frozen) == 4 * 1100 + 4 * 1010 * 6
+
+
+def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does():
+    free = state_bytes(Chain()) + int(1.15 * 440 * 10.5)
+    check_memory(Chain(), (10,), 10, 0, free)
+    check_memory(Chain(), (10,), 1000, 10, free)
+    check_memory(Chain(), (10,), 10**9, 0, None)
+    with pytest.raises(BadOption, match=r"the largest number that fits is 10; add machine\.micro_batch=10"):
+        check_memory(Chain(), (10,), 11, 0, free)
+    with pytest.raises(BadOption, match="not even one sample fits"):
+        check_memory(Chain(), (10,), 11, 0, state_bytes(Chain()))
+    check_memory(Chain(), (10,), 10, 0, free // 2, sharers=4)
+
+
+def test_what_is_free_is_less_than_what_there_is():
+    free = free_bytes()
+    assert free is None or 0 < free < 2**50
