@@ -72,6 +72,7 @@ class Logbook:
             "gradient_norm": float(event.gradient_norm),
             **noise,
             "samples_per_second": round(rate, 1),
+            "waiting_for_data": round(event.waiting, 4),
         }
         self.write({name: value for name, value in line.items() if value is not None})
 

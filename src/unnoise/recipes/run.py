@@ -27,7 +27,7 @@ from ..blueprint import Blueprint
 from ..codecs.identity import IdentityCodec
 from ..data.base import MOST_CHECKED, MOST_IN_PART, AnyDataset, Progress
 from ..denoisers.base import Denoiser
-from ..errors import BadOption, MissingExtra, ModelFolderError, RunFolderError, UnnoiseError
+from ..errors import BadOption, DataError, MissingExtra, ModelFolderError, RunFolderError, UnnoiseError
 from ..files import write_atomically
 from ..model import Model
 from ..model_folder import read_folder
@@ -185,7 +185,7 @@ class Run:
         )
         trainee = Trainee(
             denoiser, recipe.objective, self.blueprint.codec, self.train_data, self._held_out, recipe.seed,
-            machine.micro_batch,
+            machine.micro_batch, machine.workers,
         )  # fmt: skip
         return trainee, state
 
@@ -318,6 +318,7 @@ class Run:
 
         Raises:
             TrainingDiverged: The loss is no longer a number, and going back with half the learning rate did not help.
+            DataError: The data cannot be read any more, or a worker that reads it ended; the state is saved.
             OSError: The disk is full, or may not be written to.
         """
         if self.finished:
@@ -333,6 +334,7 @@ class Run:
         operations = step_operations(self.state.network, self.blueprint.input_shape, self.recipe.training.batch_size)
         logbook = Logbook(self.folder, self.state.step, self.recipe.training) if self.processes.first else None
         keep_freed_memory()
+        begun_at = self.state.step
         try:
             self.watcher.prepare(self._progress)
             with threads_for(operations):
@@ -345,6 +347,10 @@ class Run:
                         event.step, event.step == self.recipe.training.steps
                     ):
                         yield from self._evaluate(event.step, logbook)
+        except DataError:  # a shard is gone, or a worker that reads it died: what was learned until then stays
+            if self.processes.count == 1 and self.state.step > begun_at and self.state.finite():
+                self.save()
+            raise
         finally:
             if logbook is not None:
                 logbook.close()

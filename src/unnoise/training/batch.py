@@ -28,6 +28,7 @@ class Trainee:
         held_out: Data for validation; empty to validate on the training data.
         seed: Of data order, times, noise and condition dropout.
         micro_batch: Most samples that go through the network at once; 0 for no limit.
+        workers: Processes that read the data ahead; 0 reads it when it is needed.
     """
 
     denoiser: Denoiser
@@ -37,6 +38,7 @@ class Trainee:
     held_out: AnyDataset
     seed: int
     micro_batch: int = 0
+    workers: int = 0
 
 
 def accumulated(

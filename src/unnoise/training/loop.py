@@ -17,6 +17,7 @@ from .draws import DrawStream
 from .gradient import Gradient
 from .noise_scale import GradientNorms
 from .parallel import STOP_EVERY, Processes
+from .prefetch import PrefetchedStream
 from .settings import TrainingSettings
 from .state import Averaged, TrainState
 from .validation import Strata, Validation, bayes_floor, training_oracle
@@ -32,6 +33,7 @@ class Stepped:
         learning_rate: Of the update.
         gradient_norm: Before clipping, 0-dimensional.
         norms: Of a part and of the whole batch, at steps that are logged; see `GradientNoiseScale`.
+        waiting: The share of the time so far in which the loop waited for examples.
     """
 
     step: int
@@ -39,6 +41,7 @@ class Stepped:
     learning_rate: float
     gradient_norm: Tensor
     norms: GradientNorms | None = None
+    waiting: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
 
     Raises:
         TrainingDiverged: The loss or a weight is no longer a number; no checkpoint is made of such weights.
+        DataError: The data cannot be read any more, or a worker that reads it ended; the state is that of the step before.
     """
     settings, denoiser, processes = state.settings, trainee.denoiser, state.processes
     if state.step >= settings.steps:
@@ -107,7 +111,7 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
         return
     device = next(denoiser.parameters()).device
     share = processes.share(settings.batch_size)
-    stream = DrawStream(
+    draws = DrawStream(
         trainee.train,
         trainee.codec,
         denoiser,
@@ -117,6 +121,7 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
         state.companion.history,
         share,
     )
+    stream = PrefetchedStream(draws, trainee.workers)
     validation, floor = _validation(trainee, settings, processes)
     network = preconditioned(denoiser)
     gradient = Gradient(trainee.objective, denoiser, state, trainee.seed, state.companion)
@@ -139,7 +144,7 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
             if state.step == step:
                 raise _diverged(what, step, settings)
             continue
-        yield Stepped(step, loss, learning_rate, norm, _norms(part, norm, settings.batch_size))
+        yield Stepped(step, loss, learning_rate, norm, _norms(part, norm, settings.batch_size), stream.waiting)
         if step % settings.validate_every == 0 or last:
             yield _validated(validation, denoiser, state, floor)
         stopping = not last and _asked_to_stop(stop, step, processes, device)

@@ -1,0 +1,127 @@
+"""A run on shards: killed and resumed, with any number of workers, it ends with the same bytes; a bad shard loses nothing."""
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unnoise.errors import DataError, RunFolderError
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
+from unnoise.training.checkpoint import newest_whole
+from unnoise.training.loop import Stepped
+
+RUN = """
+import os, signal, sys
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
+from unnoise.training.loop import Stepped
+
+folder, kill_at, *overrides = sys.argv[1:]
+for event in Run(load_recipe("images", overrides), folder).events():
+    if isinstance(event, Stepped) and event.step == int(kill_at):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+
+
+def add(tar, name, content):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """48 random pictures of 8 x 8 with two labels, in 6 tar shards."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "shards").mkdir()
+    for k in range(6):
+        with tarfile.open(tmp_path / "shards" / f"{k}.tar", "w") as tar:
+            for i in range(8):
+                stream = io.BytesIO()
+                Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(stream, "PNG")
+                add(tar, f"{k}-{i}.png", stream.getvalue())
+                add(tar, f"{k}-{i}.cls", str(i % 2).encode())
+    return tmp_path / "shards"
+
+
+def options(shards, workers=0):
+    return [
+        "data.name=shards", f"data.path={shards}", "data.flips=true", "data.window=4", "data.mixing=3",
+        "network.width=16", "network.blocks=1",
+        "network.multipliers=[1, 1]", "training.steps=14", "training.batch_size=9", "training.checkpoint_every=4",
+        "training.validate_every=5", "training.validation_size=16", "training.validation_share=0.1",
+        "training.sample_every=0", f"machine.workers={workers}",
+    ]  # fmt: skip
+
+
+def final_bytes(folder):
+    files = [*(folder / "model").iterdir(), max((folder / "checkpoints").iterdir())]
+    return {file.name: file.read_bytes() for file in files}
+
+
+def test_killed_and_resumed_with_another_number_of_workers_the_weights_are_byte_equal(shards, tmp_path):
+    for _ in Run(load_recipe("images", options(shards)), tmp_path / "straight").events():
+        pass
+    command = [sys.executable, "-c", RUN, tmp_path / "broken", "6", *options(shards, 2)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    for _ in Run(load_recipe("images", options(shards, 1)), tmp_path / "broken").events():
+        pass
+    assert final_bytes(tmp_path / "straight") == final_bytes(tmp_path / "broken")
+
+
+def test_a_run_whose_worker_is_killed_saves_and_says_why_and_goes_on(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr("unnoise.training.prefetch.MOST_AHEAD", 1)  # so that not all of the run is ready by then
+    larger = ["data.size=32", "training.batch_size=32", "training.steps=24"]
+    run = Run(load_recipe("images", [*options(shards, 1), *larger]), tmp_path / "run")
+    with pytest.raises(DataError, match=r"a worker that reads the data was ended by SIGKILL while it read \d\.tar"):
+        kill_a_worker_after_two_steps(run)
+    found, damaged = newest_whole(tmp_path / "run" / "checkpoints")
+    assert found is not None
+    assert not damaged
+    assert found.step == run.state.step >= 2
+    for name in ("run", "straight"):
+        for _ in Run(load_recipe("images", [*options(shards), *larger]), tmp_path / name).events():
+            pass
+    assert final_bytes(tmp_path / "straight") == final_bytes(tmp_path / "run")
+
+
+def kill_a_worker_after_two_steps(run):
+    before = children()
+    for event in run.events():
+        if isinstance(event, Stepped) and event.step == 2:
+            for pid in children() - before:
+                with contextlib.suppress(ProcessLookupError):  # the one that listed them is gone
+                    os.kill(pid, signal.SIGKILL)
+
+
+def children():
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False
+    )
+    return {int(pid) for pid in found.stdout.split()}
+
+
+def test_a_shard_that_changed_since_a_run_began_stops_it(shards, tmp_path):
+    events = Run(load_recipe("images", options(shards)), tmp_path / "run").events()
+    for event in events:
+        if isinstance(event, Stepped) and event.step == 5:
+            break
+    events.close()
+    content = bytearray((shards / "3.tar").read_bytes())
+    content[content.index(b"IDAT") + 20] ^= 1
+    (shards / "3.tar").write_bytes(content)
+    with pytest.raises(RunFolderError, match="the data has changed since the run"):
+        Run(load_recipe("images", options(shards)), tmp_path / "run")
