@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the whole new ones."""
+"""Files that are either the old ones or the whole new ones, and where those stand that can be made again."""
 
 from __future__ import annotations
 
@@ -25,3 +25,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Where things are kept that can be made again: $UNNOISE_CACHE, $XDG_CACHE_HOME/unnoise or ~/.cache/unnoise."""
+    if own := os.environ.get("UNNOISE_CACHE"):
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "unnoise"

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import DataError
+from ..files import cache_folder
 from ._pixels import LARGEST_INFERRED_SIZE, Picture, Pixels, common_size, decode_all
-from ._room import cache_folder, cache_limit, make_room
+from ._room import cache_limit, make_room
 from .base import Progress
 
 FORMAT = 1  # raised whenever the same options and files would give other pixels

@@ -1,4 +1,4 @@
-"""The user's cache: where it stands, and how it is kept from growing without end."""
+"""How the user's cache is kept from growing without end."""
 
 from __future__ import annotations
 
@@ -9,14 +9,6 @@ from pathlib import Path
 from ..errors import BadOption
 
 DEFAULT_LIMIT = 100.0  # GB
-
-
-def cache_folder() -> Path:
-    """Where what is made of data is kept: $UNNOISE_CACHE, $XDG_CACHE_HOME/unnoise or ~/.cache/unnoise."""
-    if own := os.environ.get("UNNOISE_CACHE"):
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "unnoise"
 
 
 def cache_limit() -> int:

@@ -13,7 +13,7 @@ from ..options import Checked, option
 from .attention import Attention
 from .base import Condition, Network, networks
 from .embedding import ConditionEmbedding
-from .modulation import gated, modulated_norm
+from .modulation import gated, gelu, modulated_norm
 from .patches import patchify, positions, unpatchify
 
 FREQUENCIES = 256
@@ -77,7 +77,7 @@ class DiTBlock(nn.Module):
         """
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = steering.chunk(6, dim=1)
         x = gated(x, gate, self.attention(modulated_norm(x, shift, scale)))
-        hidden = nn.functional.gelu(self.enter(modulated_norm(x, mlp_shift, mlp_scale)), approximate="tanh")
+        hidden = gelu(self.enter(modulated_norm(x, mlp_shift, mlp_scale)))
         return gated(x, mlp_gate, self.leave(self.dropout(hidden)))
 
 
@@ -139,6 +139,10 @@ class DiT(Network):
             nn.init.normal_(weight, std=0.02)
         for layer in (self.modulation, self.leave):
             nn.init.zeros_(layer.weight)
+
+    def checkpointed_blocks(self) -> Sequence[nn.Module]:
+        """All blocks: each takes and gives tokens, and keeps about twenty times as much inside."""
+        return list(self.blocks)
 
     def forward(self, x: Tensor, noise_level: Tensor, cond: Condition | None = None) -> Tensor:
         """The raw prediction; see `Network.forward`."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .kernels.tokens import GELU, Gated, ModulatedNorm, fused
+
 EPSILON = 1e-6
 """What is added to a variance before its root is taken."""
 
@@ -23,10 +25,28 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     Returns:
         Shape of x.
     """
+    if fused(x, shift, scale):
+        out: Tensor = ModulatedNorm.apply(x, shift, scale, EPSILON)  # type: ignore[no-untyped-call]
+        return out
     normed = nn.functional.layer_norm(x, x.shape[-1:], eps=EPSILON)
     return torch.addcmul(shift[:, None], normed, 1 + scale[:, None])
 
 
 def gated(x: Tensor, gate: Tensor, h: Tensor) -> Tensor:
     """x + gate * h for tokens of shape (B, tokens, width) and a gate of shape (B, width)."""
+    if fused(x, gate, h):
+        out: Tensor = Gated.apply(x, gate, h)  # type: ignore[no-untyped-call]
+        return out
     return torch.addcmul(x, gate[:, None], h)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """The Gaussian error linear unit by its hyperbolic tangent, of x of any shape.
+
+    References:
+        Gaussian Error Linear Units (Hendrycks and Gimpel, 2016), Section 2, https://arxiv.org/abs/1606.08415
+    """
+    if fused(x):
+        out: Tensor = GELU.apply(x)  # type: ignore[no-untyped-call]
+        return out
+    return nn.functional.gelu(x, approximate="tanh")

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data._room import cache_folder
 from ..errors import BadOption
+from ..files import cache_folder
 from ..nn.base import Network
 from ..objectives.companion import Companion
 from ..precision import compute_dtype

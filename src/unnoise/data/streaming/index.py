@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
-from ...files import write_atomically
+from ...files import cache_folder, write_atomically
 from .._progress import Progress
-from .._room import cache_folder
 from .formats import Scan, ShardFormat
 from .store import Shard, Store, digest
 

@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from ...errors import DataError, MissingExtra
-from .._room import cache_folder, make_room
+from ...files import cache_folder
+from .._room import make_room
 
 _MARKS = ("ETag", "etag", "md5Hash", "checksum", "version_id", "mtime", "LastModified", "created")
 _CHUNK = 2**20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...data._room import cache_folder
+from ...files import cache_folder
 
 
 def features_folder() -> Path:

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...data._room import cache_folder
 from ...errors import BadOption, DataError
+from ...files import cache_folder
 
 
 def weights_folder() -> Path:

@@ -1,0 +1,150 @@
+// What a transformer does to its tokens between products of matrices, each in one pass over memory.
+//
+// Numbers are bfloat16 in memory and float32 in between. Loops are plain and left to the compiler's vectors.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+namespace {
+
+using bf16 = std::uint16_t;  // the upper half of a float
+using std::int64_t;
+
+inline float widen(bf16 half) {
+    std::uint32_t bits = static_cast<std::uint32_t>(half) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline bf16 narrow(float value) {  // to the nearest, ties to even
+    std::uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return static_cast<bf16>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+// exp(x) to 3e-7 of its value: 2^n 2^f with n whole and |f| <= 1/2, the latter by its Taylor polynomial.
+inline float exponential(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 87.0f ? 87.0f : x;
+    const float y = x * 1.44269504f, whole = std::nearbyint(y), f = (y - whole) * 0.69314718f;
+    float p = 1.0f / 720;
+    p = p * f + 1.0f / 120;
+    p = p * f + 1.0f / 24;
+    p = p * f + 1.0f / 6;
+    p = p * f + 0.5f;
+    p = p * f + 1.0f;
+    p = p * f + 1.0f;
+    std::uint32_t bits = static_cast<std::uint32_t>(static_cast<std::int32_t>(whole) + 127) << 23;
+    float power;
+    std::memcpy(&power, &bits, sizeof power);
+    return p * power;
+}
+
+// GELU(x) = x sigmoid(u(x)) with u(x) = 2 sqrt(2 / pi) (x + 0.044715 x^3); the same as by its hyperbolic tangent.
+constexpr float LINEAR = 1.5957691216f, CUBIC = 0.0713548162726f;
+
+inline float gate_of(float x) { return 1.0f / (1.0f + exponential(-x * (LINEAR + CUBIC * x * x))); }
+
+}  // namespace
+
+extern "C" {
+
+void gelu(const bf16* x, bf16* y, int64_t n, int threads) {
+#pragma omp parallel for simd num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        const float v = widen(x[i]);
+        y[i] = narrow(v * gate_of(v));
+    }
+}
+
+void gelu_backward(const bf16* g, const bf16* x, bf16* dx, int64_t n, int threads) {
+#pragma omp parallel for simd num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        const float v = widen(x[i]), s = gate_of(v), slope = LINEAR + 3 * CUBIC * v * v;
+        dx[i] = narrow(widen(g[i]) * (s + v * s * (1.0f - s) * slope));
+    }
+}
+
+// y = (x - mean) / root of the variance * (1 + scale) + shift; statistics: mean and inverse root, two of each token.
+void modulated_norm(const bf16* x, const bf16* shift, const bf16* scale, int64_t shift_stride, int64_t scale_stride,
+                    bf16* y, float* statistics, int64_t samples, int64_t tokens, int64_t width, float epsilon,
+                    int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t row = 0; row < samples * tokens; row++) {
+        const bf16 *in = x + row * width, *h = shift + row / tokens * shift_stride, *s = scale + row / tokens * scale_stride;
+        bf16* out = y + row * width;
+        float sum = 0, squares = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t c = 0; c < width; c++) sum += widen(in[c]);
+        const float mean = sum / width;
+#pragma omp simd reduction(+ : squares)
+        for (int64_t c = 0; c < width; c++) squares += (widen(in[c]) - mean) * (widen(in[c]) - mean);
+        const float inverse = 1.0f / std::sqrt(squares / width + epsilon);
+        statistics[2 * row] = mean;
+        statistics[2 * row + 1] = inverse;
+#pragma omp simd
+        for (int64_t c = 0; c < width; c++)
+            out[c] = narrow((widen(in[c]) - mean) * inverse * (1.0f + widen(s[c])) + widen(h[c]));
+    }
+}
+
+// Tokens of a sample are shared out among `parts`, and the gradients of shift and scale are sums over each part.
+void modulated_norm_backward(const bf16* g, const bf16* x, const bf16* scale, int64_t scale_stride,
+                             const float* statistics, bf16* dx, float* dshift, float* dscale, int64_t samples,
+                             int64_t tokens, int64_t width, int64_t parts, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t part = 0; part < samples * parts; part++) {
+        const int64_t sample = part / parts, share = part % parts;
+        const bf16* s = scale + sample * scale_stride;
+        float *dh = dshift + part * width, *ds = dscale + part * width;
+        std::memset(dh, 0, width * sizeof(float));
+        std::memset(ds, 0, width * sizeof(float));
+        for (int64_t token = tokens * share / parts; token < tokens * (share + 1) / parts; token++) {
+            const int64_t row = sample * tokens + token;
+            const bf16 *in = x + row * width, *pull = g + row * width;
+            bf16* out = dx + row * width;
+            const float mean = statistics[2 * row], inverse = statistics[2 * row + 1];
+            float along = 0, across = 0;
+#pragma omp simd reduction(+ : along, across)
+            for (int64_t c = 0; c < width; c++) {
+                const float normed = (widen(in[c]) - mean) * inverse, v = widen(pull[c]), scaled = v * (1.0f + widen(s[c]));
+                along += scaled;
+                across += scaled * normed;
+                dh[c] += v;
+                ds[c] += v * normed;
+            }
+            along /= width;
+            across /= width;
+#pragma omp simd
+            for (int64_t c = 0; c < width; c++) {
+                const float normed = (widen(in[c]) - mean) * inverse, scaled = widen(pull[c]) * (1.0f + widen(s[c]));
+                out[c] = narrow(inverse * (scaled - along - normed * across));
+            }
+        }
+    }
+}
+
+// The gradients of gate * h: those of h, and sums over each part of the tokens for those of the gate.
+void gated_backward(const bf16* g, const bf16* gate, int64_t gate_stride, const bf16* h, bf16* dh, float* dgate,
+                    int64_t samples, int64_t tokens, int64_t width, int64_t parts, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t part = 0; part < samples * parts; part++) {
+        const int64_t sample = part / parts, share = part % parts;
+        const bf16* scale = gate + sample * gate_stride;
+        float* sum = dgate + part * width;
+        std::memset(sum, 0, width * sizeof(float));
+        for (int64_t token = tokens * share / parts; token < tokens * (share + 1) / parts; token++) {
+            const int64_t at = (sample * tokens + token) * width;
+#pragma omp simd
+            for (int64_t c = 0; c < width; c++) {
+                const float v = widen(g[at + c]);
+                sum[c] += v * widen(h[at + c]);
+                dh[at + c] = narrow(v * widen(scale[c]));
+            }
+        }
+    }
+}
+}

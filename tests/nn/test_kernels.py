@@ -1,0 +1,133 @@
+"""What is done to tokens between products, by the kernels and by torch, against its definition in float64."""
+
+import math
+
+import pytest
+import torch
+
+from unnoise.nn.kernels import tokens
+from unnoise.nn.kernels.library import library
+from unnoise.nn.modulation import gated, gelu, modulated_norm
+
+
+@pytest.fixture(params=["kernels", "torch"], autouse=True)
+def way(request, monkeypatch):
+    """With the kernels, where there is a compiler, and without."""
+    if request.param == "torch":
+        monkeypatch.setattr(tokens, "library", lambda: None)
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request):
+    """Some threads; as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+def gelu_by_definition(x):
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def norm_by_definition(x, shift, scale):
+    mean = x.mean(-1, keepdim=True)
+    variance = (x - mean).square().mean(-1, keepdim=True)
+    return (x - mean) / (variance + 1e-6).sqrt() * (1 + scale[:, None]) + shift[:, None]
+
+
+def gated_by_definition(x, gate, h):
+    return x + gate[:, None] * h
+
+
+def agree(function, definition, *inputs, tolerance):
+    """Holds values and gradients of a function against those of its definition in float64."""
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    found, expected = function(*inputs), definition(*exact)
+    assert found.dtype == inputs[0].dtype
+    pull = torch.randn_like(found)
+    found.backward(pull)
+    expected.backward(pull.double())
+    pairs = [(found, expected), *((x.grad, y.grad) for x, y in zip(inputs, exact, strict=True))]
+    for one, other in pairs:
+        assert one.shape == other.shape
+        assert (one.double() - other).norm() <= tolerance * other.norm()
+
+
+PRECISIONS = pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.01)], ids=str
+)
+SHAPES = pytest.mark.parametrize("shape", [(3, 7, 37), (1, 20, 64), (5, 1, 16), (2, 33, 130)], ids=str)
+
+
+@PRECISIONS
+@SHAPES
+def test_gelu_is_what_its_definition_says(dtype, tolerance, shape, threads):
+    torch.manual_seed(0)
+    agree(gelu, gelu_by_definition, 2 * torch.randn(shape).to(dtype), tolerance=tolerance)
+
+
+@PRECISIONS
+@SHAPES
+def test_a_modulated_norm_is_what_its_definition_says(dtype, tolerance, shape, threads):
+    torch.manual_seed(0)
+    x = (3 + 2 * torch.randn(shape)).to(dtype)
+    shift, scale = torch.randn(2, shape[0], shape[2]).to(dtype)
+    agree(modulated_norm, norm_by_definition, x, shift, scale, tolerance=tolerance)
+
+
+@PRECISIONS
+@SHAPES
+def test_a_gate_is_what_its_definition_says(dtype, tolerance, shape, threads):
+    torch.manual_seed(0)
+    x, h = torch.randn(2, *shape).to(dtype)
+    agree(gated, gated_by_definition, x, torch.randn(shape[0], shape[2]).to(dtype), h, tolerance=tolerance)
+
+
+def test_columns_of_one_matrix_and_tokens_of_any_order_in_memory_do():
+    torch.manual_seed(0)
+    steering = torch.randn(2, 30).bfloat16()
+    shift, scale, gate = steering.chunk(3, dim=1)
+    x, h = torch.randn(2, 10, 7, 2).bfloat16().permute(0, 3, 2, 1)
+    found = gated(x, gate, gelu(modulated_norm(h, shift, scale)))
+    steps = [part.double() for part in (x, gate, h, shift, scale)]
+    expected = gated_by_definition(steps[0], steps[1], gelu_by_definition(norm_by_definition(*steps[2:])))
+    assert (found.double() - expected).norm() < 0.01 * expected.norm()
+
+
+def test_gelu_is_right_far_out_and_a_number_that_is_none_stays_so():
+    x = torch.tensor([math.nan, math.inf, -0.0, 1e30, -1e30, 50.0, -50.0, -9.0, 3e-39]).bfloat16()
+    found = gelu(x)
+    assert found[0].isnan()
+    assert torch.equal(found[1:4], x[1:4])
+    assert found[5] == 50
+    assert found[[4, 6, 7]].abs().max() < 1e-6
+    assert found[8].abs() < 1e-38
+
+
+def test_a_token_with_a_number_that_is_none_comes_out_without_any():
+    x, steering = torch.randn(1, 3, 16).bfloat16(), torch.randn(2, 1, 16).bfloat16()
+    x[0, 1, 5] = math.nan
+    found = modulated_norm(x, *steering)
+    assert found[0, 1].isnan().all()
+    assert found[0, [0, 2]].isfinite().all()
+
+
+def test_the_library_is_built_once_and_found_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path))
+    built = library.__wrapped__()
+    files = list(tmp_path.rglob("*.so"))
+    assert len(files) == (built is not None)
+    monkeypatch.setattr("unnoise.nn.kernels.library._build", lambda *_: pytest.fail("built again"))
+    again = library.__wrapped__()
+    assert (again is None) == (built is None)
+
+
+@pytest.mark.parametrize("compiler", ["none of this name", "false"])
+def test_without_a_compiler_that_works_there_are_no_kernels(tmp_path, monkeypatch, compiler):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setattr("shutil.which", lambda name: name if name == compiler == "false" else None)
+    assert library.__wrapped__() is None
+    assert not list(tmp_path.rglob("*.so"))
