@@ -78,7 +78,7 @@ def test_before_the_first_checkpoint_it_begins_anew(tmp_path, spoilt):
             assert run.state.step == 0
             assert torch.equal(run.state.masters.vector, begun)
             assert torch.equal(run.state.average.vector, begun)
-            assert not run.state.first_moment.vector.any()
+            assert not run.state.memory.moments["first_moment"].vector.any()
     assert run.finished
 
 

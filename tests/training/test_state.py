@@ -1,12 +1,16 @@
 """The state of a run: masters in one piece of memory, whatever the network computes in."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from unnoise.errors import RunFolderError
+from unnoise.training.averages import ExponentialAverage, PowerAverage
 from unnoise.training.flat import Flat
-from unnoise.training.settings import TrainingSettings
+from unnoise.training.optimizers.base import optimizers
+from unnoise.training.settings import SnapshotSettings, TrainingSettings
 from unnoise.training.state import Averaged, TrainState
 
 SETTINGS = TrainingSettings(lr=1e-2, warmup=0, decay="constant", clip=0.5, ema=0.9)
@@ -56,7 +60,7 @@ def test_float32_updates_are_those_of_torchs_adamw_with_clipping():
         torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
         optimizer.step()
         optimizer.zero_grad()
-        memory = SETTINGS.ema_memory(step)
+        memory = SETTINGS.ema[0].kept(step, SETTINGS.batch_size)
         average = [memory * a + (1 - memory) * p.detach() for a, p in zip(average, network.parameters(), strict=True)]
     for mine, theirs, mean, its in zip(
         state.parameters, network.parameters(), state.average.views, average, strict=True
@@ -126,13 +130,55 @@ def test_within_averaged_the_network_has_the_average_and_after_it_its_own(dtype)
     assert all(torch.equal(p, o) for p, o in zip(state.parameters, own, strict=True))
 
 
+@pytest.mark.parametrize("optimizer", list(optimizers))
+def test_several_averages_and_any_optimizer_go_on_as_if_nothing_had_been(optimizer):
+    settings = replace(
+        SETTINGS, optimizer=optimizers.build(optimizer), ema=(PowerAverage(0.1), ExponentialAverage(0.5)),
+        model_average="exponential-0.5", snapshots=SnapshotSettings(every=3, lengths=(0.1, 0.05)), weight_decay=0.1,
+    )  # fmt: skip
+    straight, first = trained(torch.float32, 8, settings), trained(torch.float32, 5, settings)
+    second = TrainState(net(1), settings)
+    second.restore({name: tensor.clone() for name, tensor in first.tensors().items()}, first.step)
+    for step in range(5, 8):
+        x = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(step))
+        second.network(x).float().square().mean().backward()
+        second.update()
+    a, b = straight.tensors(), second.tensors()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert {"ema/0.weight", "power-0.1/0.weight", "power-0.05/0.weight"} <= set(a)
+    assert len({float(straight.ema_weights(name)["4.weight"].norm()) for name in ("", *settings.averages)}) == 3
+    assert torch.equal(straight.ema_weights()["4.weight"], straight.ema_weights("exponential-0.5")["4.weight"])
+
+
+def test_snapshots_hold_the_averages_that_were_asked_for_in_the_numbers_that_were_asked_for():
+    settings = replace(SETTINGS, snapshots=SnapshotSettings(every=2, lengths=(0.1, 0.05), precision="fp16"))
+    state = trained(torch.bfloat16, settings=settings)
+    found = state.snapshot()
+    assert set(found) == {f"power-{length}/{name}" for length in (0.1, 0.05) for name in state.names}
+    assert {tensor.dtype for tensor in found.values()} == {torch.float16}
+    size = sum(tensor.numel() for tensor in found.values()) * 2
+    assert size == settings.snapshots.size(sum(p.numel() for p in state.parameters))
+    exact = state.ema_weights("power-0.1")["4.weight"]
+    torch.testing.assert_close(found["power-0.1/4.weight"].float(), exact, rtol=1e-3, atol=1e-6)
+    assert [step for step in range(1, 8) if settings.snapshots.due(step, 7)] == [2, 4, 6, 7]
+    assert settings.snapshots.count(7) == 4
+
+
+def test_averages_live_in_float32_whatever_the_network_computes_in():
+    state = trained(torch.bfloat16, settings=replace(SETTINGS, ema=(PowerAverage(0.1), ExponentialAverage(0.9))))
+    assert {flat.vector.dtype for flat in state.averages.values()} == {torch.float32}
+    weights = {name: state.ema_weights(name)["4.weight"] for name in state.averages}
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    assert all((tensor != tensor.bfloat16().float()).any() for tensor in weights.values())
+
+
 def test_checkpoints_of_version_0_1_can_be_gone_on_from():
     state = trained(torch.float32)
     old = state.tensors()
     count = old.pop("updates")
     old.update({f"updates/{name}": count.clone() for name in state.names})
     state.restore(old, 5)
-    assert float(state.updates) == 5
+    assert float(state.memory.updates) == 5
 
 
 def test_weights_of_another_network_are_refused_with_the_first_that_differs():

@@ -22,6 +22,9 @@ from ..process.base import schedules
 from ..registry import Registry
 from ..samplers import grids
 from ..samplers.base import samplers
+from ..training.averages import averages
+from ..training.optimizers.base import optimizers
+from ..training.rates import learning_rates
 from .recipe import shipped
 
 REGISTRIES: dict[str, Registry[Any]] = {
@@ -33,6 +36,9 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "objectives": objectives,
     "weightings": weightings,
     "times": time_densities,
+    "optimizers": optimizers,
+    "rates": learning_rates,
+    "averages": averages,
     "codecs": codecs,
     "datasets": datasets,
     "metrics": metrics,

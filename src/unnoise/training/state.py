@@ -1,11 +1,11 @@
-"""The state of a run: weights, their moving average, the optimizer's memory, and the step. Nothing else is needed to go on."""
+"""The state of a run: weights, their moving averages, the optimizer's memory, and the step. Nothing else is needed to go on."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import RunFolderError
+from ..errors import BadOption, RunFolderError
 from ..objectives.companion import Companion
 from ..precision import lower
 from .flat import Flat
@@ -19,7 +19,7 @@ class TrainState:
 
     The weights that are trained are masters in float32 (float64 for a network of that). A network that computes in float32 looks
     at the masters themselves; one that computes in bfloat16 has a copy, which every update renews. Masters, gradients,
-    average and moments are one vector each, so that an update is a handful of operations however many layers there are.
+    averages and moments are one vector each, so that an update is a handful of operations however many layers there are.
 
     Args:
         network: Holds the weights that are trained: those that require a gradient.
@@ -48,10 +48,13 @@ class TrainState:
         self.sharded = any(local(p) is not p for p in self.parameters)
         self.masters = Flat({name: local(p.detach()) for name, p in trained.items()}, wide)
         self.masters.fill([local(p.detach()) for p in self.parameters])
-        self.gradients, self.average = self.masters.another(), self.masters.another()
-        self.first_moment, self.second_moment = self.masters.another(), self.masters.another()
-        self.average.vector.copy_(self.masters.vector)
-        self.updates = torch.zeros((), dtype=torch.float32, device=self.masters.vector.device)
+        self.gradients = self.masters.another()
+        self.averages = {name: self.masters.another() for name in settings.averages}
+        for flat in self.averages.values():
+            flat.vector.copy_(self.masters.vector)
+        if self.sharded and not settings.optimizer.elementwise:
+            raise BadOption(f"training.optimizer: {settings.optimizer} needs whole matrices: set machine.parallel=ddp")
+        self.memory = settings.optimizer.begin(self.masters, self.gradients)
         self.rate = torch.ones(())  # halved when a run that diverged goes on
         if not self.sharded:
             lower(network, dtype)
@@ -83,7 +86,7 @@ class TrainState:
 
     @torch.no_grad()
     def update(self) -> Tensor:
-        """Applies the gradients of all processes: clipping, one step of the optimizer, one of the moving average.
+        """Applies the gradients of all processes: clipping, one step of the optimizer, one of the moving averages.
 
         What the companion should see of the batch it was shown before.
 
@@ -97,14 +100,12 @@ class TrainState:
         norm = self.norm()
         if settings.clip:
             gradient.mul_((settings.clip / (norm + 1e-6)).clamp(max=1.0))
-        torch._fused_adamw_(
-            [self.masters.vector], [gradient], [self.first_moment.vector], [self.second_moment.vector], [],
-            [self.updates.add_(1)], lr=self.learning_rate, beta1=settings.betas[0], beta2=settings.betas[1],
-            weight_decay=settings.weight_decay, eps=1e-8, amsgrad=False, maximize=False,
-        )  # fmt: skip
+        settings.optimizer.update(self.memory, settings.rate(self.learning_rate))
         self._update_companion()
         gradient.zero_()
-        self.average.vector.lerp_(self.masters.vector, 1 - settings.ema_memory(self.step))
+        for name, average in settings.averages.items():
+            kept = average.kept(self.step, settings.batch_size)
+            self.averages[name].vector.lerp_(self.masters.vector, 1 - kept)
         self.renew()
         self.step += 1
         return norm
@@ -134,18 +135,32 @@ class TrainState:
         vector = self.masters.vector
         return not self.processes.any(not bool(torch.isfinite(vector).all()), vector.device)
 
+    @property
+    def average(self) -> Flat:
+        """The average that is the model."""
+        return next(iter(self.averages.values()))
+
+    def _held(self) -> dict[str, Flat]:
+        """What is kept for each weight, by the names that a checkpoint has for it."""
+        _, *others = self.averages
+        averages = {"ema": self.average, **{name: self.averages[name] for name in others}}
+        return {"weights": self.masters, **averages, **self.memory.moments}
+
     def slots(self) -> dict[str, Tensor]:
         """All of the state but the step, by name; what is sharded as this process's part of the whole."""
-        held = {
-            "weights": self.masters, "ema": self.average,
-            "first_moment": self.first_moment, "second_moment": self.second_moment,
-        }  # fmt: skip
         named = {
-            f"{prefix}/{name}": like(parameter, view) if self.sharded else view
-            for prefix, flat in held.items()
-            for name, view, parameter in zip(self.names, flat.views, self.parameters, strict=True)
+            name: view
+            for prefix, flat in self._held().items()
+            for name, view in self._named(flat, f"{prefix}/").items()
         }
-        return {**named, "updates": self.updates, "rate": self.rate}
+        return {**named, "updates": self.memory.updates, "rate": self.rate}
+
+    def _named(self, flat: Flat, prefix: str = "") -> dict[str, Tensor]:
+        parameters = dict(zip(self.names, self.parameters, strict=True))
+        return {
+            prefix + name: like(parameters[name], view) if self.sharded else view
+            for name, view in zip(flat.names, flat.views, strict=True)
+        }
 
     def tensors(self) -> dict[str, Tensor]:
         """All of the state but the step, by name, whole and on the processor."""
@@ -195,11 +210,10 @@ class TrainState:
         fresh = dict(network.named_parameters())
         for slot in self.slots().values():
             local(slot).zero_()
-        for name, view, mean, parameter in zip(
-            self.names, self.masters.views, self.average.views, self.parameters, strict=True
-        ):
+        for name, view, parameter in zip(self.names, self.masters.views, self.parameters, strict=True):
             view.copy_(part_of(parameter, fresh[name].detach()))
-            mean.copy_(view)
+        for flat in self.averages.values():
+            flat.vector.copy_(self.masters.vector)
         self.rate.fill_(1.0)
         self.companion = companion
         self.restored(0, companion.tensors())
@@ -208,23 +222,33 @@ class TrainState:
         """Gives every process the state of the first one; each has its own where weights are sharded."""
         self.step = int(self.processes.tell(self.step))  # type: ignore[call-overload]
         if not self.sharded:
-            for flat in (self.masters, self.average, self.first_moment, self.second_moment):
+            for flat in self._held().values():
                 self.processes.send(flat.vector)
-            self.processes.send(self.updates)
+            self.processes.send(self.memory.updates)
             self.rate.fill_(float(self.processes.tell(float(self.rate))))  # type: ignore[arg-type]
             self.renew()
         beside = self.processes.tell(self.companion.tensors())
         if not self.processes.first:
             self.companion.restore(beside)  # type: ignore[arg-type]
 
-    def ema_weights(self) -> dict[str, Tensor]:
-        """The moving average of the weights and the network's buffers, by the network's own names; copies, in float32."""
-        views = zip(self.average.views, self.parameters, strict=True)
-        means = [like(parameter, view) if self.sharded else view for view, parameter in views]
-        averaged = dict(zip(self.names, means, strict=True))
+    def ema_weights(self, average: str = "") -> dict[str, Tensor]:
+        """A moving average of the weights and the network's buffers, by the network's own names; copies, in float32.
+
+        Args:
+            average: Which one, by its name; the one that is the model by default.
+        """
+        averaged = self._named(self.averages[average] if average else self.average)
         wide = self.masters.vector.dtype
         weights = whole({n: averaged.get(n, value).detach() for n, value in self.network.state_dict().items()})
         return {n: (v.to(wide) if v.is_floating_point() else v).clone() for n, v in weights.items()}
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """The averages that are stored to make one of any length of them, by their names and the weights'."""
+        plan = self.settings.snapshots
+        dtype = torch.float16 if plan.precision == "fp16" else self.masters.vector.dtype
+        names = [average.name for average in plan.averages()]
+        found = {key: value for name in names for key, value in self._named(self.averages[name], f"{name}/").items()}
+        return {key: value.to("cpu", dtype, copy=True).contiguous() for key, value in whole(found).items()}
 
 
 _BESIDE = "companion/"

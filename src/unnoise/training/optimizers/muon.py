@@ -1,0 +1,115 @@
+"""Muon: matrices move by their momentum with all of its singular values made alike; other weights by AdamW."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ...options import option
+from ...precision import Precision, compute_dtype
+from ..flat import Flat
+from .base import Memory, Optimizer, Rate, adamw, optimizers
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of Jordan's quintic: it brings small singular values up fastest, and leaves all of them between about 0.7 and 1.2."""
+
+
+@optimizers.register("muon")
+@dataclass(frozen=True)
+class MuonOptimizer(Optimizer):
+    """Matrices and kernels are turned by the nearest orthogonal matrix to their momentum; the rest goes by AdamW.
+
+    Every matrix moves by 0.2 sqrt(max(rows, columns)) times the learning rate, so that rates and decays of AdamW fit. A kernel is
+    the matrix (out, in x height x width). Labels, the first and the last layer are left to AdamW.
+
+    References:
+        Muon: An optimizer for hidden layers in neural networks (Jordan et al., 2024), https://kellerjordan.github.io/posts/muon/
+        Muon is Scalable for LLM Training (Liu et al., 2025), Equation 4, https://arxiv.org/abs/2502.16982
+    """
+
+    momentum: float = option(0.95, help="memory of the moving average of a matrix's gradient", low=0.0, high=0.9999)
+    iterations: int = option(5, help="of Newton-Schulz, which makes singular values alike", low=1, high=100)
+    beside: tuple[str, ...] = option(
+        ("enter.weight", "leave.weight", "first.weight", "last.weight", "*label.weight"),
+        help="matrices that are left to AdamW, by patterns of their names",
+    )
+    eps: float = option(1e-8, help="AdamW's", low=0.0, high=1.0)
+    precision: Precision = option(
+        "auto", help="numbers of Newton-Schulz: fp32, bf16; auto is bf16 where that is faster"
+    )
+
+    moments: ClassVar[tuple[str, ...]] = ("first_moment", "second_moment")
+    elementwise: ClassVar[bool] = False
+
+    def begin(self, weights: Flat, gradients: Flat) -> Memory:
+        """See `Optimizer.begin`; the second moment is remembered where AdamW needs it."""
+        views = dict(zip(weights.names, weights.views, strict=True))
+        others = {name: view for name, view in views.items() if not self._takes(name, view)}
+        moments = {"first_moment": weights.another(), "second_moment": Flat(others, weights.vector.dtype)}
+        return Memory(weights, gradients, moments)
+
+    def update(self, memory: Memory, rate: Rate) -> None:
+        """See `Optimizer.update`."""
+        memory.updates.add_(1)
+        memory.decay(rate.learning_rate * rate.weight_decay, rate.only_matrices)
+        names, first = memory.weights.names, memory.moments["first_moment"].views
+        columns = list(zip(memory.weights.views, memory.gradients.views, first, strict=True))
+        mine = [self._takes(name, weight) for name, (weight, *_) in zip(names, columns, strict=True)]
+        others = [column for column, taken in zip(columns, mine, strict=True) if not taken]
+        if others:
+            weights, gradients, moving = (list(each) for each in zip(*others, strict=True))
+            adamw(weights, gradients, moving, memory.moments["second_moment"].views, memory.updates, rate, self.eps)
+        matrices = [tuple(map(as_matrix, column)) for column, taken in zip(columns, mine, strict=True) if taken]
+        self._turn(matrices, rate.learning_rate)
+
+    def _takes(self, name: str, weight: Tensor) -> bool:
+        matrix = weight.ndim >= 2 and weight.shape[0] > 1 and weight.numel() > weight.shape[0]
+        return matrix and not any(fnmatch(name, pattern) for pattern in self.beside)
+
+    def _turn(self, matrices: list[tuple[Tensor, ...]], learning_rate: float) -> None:
+        """Moves matrices, given as weight, gradient and momentum; those of one shape at once."""
+        alike: dict[tuple[int, int], list[tuple[Tensor, ...]]] = defaultdict(list)
+        for weight, gradient, momentum in matrices:
+            wide = weight.shape[0] <= weight.shape[1]
+            weight, gradient, momentum = (each if wide else each.T for each in (weight, gradient, momentum))
+            alike[(weight.shape[0], weight.shape[1])].append((weight, gradient, momentum))
+        for (_, columns), group in alike.items():
+            weights, gradients, momenta = (list(each) for each in zip(*group, strict=True))
+            torch._foreach_lerp_(momenta, gradients, 1 - self.momentum)
+            ahead = torch.stack(torch._foreach_lerp(gradients, momenta, self.momentum))  # Nesterov's
+            dtype = compute_dtype(self.precision, ahead.device) if ahead.dtype == torch.float32 else ahead.dtype
+            turned = orthogonal(ahead.to(dtype), self.iterations).to(ahead.dtype)
+            torch._foreach_add_(weights, list(turned), alpha=-learning_rate * 0.2 * math.sqrt(columns))
+
+
+def as_matrix(weight: Tensor) -> Tensor:
+    """A weight as a view of shape (out, rest), its other dimensions in the order that they have in memory."""
+    strides = weight.stride()
+    inner = sorted(range(1, weight.ndim), key=lambda d: -strides[d])
+    return weight.permute(0, *inner).view(weight.shape[0], -1)
+
+
+def orthogonal(matrices: Tensor, iterations: int) -> Tensor:
+    r"""About the orthogonal factors U V^T of matrices U S V^T, by Newton-Schulz.
+
+    .. math:: X \leftarrow a X + (b\,XX^T + c\,(XX^T)^2)\, X
+
+    Args:
+        matrices: Shape (N, rows, columns) with rows <= columns.
+        iterations: Five bring singular values above about 0.001 of the largest to between 0.7 and 1.2.
+
+    Returns:
+        The same shape and dtype.
+    """
+    a, b, c = COEFFICIENTS
+    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(iterations):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
