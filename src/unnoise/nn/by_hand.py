@@ -40,7 +40,7 @@ def as_built(network: nn.Module, gradients: Mapping[str, Tensor], *kinds: type[n
 def _hooked(module: nn.Module) -> bool:
     hooks = (
         module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks,
-        module._compiled_call_impl,
+        module._compiled_call_impl, "forward" in vars(module),
     )  # fmt: skip
     return any(hooks)
 

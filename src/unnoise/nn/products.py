@@ -40,8 +40,7 @@ def add_outer(total: Tensor, slope: Tensor, x: Tensor) -> None:
 
 
 def _by_onednn(x: Tensor, weight: Tensor, from_size: int) -> bool:
-    large = len(x) * weight.numel() >= from_size
-    return large and x.dtype == torch.float32 and x.device.type == "cpu" and _mkl_holds_back()
+    return x.shape[0] * weight.numel() >= from_size and x.dtype == torch.float32 and x.is_cpu and _mkl_holds_back()
 
 
 @functools.cache

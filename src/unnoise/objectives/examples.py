@@ -50,6 +50,8 @@ class Prepared(NamedTuple):
 
     def slice(self, first: int, last: int) -> Prepared:
         """The examples first ... last - 1."""
+        if first == 0 and last >= self.inputs.shape[0]:
+            return self
         part = slice(first, last)
         return Prepared(*(_taken(value, part) for value in self))
 
@@ -61,11 +63,13 @@ class Prepared(NamedTuple):
 
 
 def _taken(value: Any, part: slice | Tensor) -> Any:
+    if value is None:
+        return None
     if isinstance(value, Tensor):
         return value[part if isinstance(part, slice) else part.to(value.device)]
     if isinstance(value, Draws):
         return value.take(part)
-    return None if value is None else {name: _taken(each, part) for name, each in value.items()}
+    return {name: _taken(each, part) for name, each in value.items()}
 
 
 def _moved(value: Any, device: torch.device) -> Any:

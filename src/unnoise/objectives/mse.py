@@ -98,7 +98,7 @@ class MSEObjective(Objective):
     def slopes(self, answer: Tensor, prepared: Prepared) -> tuple[Tensor, Tensor]:
         """The loss of every example, shape (B,), and its derivative to what the network answers, shape (B, ...)."""
         error = (answer - prepared.target).flatten(1)  # (B, D)
-        slope = (prepared.weight * (2 / error.shape[1]))[:, None] * error
+        slope = (2 / error.shape[1] * prepared.weight)[:, None] * error
         return (error * slope).sum(1) / 2, slope.reshape(answer.shape)
 
     def floors(self, denoiser: Denoiser, oracle: Denoiser, draws: Draws) -> Tensor:

@@ -62,9 +62,7 @@ class Gradient:
             inputs = network_inputs(self.denoiser, examples)
             answer = self.derivative.forward(inputs.to(wide), examples.noise_level, examples.cond).to(inputs.dtype)
             losses, slopes = self.objective.slopes(answer, examples)
-        each = self._weights(losses, examples, scale)
-        with torch.no_grad():
-            self.derivative.back((slopes * each).to(wide))
+            self.derivative.back((slopes * self._weights(losses, examples, scale)).to(wide))
         return losses
 
     def _weights(self, losses: Tensor, examples: Prepared, scale: float) -> float | Tensor:
@@ -72,7 +70,8 @@ class Gradient:
         if self.companion.uncertainty is None and examples.draws.importance is None:
             return scale
         losses = losses.detach().requires_grad_()
-        (self.companion.minimised(losses, examples).sum() * scale).backward()
+        with torch.enable_grad():
+            (self.companion.minimised(losses, examples).sum() * scale).backward()
         assert losses.grad is not None
         return over(losses.grad, examples.target)
 
