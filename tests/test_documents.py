@@ -117,3 +117,14 @@ def test_the_code_of_judging_runs_and_says_what_it_prints(tmp_path, monkeypatch,
     assert recall.startswith("recall")
     few, more, most = eval(falling)
     assert few > more > most
+
+
+def test_the_code_of_the_page_on_data_runs_and_says_what_it_prints(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    names = run("data.md")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith("shards, 200 samples of (3, 16, 16) ('dark', 'light')")
+    assert said[1].startswith("torch.Size([3, 3, 16, 16]) torch.uint8")
+    assert said[2:] == ["True", "True", "180 20", "True True"]
+    assert names["data"].lanes == 4

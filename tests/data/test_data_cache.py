@@ -3,9 +3,11 @@
 import os
 
 import numpy as np
+import pytest
 import torch
 
 from unnoise.data.folder import FolderDataset
+from unnoise.errors import BadOption
 
 
 def load(folder, **options):
@@ -49,6 +51,26 @@ def test_a_damaged_cache_is_made_again(tmp_path, pictures, cache_dir):
         file.write_bytes(file.read_bytes()[:150])
     assert torch.equal(load(tmp_path).x, before)
     assert sorted(file.suffix for file in cache_dir.iterdir()) == [".json", ".npy"]
+
+
+def test_pixels_that_were_not_used_for_longest_make_room_for_new_ones(tmp_path, pictures, cache_dir, monkeypatch):
+    for name in "abc":
+        pictures(tmp_path / name, 4)  # 768 bytes of pixels, and 128 before them
+    monkeypatch.setenv("UNNOISE_CACHE_LIMIT", "2.3e-6")
+    known = {}
+    for age, name in enumerate("ab"):
+        before = set(cache_dir.glob("*.npy"))
+        load(tmp_path / name)
+        (known[name],) = set(cache_dir.glob("*.npy")) - before
+        os.utime(known[name], (age, age))
+    load(tmp_path / "a")  # used again, so that b is the older one now
+    load(tmp_path / "c")
+    assert known["a"].is_file()
+    assert not known["b"].is_file()
+    assert len(list(cache_dir.glob("*.npy"))) == 2
+    monkeypatch.setenv("UNNOISE_CACHE_LIMIT", "much")
+    with pytest.raises(BadOption, match="UNNOISE_CACHE_LIMIT: expected a number of GB, got 'much'"):
+        load(tmp_path / "b")
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, pictures, monkeypatch):

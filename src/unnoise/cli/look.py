@@ -92,7 +92,8 @@ def data(
     from ..data.open import source_of
 
     source = datasets.build(path) if path in datasets and not Path(path).exists() else source_of(path, stream)
-    report = inspect_data(source.load(DataProgress()))
+    found = source.load(DataProgress())
+    report = inspect_data(found)
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2))
         return
@@ -109,6 +110,7 @@ def data(
             "samples",
             f"{report.count:,} {report.kind}, shape {report.shape} ({report.values_per_sample:,} values), {report.dtype}",
         ),
+        ("where", found.layout()),
         *part,
         ("values", span + (f", {report.not_finite:,} not finite" if report.not_finite else "")),
         ("labels", (labels or "none") + more),

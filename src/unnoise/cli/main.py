@@ -17,6 +17,7 @@ from .evaluate import evaluate
 from .look import data, info, list_parts
 from .lora import lora_app
 from .nll import nll
+from .pack import pack
 from .sample import replay, sample
 from .train import train
 from .tune import tune
@@ -57,6 +58,7 @@ app.command("replay")(replay)
 app.command("tune")(tune)
 app.command("info")(info)
 app.command("data")(data)
+app.command("pack")(pack)
 app.command("nll")(nll)
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)

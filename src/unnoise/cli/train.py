@@ -60,16 +60,15 @@ def train(
     from ..recipes.run import Run, prepare
     from ..training.parallel import connected, told_by_torchrun
 
-    values = read_values(recipe)
-    if data is not None:
-        values = with_data(values, data, stream)
-    elif stream:
-        raise BadOption("--stream is about data of yours: give it with --data")
-    texts = list(overrides or [])
+    values, texts = read_values(recipe), list(overrides or [])
     if expanded := [text for text in texts if "=" not in text and Path(text).exists()]:
         raise BadOption(
             f"{expanded[0]} is no option: give --data a folder, or a pattern in quotes: --data 'shards/*.tar'"
         )
+    if data is not None:
+        values = with_data(values, data, stream)
+    elif stream:
+        raise BadOption("--stream is about data of yours: give it with --data")
     if lora is not None and start is None and not values.get("start") and not any(t.startswith("start") for t in texts):
         raise BadOption("--lora: adapters stand beside a model that is trained already: give it with --from MODEL")
     given = {"seed": seed, "start.lora.rank": lora, "start.model": start}

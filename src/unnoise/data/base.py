@@ -84,6 +84,10 @@ class AnyDataset(ABC):
             The training part and the held-out part; the latter is empty for fraction 0.
         """
 
+    def layout(self) -> str:
+        """Where the samples lie, in a few words for people."""
+        return "in memory"
+
     @abstractmethod
     def fingerprint(self) -> str:
         """64 hexadecimal digits that are others as soon as a sample, a label or the specification is."""

@@ -130,6 +130,18 @@ class ShardedDataset(AnyDataset):
         training, rest = (replace(self, rows=known[part]) for part in parts)
         return training, rest
 
+    def layout(self) -> str:
+        """See `AnyDataset.layout`."""
+        shards = [entry.shard for entry in self.reader.entries]
+        total = sum(shard.size for shard in shards)
+        size = f"{total / 1e9:,.1f} GB" if total >= 1e9 else f"{total / 1e6:,.1f} MB"
+        if not self.lanes:
+            return f"{size} of files, read as they are needed"
+        kind = shards[0].name.rpartition(".")[2]
+        where = "at a URL" if shards[0].remote else "here"
+        mixed = f"read at {self.lanes} places in turn, {self.window:,} samples shuffled at each"
+        return f"{len(shards):,} {kind} shards, {size}, {where}; {mixed}"
+
     def fingerprint(self) -> str:
         """SHA-256 of what each shard holds, of the labels and the specification, and of which samples belong to it.
 

@@ -1,0 +1,52 @@
+"""Shards on the command line: packed, looked at, trained on."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        path = tmp_path / "pictures" / ("cat" if i < 20 else "dog") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "pictures"
+
+
+def test_a_folder_is_packed_looked_at_and_trained_on(unnoise, folder, tmp_path):
+    shards = tmp_path / "shards"
+    assert "6 shards" in unnoise("pack", folder, "-o", shards, "--size", "16KB").out
+    looked = unnoise("data", shards).out
+    assert "40 image, shape (3, 8, 8)" in looked
+    assert "6 tar shards" in looked
+    assert "cat (20), dog (20)" in looked
+    tiny = ("network.width=8", "training.steps=2", "training.validation_size=16", "training.sample_every=0")
+    for path in (shards, f"{shards}/*.tar"):
+        said = unnoise("train", "images", "--data", path, "--out", tmp_path / "run", "data.size=8", "--dry-run")
+        assert "40 samples of shape (3, 8, 8), 2 labels" in said.out
+    assert unnoise("train", "images", "--data", shards, "--out", tmp_path / "run", "data.size=8", *tiny).code == 0
+    evaluated = unnoise("evaluate", tmp_path / "run", "-n", "20", "-o", tmp_path / "judged", "--metrics", "energy")
+    assert evaluated.code == 0, evaluated.err
+
+
+def test_a_folder_can_be_streamed(unnoise, folder):
+    said = unnoise("data", folder, "--stream").out
+    assert "of files, read as they are needed" in said
+    assert "cat (20), dog (20)" in said
+
+
+def test_a_pattern_that_the_shell_has_filled_in_is_told_how_to_be_written(refused, folder, tmp_path):
+    names = sorted(str(path) for path in (folder / "cat").iterdir())
+    said = refused("train", "images", "--data", *names)
+    assert said.endswith("is no option: give --data a folder, or a pattern in quotes: --data 'shards/*.tar'")
+
+
+def test_bad_shards_and_sizes_are_refused_in_one_line(refused, folder, tmp_path):
+    assert "expected a size such as 256MB" in refused("pack", folder, "-o", tmp_path / "out", "--size", "large")
+    assert "expected tar or parquet" in refused("pack", folder, "-o", tmp_path / "out", "--format", "zip")
+    assert "give it with --data" in refused("train", "images", "--stream")
+    (tmp_path / "bad.tar").write_bytes(b"not a tar file" * 100)
+    assert "bad.tar cannot be read as tar" in refused("data", tmp_path / "bad.tar")
