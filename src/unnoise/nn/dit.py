@@ -13,6 +13,7 @@ from ..options import Checked, option
 from .attention import Attention
 from .base import Condition, Network, networks
 from .embedding import ConditionEmbedding
+from .linear import Linear
 from .modulation import gated, gelu, modulated_norm
 from .patches import patchify, positions, unpatchify
 
@@ -61,9 +62,9 @@ class DiTBlock(nn.Module):
         super().__init__()
         hidden = max(1, round(config.width * config.mlp_ratio))
         self.attention = Attention(config.width, config.heads, config.qk_norm)
-        self.enter = nn.Linear(config.width, hidden)
+        self.enter = Linear(config.width, hidden)
         self.dropout = nn.Dropout(config.dropout)
-        self.leave = nn.Linear(hidden, config.width)
+        self.leave = Linear(hidden, config.width)
 
     def forward(self, x: Tensor, steering: Tensor) -> Tensor:
         """The tokens after the block.
@@ -124,10 +125,10 @@ class DiT(Network):
         width, depth = self.config.width, self.config.depth
         places = math.prod(self.patch)
         self.embedding = ConditionEmbedding(FREQUENCIES, width, num_classes)
-        self.enter = nn.Linear(places * self.shape[0], width)
-        self.modulation = nn.Linear(width, (6 * depth + 2) * width)
+        self.enter = Linear(places * self.shape[0], width)
+        self.modulation = Linear(width, (6 * depth + 2) * width)
         self.blocks = nn.ModuleList(DiTBlock(self.config) for _ in range(depth))
-        self.leave = nn.Linear(width, places * self.out_shape[0])
+        self.leave = Linear(width, places * self.out_shape[0])
         self._initialise()
 
     def _initialise(self) -> None:

@@ -39,6 +39,19 @@ def add_outer(total: Tensor, slope: Tensor, x: Tensor) -> None:
         total.addmm_(slope.t(), x)
 
 
+def outer(slope: Tensor, x: Tensor) -> Tensor:
+    """g^T x, shape (out, in), for g of shape (B, out) and x of shape (B, in)."""
+    if len(x) * slope.shape[1] * x.shape[1] >= _WORTH_A_COPY and _by_onednn(x, slope, 0):
+        return torch.ops.mkldnn._linear_pointwise(slope.t(), x.t(), None, "none", [], "")
+    return slope.t().mm(x)
+
+
+def better_by_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN is ahead for x W^T, with x of shape (..., in) and W of shape (out, in)."""
+    large = x.numel() * len(weight) >= _WORTH_IT
+    return large and weight.dtype == torch.float32 and _by_onednn(x, weight, 0)
+
+
 def _by_onednn(x: Tensor, weight: Tensor, from_size: int) -> bool:
     return x.shape[0] * weight.numel() >= from_size and x.dtype == torch.float32 and x.is_cpu and _mkl_holds_back()
 
