@@ -3,6 +3,7 @@
 import pytest
 
 from unnoise.errors import BadOption
+from unnoise.objectives.mse import MSEObjective
 from unnoise.recipes.recipe import load_recipe
 
 
@@ -52,3 +53,10 @@ def test_averages_optimizer_and_law_are_chosen_on_the_command_line():
 def test_a_model_average_that_the_run_does_not_keep_is_refused():
     with pytest.raises(BadOption, match=r"training\.model_average: no average of this run is called 'power-0.2'"):
         load_recipe("digits", ["training.ema=[0.999, power-0.1]", "training.model_average=power-0.2"])
+
+
+def test_options_of_a_part_that_is_not_named_are_those_of_the_default():
+    recipe = load_recipe({"data": {"name": "moons"}, "network": {"name": "mlp"}}, ["objective.noise.pairing=8"])
+    assert recipe.objective == MSEObjective(noise={"pairing": 8})
+    with pytest.raises(BadOption, match=r"objective\.vlb_weight: there is no such option"):
+        load_recipe({"data": {"name": "moons"}, "network": {"name": "mlp"}}, ["objective.vlb_weight=1"])

@@ -239,6 +239,12 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         with_start(values, begins)
     for path, value in [pair for pair in pairs if pair[0][0] != "start"]:
         override(values, path, value)
+    for name, field in option_fields(
+        Recipe
+    ).items():  # options alone are those of the part that a recipe has by default
+        part, default = values.get(name), getattr(field.default, "registered_name", None)
+        if default and isinstance(part, dict) and "name" not in part:
+            values[name] = {"name": default, **part}
     data = values.get("data")
     if isinstance(data, dict) and "path" in _required(data) and not data.get("path"):
         raise BadOption("data.path: this recipe needs data of yours: add --data PATH")

@@ -84,10 +84,10 @@ def show(state: TrainState, losses: Tensor, batch: Prepared, first: int) -> None
     stratum = batch.draws.stratum
     if state.companion.history is None or stratum is None:
         return
-    both = torch.zeros(2, state.settings.batch_size, dtype=torch.float64, device=losses.device)
-    both[:, first : first + len(losses)] = torch.stack([losses.double(), stratum.to(losses.device).double()])
+    both = torch.zeros(2, state.settings.batch_size, dtype=losses.dtype, device=losses.device)
+    both[:, first : first + len(losses)] = torch.stack([losses, stratum.to(losses)])
     state.processes.add(both)
-    state.companion.observe(both[0].to(losses.dtype), both[1].round().long().cpu())
+    state.companion.observe(both[0], both[1].round().long())
 
 
 def broken(loss: float, losses: Tensor, batch: Prepared, processes: Processes, whole: int) -> str:

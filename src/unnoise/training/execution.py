@@ -73,7 +73,7 @@ def begin_state(
     network.to(device)
     if sharded:
         shard(network, dtype, processes, device)
-    state = TrainState(network, settings, dtype, processes, companion)
+    state = TrainState(network, settings, dtype, processes, None if companion is None else companion.to(device))
     if machine.compile:
         _compile(network)
     return state

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..denoisers.base import Denoiser
-from ..errors import TrainingDiverged
+from ..errors import IncompatibleParts, TrainingDiverged
+from ..objectives.companion import weighed
 from ..objectives.mse import preconditioned
 from .batch import Trainee as Trainee
 from .batch import accumulated, broken, show
@@ -103,12 +104,18 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
 
     Raises:
         TrainingDiverged: The loss or a weight is no longer a number; no checkpoint is made of such weights.
+        IncompatibleParts: The state was made without what the objective keeps beside the network.
         DataError: The data cannot be read any more, or a worker that reads it ended; the state is that of the step before.
     """
     settings, denoiser, processes = state.settings, trainee.denoiser, state.processes
     if state.step >= settings.steps:
         yield Finished(state.step, stopped=False)
         return
+    if set(state.companion.tensors()) != set(trainee.objective.companion(denoiser.schedule).tensors()):
+        raise IncompatibleParts(
+            "the objective keeps something beside the network that the state does not hold: make it as "
+            "TrainState(..., companion=objective.companion(schedule))"
+        )
     device = next(denoiser.parameters()).device
     share = processes.share(settings.batch_size)
     draws = DrawStream(
@@ -135,7 +142,7 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
         show(state, losses, batch, share[0])
         learning_rate = state.learning_rate
         norm = state.update()
-        loss = processes.add(losses.sum() / settings.batch_size)
+        loss = processes.add(weighed(losses, batch).sum() / settings.batch_size)
         step = state.step
         last = step == settings.steps
         if (logged or device.type == "cpu") and not bool(torch.isfinite(loss)):

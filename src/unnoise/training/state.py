@@ -215,8 +215,7 @@ class TrainState:
         for flat in self.averages.values():
             flat.vector.copy_(self.masters.vector)
         self.rate.fill_(1.0)
-        self.companion = companion
-        self.restored(0, companion.tensors())
+        self.restored(0, companion.tensors())  # into what the run's parts look at already
 
     def agree(self) -> None:
         """Gives every process the state of the first one; each has its own where weights are sharded."""
