@@ -72,6 +72,24 @@ def test_the_table_of_choosing_a_sampler_is_that_of_the_registry():
     assert re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", grids, re.MULTILINE))) == list(GRIDS)
 
 
+def test_the_code_of_which_loss_runs_and_says_what_it_prints():
+    names = run("objectives.md")
+    for losses in names["losses"].values():
+        assert losses.tolist() == pytest.approx(names["losses"]["x0"].tolist(), rel=1e-9)
+    where, importance = names["where"], names["importance"]
+    assert float(where.mean()) == pytest.approx(2 / 3, abs=0.05)
+    assert float((importance * where).mean()) == pytest.approx(1 / 2, abs=0.05)
+
+
+def test_which_loss_names_every_weighting_and_density_of_times():
+    from unnoise.objectives.times import time_densities
+    from unnoise.objectives.weightings import weightings
+
+    table = (ROOT / "docs" / "objectives.md").read_text().partition("## What there is")[2].partition("## A weight")[0]
+    named = set(re.findall(r"[a-z_0-9]+", table))
+    assert not (set(weightings) | set(time_densities) - {"uniform"}) - named
+
+
 def test_the_code_of_arc_runs_and_its_error_falls_at_third_order():
     names = run("arc.md")
     error, sampler = names["error"], names["ArcSampler"]()

@@ -107,6 +107,20 @@ def test_a_state_that_lacks_what_the_objective_keeps_is_refused(tmp_path):
         bare.restore(run.state.tensors(), 0)
 
 
+def test_going_back_to_the_beginning_empties_what_the_stream_of_examples_looks_at(tmp_path):
+    run = run_of(tmp_path / "run", "training.steps=20")
+    finished(run)
+    state, history = run.state, run.state.companion.history
+    assert int(history.seen.sum()) == 600
+    fresh = run_of(tmp_path / "other")
+    state.begin_again(fresh.state.network, fresh.trainee.objective.companion(fresh.trainee.denoiser.schedule))
+    assert state.companion.history is history
+    assert int(history.seen.sum()) == 0
+    assert float(history.shares.std()) == 0
+    for name, tensor in fresh.state.tensors().items():
+        assert torch.equal(tensor, state.tensors()[name]), name
+
+
 def test_the_plain_objective_keeps_nothing(tmp_path):
     run = Run(load_recipe(RECIPE[0], RECIPE[1:]), tmp_path / "run")
     assert not [name for name in run.state.tensors() if name.startswith("companion")]

@@ -61,7 +61,7 @@ class LossHistory:
         """Files what was observed: of each share the newest losses stay."""
         if not self._pending:
             return
-        stratum = torch.cat([stratum for stratum, _ in self._pending])
+        stratum = torch.cat([stratum for stratum, _ in self._pending]).cpu()
         losses = torch.cat([losses for _, losses in self._pending]).double().cpu()
         self._pending = []
         order = torch.argsort(stratum, stable=True)
