@@ -96,6 +96,36 @@ def test_a_run_goes_on_with_another_number_of_processes_and_another_way_of_shari
     assert begun.step == 10
 
 
+LOSES_A_WORKER = """
+import os, signal, sys
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
+from unnoise.training.loop import Stepped
+from unnoise.training.parallel import connected, told_by_torchrun
+
+out, recipe, *options = sys.argv[1:]
+checked = load_recipe(recipe, options)
+with connected(checked.machine.torch_device(told_by_torchrun().local_rank)) as processes:
+    for event in Run(checked, out, processes=processes).events():
+        first_life = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+        if isinstance(event, Stepped) and event.step == 15 and processes.rank == 1 and first_life:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_lost_worker_is_started_again_and_nothing_is_lost(alone, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(LOSES_A_WORKER)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=3"]
+    command = [*torchrun, str(script), str(tmp_path / "run"), *RECIPE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found, damaged = newest_whole(tmp_path / "run" / "checkpoints")
+    assert found.step == 20
+    assert not damaged
+    assert furthest(alone, found) < 1e-6
+
+
 def test_shares_that_were_cut_short_are_passed_over(tmp_path):
     folder = tmp_path / "000000010.sharded"
     folder.mkdir()

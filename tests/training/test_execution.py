@@ -1,0 +1,86 @@
+"""Brings a network to where and how it is trained."""
+
+import pytest
+import torch
+
+from unnoise.errors import BadOption
+from unnoise.nn.base import networks
+from unnoise.training.execution import begin_state, checkpoint_blocks, training_dtype
+from unnoise.training.machine import MachineSettings
+from unnoise.training.settings import TrainingSettings
+from unnoise.training.threads import SMALL_STEP
+
+CPU = torch.device("cpu")
+
+
+def dit(seed=0):
+    torch.manual_seed(seed)
+    cls = networks["dit"]
+    network = cls((2, 8, 8), config=cls.Config(width=32, depth=2, heads=2, patch=4))
+    for parameter in network.parameters():  # what begins at zero would hide mistakes
+        torch.nn.init.normal_(parameter, std=0.1)
+    return network
+
+
+def gradients(network):
+    g = torch.Generator().manual_seed(3)
+    x, y = torch.randn(4, 2, 8, 8, generator=g), torch.randn(4, 2, 8, 8, generator=g)
+    (network(x, torch.linspace(0, 900, 4)) - y).square().mean().backward()
+    return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+
+def test_activations_worked_out_again_give_the_same_gradients_and_less_is_kept():
+    from unnoise.training.memory import kept_bytes
+
+    plain, thrifty = dit(), dit()
+    checkpoint_blocks(thrifty)
+    a, b = gradients(plain), gradients(thrifty)
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-7)
+    assert kept_bytes(thrifty, (2, 8, 8), 4) < 0.5 * kept_bytes(plain, (2, 8, 8), 4)
+    assert list(thrifty.state_dict()) == list(plain.state_dict())
+
+
+def test_a_network_without_blocks_has_nothing_to_forget():
+    with pytest.raises(BadOption, match="network 'mlp' has no blocks to forget"):
+        checkpoint_blocks(networks["mlp"]((2,)))
+
+
+def test_where_nobody_asked_small_steps_stay_in_float32():
+    auto = MachineSettings()
+    assert training_dtype(auto, CPU, SMALL_STEP / 2) == torch.float32
+    assert training_dtype(MachineSettings(precision="bf16"), CPU, 1.0) == torch.bfloat16
+    assert training_dtype(MachineSettings(precision="fp32"), CPU, 10 * SMALL_STEP) == torch.float32
+
+
+def test_devices_that_are_not_there_are_refused():
+    assert MachineSettings(device="cpu").torch_device() == CPU
+    with pytest.raises(BadOption, match=r"machine\.device: expected auto, cpu, cuda"):
+        MachineSettings(device="toaster").torch_device()
+    if not torch.cuda.is_available():
+        with pytest.raises(BadOption, match="there is no cuda on this machine: take auto or cpu"):
+            MachineSettings(device="cuda").torch_device()
+
+
+def test_a_batch_larger_than_memory_is_refused_before_the_first_step(monkeypatch):
+    monkeypatch.setattr("unnoise.training.execution.free_bytes", lambda: 2_000_000)
+    with pytest.raises(BadOption, match=r"samples at once need about .* GB, and 0\.0 GB are free"):
+        begin_state(dit(), (2, 8, 8), TrainingSettings(batch_size=4096), MachineSettings(), CPU)
+
+
+def test_a_compiled_network_learns_as_the_plain_one_does():
+    states = []
+    for compiled in (False, True):
+        cls = networks["mlp"]
+        torch.manual_seed(0)
+        network = cls((2,), config=cls.Config(width=16, depth=1))
+        machine = MachineSettings(compile=compiled, precision="fp32")
+        state = begin_state(network, (2,), TrainingSettings(batch_size=8, warmup=0), machine, CPU)
+        for step in range(3):
+            g = torch.Generator().manual_seed(step)
+            x = torch.randn(8, 2, generator=g)
+            network(x, torch.linspace(0, 900, 8)).square().mean().backward()
+            state.update()
+        states.append(state.masters.vector.clone())
+    torch.testing.assert_close(*states, rtol=1e-5, atol=1e-6)
