@@ -26,6 +26,7 @@ from ..training.averages import averages
 from ..training.optimizers.base import optimizers
 from ..training.rates import learning_rates
 from .recipe import shipped
+from .tracking.base import trackers
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "schedules": schedules,
@@ -43,6 +44,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "datasets": datasets,
     "metrics": metrics,
     "features": extractors,
+    "trackers": trackers,
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from ..files import write_atomically
 
 
 class MetricsFile:
-    """metrics.jsonl of a run, and the same numbers for TensorBoard where that is installed.
+    """metrics.jsonl of a run.
 
     Args:
         folder: Of the run.
@@ -28,11 +27,6 @@ class MetricsFile:
         self.kept = [line for line in read_metrics(path) if line["step"] <= step and step > 0]
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in self.kept).encode())
         self._file = path.open("a", encoding="utf-8")
-        self._board: Any = None
-        if find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Adds a line: numbers by name, `step` among them.
@@ -42,23 +36,15 @@ class MetricsFile:
         """
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        if self._board is not None:
-            for name, value in line.items():
-                if isinstance(value, float):
-                    self._board.add_scalar(name, value, line["step"])
 
     def flush(self) -> None:
         """Makes sure that all lines are on the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        if self._board is not None:
-            self._board.flush()
 
     def close(self) -> None:
-        """Ends both files."""
+        """Ends the file."""
         self._file.close()
-        if self._board is not None:
-            self._board.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

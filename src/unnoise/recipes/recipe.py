@@ -28,6 +28,7 @@ from ..training.machine import MachineSettings
 from ..training.settings import TrainingSettings
 from .judging.plan import EvaluationPlan
 from .start import StartSettings, with_start
+from .tracking.base import TrackingSettings
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Recipe(Checked):
     sampling: SamplingSettings = option(SamplingSettings(), help="how the model is sampled when nothing else is said")
     evaluation: EvaluationPlan = option(EvaluationPlan(), help="what is measured while it is trained")
     machine: MachineSettings = option(MachineSettings(), help="how the run is executed: device, precision, processes")
+    tracking: TrackingSettings = option(TrackingSettings(), help="where its numbers can be watched")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,6 +115,7 @@ class Recipe(Checked):
             "sampling",
             "evaluation",
             "machine",
+            "tracking",
         ]
         return {name: values[name] for name in order}
 

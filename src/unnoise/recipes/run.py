@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..blueprint import Blueprint
@@ -33,7 +34,7 @@ from ..model import Model
 from ..model_folder import read_folder
 from ..objectives.mse import preconditioned
 from ..options import plain
-from ..precision import keep_freed_memory
+from ..precision import dtype_of, keep_freed_memory
 from ..training.checkpoint import (
     Checkpoint,
     checkpoints,
@@ -53,8 +54,9 @@ from ..training.threads import step_operations, threads_for
 from .finetune import Start
 from .judging.while_training import Evaluated, Watcher, check_plan
 from .lock import locked
-from .logbook import Logbook
+from .logbook import Logbook, Work
 from .recipe import Recipe, load_recipe, read_values
+from .tracking.base import TrackedRun
 
 MOST_MEASURED = 10_000
 """Samples whose spread is measured where a recipe leaves that open."""
@@ -212,7 +214,7 @@ class Run:
                 begun = read_values(file)
             except BadOption as error:
                 raise RunFolderError(f"the recipe of a run is damaged: {error}; use another --out") from None
-            same_work = {**_with_defaults(begun), "machine": plain(recipe.machine)}
+            same_work = {**_with_defaults(begun), "machine": plain(recipe.machine), "tracking": plain(recipe.tracking)}
             changed = sorted(_differences(same_work, recipe.describe()))
             if changed and not checkpoints(self.folder / "checkpoints"):
                 with locked(self.folder):  # nobody trains there, and no step of it was ever saved: nothing is lost
@@ -332,7 +334,7 @@ class Run:
 
     def _events(self, stop: Callable[[], bool]) -> Iterator[Event | Evaluated]:
         operations = step_operations(self.state.network, self.blueprint.input_shape, self.recipe.training.batch_size)
-        logbook = Logbook(self.folder, self.state.step, self.recipe.training) if self.processes.first else None
+        logbook = self._logbook(operations) if self.processes.first else None
         keep_freed_memory()
         begun_at = self.state.step
         try:
@@ -354,6 +356,13 @@ class Run:
         finally:
             if logbook is not None:
                 logbook.close()
+
+    def _logbook(self, operations: float) -> Logbook:
+        recipe = self.recipe
+        dtype = dtype_of(self.state.network) or torch.float32
+        work = Work(operations, self.processes.count, dtype, self.device)
+        run = TrackedRun(self.folder, recipe.describe(), recipe.tracking, self.state.step)
+        return Logbook(run, recipe.training, work)
 
     def _roll_back(self, event: Diverged, logbook: Logbook | None) -> None:
         """Goes back to the last checkpoint with half the learning rate, once; a second time the loop gives up."""
@@ -392,18 +401,20 @@ class Run:
                 logbook.flush()
             self.save()
         elif isinstance(event, SamplesDue):
-            self._draw_samples(event.step)
+            self._draw_samples(event.step, logbook)
         elif logbook is not None:
             logbook.note(event)
             if isinstance(event, Finished):
                 self._draw_loss()
 
-    def _draw_samples(self, step: int) -> None:
+    def _draw_samples(self, step: int, logbook: Logbook | None) -> None:
         from .gallery import draw_run_samples
 
-        model = self.model()
-        if self.processes.first:
-            draw_run_samples(model, self.folder / "samples" / f"{step:09d}.png")
+        model, path = self.model(), self.folder / "samples" / f"{step:09d}.png"
+        if logbook is not None:
+            draw_run_samples(model, path)
+            if path.is_file():
+                logbook.picture("samples", path, step)
 
     def _draw_loss(self) -> None:
         from .gallery import run_loss_picture, run_numbers_picture

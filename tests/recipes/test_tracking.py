@@ -1,0 +1,134 @@
+"""Where the numbers of a run can be watched."""
+
+import json
+import os
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from unnoise.errors import MissingExtra, UnknownName
+from unnoise.recipes.logbook import Logbook, Pace, Work
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
+from unnoise.recipes.tracking.base import TrackedRun, TrackingSettings, numbers_in, trackers
+from unnoise.training.peak import measured_peak, peak_memory
+
+SMALL = (
+    "training.steps=20", "training.checkpoint_every=10", "training.validate_every=10", "training.sample_every=20",
+    "training.batch_size=32", "training.validation_size=16", "training.log_every=5", "network.width=16",
+)  # fmt: skip
+
+
+def run(folder, *options):
+    made = Run(load_recipe("spiral", [*SMALL, *options]), folder)
+    for _ in made.events():
+        pass
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_tensorboard_shows_the_numbers_of_the_file_the_loss_of_each_time_and_the_samples(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    lines = run(tmp_path / "run")
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    board.Reload()
+    losses = {line["step"]: line["loss"] for line in lines if "lr" in line}
+    assert list(losses) == [5, 10, 15, 20]
+    shown = {e.step: e.value for e in board.Scalars("loss")}
+    assert shown == pytest.approx(losses, rel=1e-6)
+    tags = board.Tags()
+    assert sum(tag.startswith("loss_by_time/") for tag in tags["scalars"]) == 16
+    assert {"gradient_norm", "samples_per_second", "peak_memory_gb", "validation_loss"} <= set(tags["scalars"])
+    assert tags["images"] == ["samples"]
+
+
+def test_what_no_two_runs_have_alike_stands_last_in_a_line(tmp_path):
+    for line in run(tmp_path / "run", "tracking.trackers=[]"):
+        if "samples_per_second" in line:
+            names = list(line)
+            assert set(names[names.index("samples_per_second") :]) == {"samples_per_second", "peak_memory_gb"}
+    assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+def test_other_trackers_may_be_asked_for_when_a_run_goes_on(tmp_path):
+    run(tmp_path / "run", "tracking.trackers=[]")
+    again = Run(load_recipe("spiral", [*SMALL, "tracking.project=other"]), tmp_path / "run")
+    assert again.finished
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_tracker_whose_library_is_not_installed_says_what_to_install(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(f"unnoise.recipes.tracking.{name}.find_spec", lambda _: None)
+    trackers[name]  # its module is there
+    with pytest.raises(MissingExtra, match=rf"pip install 'unnoise\[{name}\]'"):
+        run(tmp_path / "run", f"tracking.trackers=[{name}]")
+
+
+def test_a_tracker_that_nobody_knows_is_refused():
+    with pytest.raises(UnknownName, match="did you mean 'wandb'"):
+        TrackingSettings(trackers=("wanbd",))
+
+
+@pytest.mark.skipif(find_spec("wandb") is None, reason="wandb is not installed")
+def test_wandb_goes_on_with_the_run_that_it_began(tmp_path, monkeypatch):
+    monkeypatch.setitem(os.environ, "WANDB_MODE", "offline")
+    told = TrackedRun(tmp_path, {"a": 1}, TrackingSettings(trackers=("wandb",)), 0)
+    for step in (1, 2):
+        tracker = trackers["wandb"](told)
+        tracker.numbers({"loss": 0.5}, step)
+        tracker.close()
+    assert len({path.name.rpartition("-")[2] for path in (tmp_path / "wandb").glob("offline-run-*")}) == 1
+
+
+@pytest.mark.skipif(find_spec("mlflow") is None, reason="mlflow is not installed")
+def test_mlflow_goes_on_with_the_run_that_it_began(tmp_path):
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db" if find_spec("sqlalchemy") else (tmp_path / "mlruns").as_uri()
+    told = TrackedRun(tmp_path, {"a": {"b": 1}}, TrackingSettings(trackers=("mlflow",), uri=uri), 0)
+    for step in (1, 2):
+        tracker = trackers["mlflow"](told)
+        tracker.numbers({"loss": 0.5 / step, "loss_by_time/0.03": 1.0}, step)
+        tracker.close()
+    client = MlflowClient(tracking_uri=uri)
+    [found] = client.search_runs([client.get_experiment_by_name("unnoise").experiment_id])
+    assert found.data.params == {"a.b": "1"}
+    assert [(m.step, m.value) for m in client.get_metric_history(found.info.run_id, "loss")] == [(1, 0.5), (2, 0.25)]
+    assert found.info.status == "FINISHED"
+
+
+def test_numbers_by_time_get_the_time_into_their_names():
+    line = {"step": 3, "loss": 1.0, "told": "x", "by_time": {"t": [0.1, 0.9], "loss": [1.0, 2.0], "floor": None}}
+    assert numbers_in(line) == {"loss": 1.0, "loss_by_time/0.10": 1.0, "loss_by_time/0.90": 2.0}
+
+
+def test_the_pace_leaves_out_what_is_no_training(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("unnoise.recipes.logbook.time.perf_counter", lambda: now[0])
+    pace = Pace()
+    for step in range(11):
+        if step == 5:
+            pace.interrupted()
+            now[0] += 100
+        now[0] += 0.5
+        pace.stepped()
+    assert pace.rate() == pytest.approx(2.0)
+    assert pace.rate() == pytest.approx(2.0)  # nothing new: what was known
+
+
+def test_the_peak_is_a_speed_that_products_do_not_exceed():
+    cpu = torch.device("cpu")
+    peak = measured_peak(torch.float32, cpu, torch.get_num_threads())
+    assert 1e8 < peak < 1e14
+    assert measured_peak(torch.float32, cpu, torch.get_num_threads()) == peak  # measured once
+    assert peak_memory(cpu) > 50e6
+
+
+def test_the_share_of_the_peak_is_given_for_steps_that_matter(tmp_path):
+    settings = load_recipe("spiral", SMALL).training
+    told = TrackedRun(tmp_path, {}, TrackingSettings(trackers=()), 0)
+    large = Work(1e11, 1, torch.float32, torch.device("cpu"))
+    book = Logbook(told, settings, large)
+    assert "fraction_of_peak" in book._measured()
+    book.close()
