@@ -146,3 +146,15 @@ def test_the_code_of_the_page_on_data_runs_and_says_what_it_prints(tmp_path, mon
     assert said[1].startswith("torch.Size([3, 3, 16, 16]) torch.uint8")
     assert said[2:] == ["True", "True", "180 20", "True True"]
     assert names["data"].lanes == 4
+
+
+def test_the_code_of_fine_tuning_runs_and_says_what_it_prints(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = run("fine-tuning.md")
+    said, inner, *strengths = capsys.readouterr().out.splitlines()
+    assert said == "('upper', 'lower', 'outer', 'inner')"
+    assert "tensor(0.5" in inner or "tensor(0.4" in inner
+    radii = [float(line.partition("tensor(")[2].rstrip(")")) for line in strengths]
+    assert radii[2] < radii[0] - 0.3
+    assert radii[2] == pytest.approx(0.5, abs=0.08)
+    assert names["base"].spec.class_names == ("upper", "lower")

@@ -109,8 +109,7 @@ def test_adapters_beside_a_model_killed_and_resumed_are_byte_equal(tmp_path, bas
     recipe = (*IMAGES[:-1], f"start.model={base}", *lora)
     straight, broken = tmp_path / "a" / "run", tmp_path / "b" / "run"
     assert run(straight, *recipe) == 0
-    for kill_at in sorted(random.Random(os.getpid()).sample(range(1, 9), 2)):
-        assert run(broken, *recipe, kill_at=kill_at) == -signal.SIGKILL
+    assert run(broken, *recipe, kill_at=random.Random(os.getpid()).randrange(1, 9)) == -signal.SIGKILL
     assert run(broken, *recipe) == 0
     a, b = final_bytes(straight), final_bytes(broken)
     assert "lora.safetensors" in a
