@@ -45,4 +45,4 @@ class WandbTracker(Tracker):
 
     def close(self) -> None:
         """See `Tracker.close`."""
-        self._run.finish(quiet=True)
+        self._run.finish()
