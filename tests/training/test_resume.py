@@ -39,6 +39,10 @@ IMAGES = (
     "digits", "training.steps=9", "training.checkpoint_every=2", "training.validate_every=5", "training.sample_every=0",
     "training.batch_size=32", "training.validation_size=16", "network.width=16",
 )  # fmt: skip
+AVERAGES = (
+    *POINTS, "training.ema=[power-0.1, 0.99, halflife-500]", "training.model_average=halflife-500",
+    "training.snapshots.every=7", "training.optimizer=muon", "training.decay=trapezoid", "training.weight_decay=0.01",
+)  # fmt: skip
 DROPOUT = (*IMAGES, "network.dropout=0.3")
 
 
@@ -55,11 +59,11 @@ def run(folder, *recipe, kill_at=0):
 
 
 def final_bytes(folder):
-    files = [*(folder / "model").iterdir(), max((folder / "checkpoints").iterdir())]
-    return {file.name: file.read_bytes() for file in files}
+    files = [*(folder / "model").iterdir(), max((folder / "checkpoints").iterdir()), *folder.glob("snapshots/*")]
+    return {f"{file.parent.name}/{file.name}": file.read_bytes() for file in files}
 
 
-@pytest.mark.parametrize("recipe", [POINTS, IMAGES, DROPOUT], ids=["points", "images", "dropout"])
+@pytest.mark.parametrize("recipe", [POINTS, IMAGES, DROPOUT, AVERAGES], ids=["points", "images", "dropout", "averages"])
 def test_killed_with_sigkill_at_random_steps_and_resumed_the_weights_are_byte_equal(tmp_path, recipe):
     straight, broken = tmp_path / "a" / "run", tmp_path / "b" / "run"
     assert run(straight, *recipe) == 0
@@ -112,7 +116,7 @@ def test_adapters_beside_a_model_killed_and_resumed_are_byte_equal(tmp_path, bas
     assert run(broken, *recipe, kill_at=random.Random(os.getpid()).randrange(1, 9)) == -signal.SIGKILL
     assert run(broken, *recipe) == 0
     a, b = final_bytes(straight), final_bytes(broken)
-    assert "lora.safetensors" in a
+    assert "model/lora.safetensors" in a
     assert a == b, "resumed bytes differ"
     held = load_checkpoint(max((straight / "checkpoints").iterdir())).tensors
     own = [name for name in held if "/" in name and ".lora." not in name]

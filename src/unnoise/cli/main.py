@@ -13,6 +13,7 @@ from .check import check_app
 from .compare import compare, grid
 from .demo import demo
 from .draw import draw_app
+from .ema import ema
 from .evaluate import evaluate
 from .look import data, info, list_parts
 from .lora import lora_app
@@ -56,6 +57,7 @@ app.command("train")(train)
 app.command("sample")(sample)
 app.command("replay")(replay)
 app.command("tune")(tune)
+app.command("ema")(ema)
 app.command("info")(info)
 app.command("data")(data)
 app.command("pack")(pack)

@@ -115,6 +115,7 @@ def _follow(run: Run) -> None:
 
 def _tell(recipe: Recipe, prepared: Any, folder: Path) -> None:
     from ..objectives.mse import preconditioned
+    from ..recipes.averaging import size_told
 
     denoiser = prepared.blueprint.build(recipe.seed)
     spec, training = prepared.blueprint.spec, recipe.training
@@ -133,4 +134,6 @@ def _tell(recipe: Recipe, prepared: Any, folder: Path) -> None:
             typer.echo(f"start     {line.removeprefix('start: ')}")
     typer.echo(f"network   {recipe.network.name}, {parameters:,} parameters, predicting {recipe.denoiser.name}")
     typer.echo(f"training  {training.steps:,} steps of {training.batch_size} samples: {epochs:,.1f} times the data")
+    if size := size_told(recipe, parameters):
+        typer.echo(f"snapshots {size}")
     typer.echo(f"out       {folder} (nothing was written)")

@@ -9,6 +9,7 @@ runs/digits/
 ├── evaluation.png      the numbers that were measured on the way, where they were
 ├── loss.png            the loss, with the Bayes floor where it is known
 ├── checkpoints/        to go on from
+├── snapshots/          averages to make one of any length of, where they are asked for
 └── model/              the averaged model, replaced whole at every checkpoint
 """
 
@@ -51,6 +52,7 @@ from ..training.parallel import ALONE, Processes
 from ..training.shares import save_shares
 from ..training.state import TrainState
 from ..training.threads import step_operations, threads_for
+from .averaging import SNAPSHOTS, forget_later, keep_snapshot, size_told
 from .finetune import Start
 from .judging.while_training import Evaluated, Watcher, check_plan
 from .lock import locked
@@ -153,6 +155,8 @@ class Run:
         self._held_out, self.start = prepared.held_out, prepared.start
         self.trainee, self.state = self._beginning()
         self.notes = [*_told(prepared.skipped), *(self.start.notes if self.start is not None else ())]
+        if size := size_told(recipe, sum(p.numel() for p in self.state.parameters)):
+            self.notes.append(f"snapshots of averages will be {size}")
         self.scores: dict[str, Any] = {}
         self._fingerprint = self.train_data.fingerprint()
         self.watcher = self._watcher(prepared)
@@ -263,12 +267,16 @@ class Run:
         """Whether all steps are made."""
         return self.state.step >= self.recipe.training.steps
 
-    def model(self) -> Model:
-        """The averaged model as it stands."""
+    def model(self, average: str = "") -> Model:
+        """The averaged model as it stands.
+
+        Args:
+            average: Which of the run's averages, by its name; training.model_average by default.
+        """
         denoiser = self.blueprint.build(self.recipe.seed)
         network = preconditioned(denoiser).network
         assert network is not None
-        weights, adapter = self.state.ema_weights(), None
+        weights, adapter = self.state.ema_weights(average), None
         if self.start is not None:
             weights, adapter = self.start.finished(weights, self.blueprint)
         network.load_state_dict(weights)
@@ -328,8 +336,9 @@ class Run:
             return
         with locked(self.folder) if self.processes.first else nullcontext():
             if self.processes.first:
-                for place in ("", "checkpoints", "model"):
+                for place in ("", "checkpoints", SNAPSHOTS, "model"):
                     remove_partials(self.folder / place)
+                forget_later(self.folder, self.state.step)
             yield from self._events(stop)
 
     def _events(self, stop: Callable[[], bool]) -> Iterator[Event | Evaluated]:
@@ -396,6 +405,8 @@ class Run:
             self.scores = {
                 "validation_loss": event.loss.loss, **({"bayes_floor": event.floor.loss} if event.floor else {})
             }  # fmt: skip
+        if isinstance(event, Stepped):  # before a checkpoint of this step, from which a run would not come back to it
+            keep_snapshot(self.state, self.folder)
         if isinstance(event, CheckpointDue):
             if logbook is not None:
                 logbook.flush()
