@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from unnoise.pictures import style
 from unnoise.samples import read_recipe
 
 TINY = (
@@ -159,3 +161,15 @@ def test_a_file_is_made_again_byte_for_byte_where_the_model_has_moved(unnoise, r
     finally:
         moved.rename(digits)
     assert (tmp_path / "x.png").read_bytes() == (tmp_path / "y.png").read_bytes()
+
+
+def test_the_learning_rate_of_a_recipe_is_drawn_with_a_colour_for_each_law(unnoise, tmp_path):
+    colours = [np.array([int(text[i : i + 2], 16) for i in (1, 3, 5)]) for text in style.PALETTE[:3]]
+    for k, laws in enumerate(((), ("--law", "cosine", "--law", "trapezoid"))):
+        said = unnoise("draw", "rate", "digits", "training.warmup=50", *laws, "-o", tmp_path / f"{k}.png")
+        assert said.code == 0, said
+        with Image.open(tmp_path / f"{k}.png") as picture:
+            pixels = np.asarray(picture).astype(int)
+        shown = [int((np.abs(pixels - colour).max(-1) < 12).sum()) > 50 for colour in colours]
+        assert shown == [True, k == 1, False]
+    assert unnoise("draw", "rate", "digits", "--law", "cosin", "-o", tmp_path / "x.png").code == 2

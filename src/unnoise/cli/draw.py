@@ -200,6 +200,29 @@ def loss(
     _save(loss_by_time_picture(run) if by_time else run_loss_picture(run), out)
 
 
+@draw_app.command("rate")
+def rate(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe (`unnoise list recipes`) or a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Options, such as `training.warmup=500`.")] = None,
+    law: Annotated[
+        list[str] | None, typer.Option(help="Once for each, see `unnoise list rates`; the recipe's own by default.")
+    ] = None,
+    out: Out = Path("rate.png"),
+) -> None:
+    """The learning rate of a recipe over its run.
+
+    - `unnoise draw rate digits -o rate.png`
+
+    - `unnoise draw rate digits training.warmup=50 --law cosine --law trapezoid --law inverse_sqrt -o rates.png`
+    """
+    from ..recipes.gallery import learning_rate_picture
+    from ..recipes.recipe import load_recipe
+
+    _check(out, PICTURES)
+    asked = [{}] if law is None else [{"training__decay": each} for each in law]
+    _save(learning_rate_picture([load_recipe(recipe, overrides or [], **each).training for each in asked]), out)
+
+
 @draw_app.command("reverse")
 def reverse(
     model: ModelPath,

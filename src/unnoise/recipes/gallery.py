@@ -19,7 +19,7 @@ from ..errors import BadOption, DataError, RunFolderError
 from ..model import Model
 from ..pictures import style
 from ..pictures.arrays import floats
-from ..pictures.curves import loss_by_time, loss_curve
+from ..pictures.curves import lines, loss_by_time, loss_curve
 from ..pictures.grid import image_grid
 from ..pictures.points import scatter
 from ..pictures.saving import replace
@@ -27,6 +27,7 @@ from ..pictures.strip import stack, strip
 from ..process.base import Schedule, log_snr_at, scales
 from ..process.forward import add_noise
 from ..randomness import NoiseSource
+from ..training.settings import TrainingSettings
 from .metrics import read_metrics
 
 TIMES = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0)
@@ -293,6 +294,23 @@ def run_numbers_picture(run_folder: str | Path, batch_size: int) -> Image.Image 
         for name in names
     }
     return bands([line["step"] * batch_size for line in measured], panels, xlabel="samples seen")
+
+
+def learning_rate_picture(settings: Sequence[TrainingSettings]) -> Image.Image:
+    """The learning rate of runs at each of their updates, each by the name of its law.
+
+    Raises:
+        MissingExtra: Matplotlib is not installed.
+    """
+    curves = {}
+    for each in settings:
+        # The first updates one by one, in which it rises, then some of the others.
+        steps = sorted(
+            {*range(min(each.steps, 200)), *range(0, each.steps, max(each.steps // 1000, 1)), each.steps - 1}
+        )
+        name = each.decay.registered_name  # type: ignore[attr-defined]
+        curves[name] = floats(steps), floats([each.learning_rate(step) for step in steps])
+    return lines(curves, xlabel="update", ylabel="learning rate")
 
 
 def draw_run_samples(model: Model, path: str | Path) -> None:
