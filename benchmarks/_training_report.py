@@ -190,16 +190,18 @@ def number(value):
 
 
 def show(cells, markdown=False):
-    """The lines of a table: in columns, or as Markdown."""
+    """The lines of a table: in columns, or as Markdown. Columns of numbers stand to the right."""
     lines = [[str(cell) for cell in row] for row in cells]
+    head, *body = lines
+    words = [any(row[column][:1].isalpha() for row in body) for column in range(len(head))]
     if markdown:
-        head, *body = lines
-        right = ["---" if column < 2 else "---:" for column in range(len(head))]
-        return ["| " + " | ".join(row) + " |" for row in (head, right, *body)]
+        rule = ["---" if word else "---:" for word in words]
+        return ["| " + " | ".join(row) + " |" for row in (head, rule, *body)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    places = list(zip(words, widths, strict=True))
     return [
         "  ".join(
-            cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
+            cell.ljust(width) if word else cell.rjust(width) for cell, (word, width) in zip(row, places, strict=True)
+        ).rstrip()
         for row in lines
     ]
