@@ -64,7 +64,7 @@ def contender(spec):
     begin = clock()
     next(steps)
     found["first_step"] = clock() - begin
-    for _ in range(spec.get("warm", 1)):
+    for _ in range(spec["warm"]):
         next(steps)
     for _ in range(spec["turns"]):
         begin = clock()

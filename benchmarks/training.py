@@ -98,6 +98,7 @@ def measure(arguments, part, result, brief=False):
             seen = worker(
                 arguments, part=part, name=pair[0], variant=pair[1], batch=BATCHES[part],
                 steps=1 if brief else STEPS[part], turns=1 if brief else TURNS[part],
+                warm=0 if brief or part == "sd" else 1,
             )  # fmt: skip
             if "missing" in seen:
                 result["missing"][f"{part}: {pair[0]}, {pair[1]}"] = seen["missing"]
