@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -55,6 +56,11 @@ class Prepared(NamedTuple):
         part = slice(first, last)
         return Prepared(*(_taken(value, part) for value in self))
 
+    def split(self, size: int) -> list[Prepared]:
+        """The examples in parts of `size`, the first first: what `slice` gives one by one, for much less."""
+        count = -(-self.inputs.shape[0] // size)
+        return [Prepared(*part) for part in zip(*(_parts(value, size, count) for value in self), strict=True)]
+
     def to(self, device: torch.device) -> Prepared:
         """The same on another device; of the draws see `Draws.to`."""
         if self.inputs.device == device:
@@ -70,6 +76,17 @@ def _taken(value: Any, part: slice | Tensor) -> Any:
     if isinstance(value, Draws):
         return value.take(part)
     return {name: _taken(each, part) for name, each in value.items()}
+
+
+def _parts(value: Any, size: int, count: int) -> Sequence[Any]:
+    if isinstance(value, Tensor):
+        return value.split(size)
+    if isinstance(value, Draws):
+        return [Draws(*part) for part in zip(*(_parts(each, size, count) for each in value), strict=True)]
+    if not value:
+        return [value] * count
+    columns = zip(*(_parts(each, size, count) for each in value.values()), strict=True)
+    return [dict(zip(value, part, strict=True)) for part in columns]
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -66,7 +66,7 @@ class DrawStream:
         if history is not None:  # a block ends where the density changes
             self.block_steps = max(n for n in range(1, self.block_steps + 1) if history.refresh % n == 0)
         self._pairs: dict[int, Positions] = {}
-        self._block: tuple[int, Prepared] | None = None
+        self._block: tuple[int, list[Prepared]] | None = None
         self.order = dataset.order(seed, batch_size)
         self.read: Callable[[Tensor], Dataset] = dataset.take  # whoever reads ahead puts its own here
 
@@ -78,14 +78,12 @@ class DrawStream:
         """
         block = step // self.block_steps
         if self._block is None or self._block[0] != block:
-            self._block = block, self.block(block).to(device)
-        return self.of_step(self._block[1], step)
+            self._block = block, self.steps_of(self.block(block).to(device))
+        return self._block[1][step % self.block_steps]
 
-    def of_step(self, block: Prepared, step: int) -> Prepared:
-        """The examples of one step out of those of its block."""
-        size = self.share[1] - self.share[0]
-        offset = step % self.block_steps * size
-        return block.slice(offset, offset + size)
+    def steps_of(self, block: Prepared) -> list[Prepared]:
+        """The examples of every step out of those of a block."""
+        return block.split(self.share[1] - self.share[0])
 
     def positions(self, block: int) -> Positions:
         """The positions of a block of steps, of this share of every batch."""

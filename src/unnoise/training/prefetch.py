@@ -41,7 +41,7 @@ class PrefetchedStream:
         self.stream, self.workers = stream, workers
         self.waited = 0.0  # seconds in which the loop had nothing to do
         self._since: float | None = None
-        self._block: tuple[int, Prepared] | None = None
+        self._block: tuple[int, list[Prepared]] | None = None
         ahead = _blocks_ahead(stream)
         self._reading = _ReadAhead(stream, workers, ahead) if workers else None
         self._thread = _Preparing(stream, self._reading, ahead) if workers and stream.history is None else None
@@ -66,13 +66,13 @@ class PrefetchedStream:
         number = step // self.stream.block_steps
         if self._block is None or self._block[0] != number:
             began = time.perf_counter()
-            self._block = number, self._worked_out(number).to(device)
+            self._block = number, self.stream.steps_of(self._worked_out(number).to(device))
             now = time.perf_counter()
             if self._since is None:
                 self._since = now  # to begin takes its time, and is not counted
             else:
                 self.waited += now - began
-        return self.stream.of_step(self._block[1], step)
+        return self._block[1][step % self.stream.block_steps]
 
     def _worked_out(self, number: int) -> Prepared:
         if self._thread is not None:
