@@ -19,6 +19,7 @@ from .look import data, info, list_parts
 from .lora import lora_app
 from .nll import nll
 from .pack import pack
+from .plan import plan
 from .sample import replay, sample
 from .train import train
 from .tune import tune
@@ -58,6 +59,7 @@ app.command("sample")(sample)
 app.command("replay")(replay)
 app.command("tune")(tune)
 app.command("ema")(ema)
+app.command("plan")(plan)
 app.command("info")(info)
 app.command("data")(data)
 app.command("pack")(pack)

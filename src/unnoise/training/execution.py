@@ -69,7 +69,7 @@ def begin_state(
     if device.type == "cpu":
         free = free_bytes()
         sharers = processes.count if sharded else 1
-        check_memory(network, shape, last - first, machine.micro_batch, free, sharers)
+        check_memory(network, shape, last - first, machine.micro_batch, free, sharers, len(settings.averages))
     network.to(device)
     if sharded:
         shard(network, dtype, processes, device)

@@ -88,7 +88,13 @@ def _reclaimable(limit: Path) -> int:
 
 
 def check_memory(
-    network: nn.Module, shape: tuple[int, ...], batch_size: int, micro_batch: int, free: int | None, sharers: int = 1
+    network: nn.Module,
+    shape: tuple[int, ...],
+    batch_size: int,
+    micro_batch: int,
+    free: int | None,
+    sharers: int = 1,
+    averages: int = 1,
 ) -> None:
     """Refuses a batch that does not fit in memory, before anything is lost.
 
@@ -99,6 +105,7 @@ def check_memory(
         micro_batch: Most samples at once; 0 for no limit.
         free: Bytes that may be taken; None where nobody knows.
         sharers: Processes that share the weights.
+        averages: How many averages of the weights are kept.
 
     Raises:
         BadOption: It does not fit; the largest number of samples that does is named.
@@ -107,7 +114,7 @@ def check_memory(
         return
     at_once = min(micro_batch or batch_size, batch_size)
     one, two = kept_bytes(network, shape, 1), kept_bytes(network, shape, 2)
-    each, fixed = MARGIN * max(two - one, 1), MARGIN * max(2 * one - two, 0) + state_bytes(network) / sharers
+    each, fixed = MARGIN * max(two - one, 1), MARGIN * max(2 * one - two, 0) + state_bytes(network, averages) / sharers
     if fixed + at_once * each <= free:
         return
     most = math.floor((free - fixed) / each)
