@@ -18,6 +18,7 @@ from unnoise.data.shards import ShardsDataset
 from unnoise.data.spiral import SpiralDataset
 from unnoise.denoisers.noise import NoiseDenoiser
 from unnoise.errors import DataError
+from unnoise.objectives.history import LossHistory
 from unnoise.objectives.mse import MSEObjective
 from unnoise.process.linear import LinearSchedule
 from unnoise.training.draws import DrawStream
@@ -62,6 +63,33 @@ def same(one, other):
     return all(
         torch.equal(getattr(one, name), getattr(other, name)) for name in ("inputs", "target", "noise_level", "weight")
     )
+
+
+def test_noise_that_is_dealt_out_within_groups_is_the_same_with_workers(shards):
+    data = ShardsDataset(str(shards), window=4).load()
+    alone, ahead = (stream(data, workers, noise={"pairing": 8}) for workers in (0, 2))
+    for step in range(12):
+        assert same(alone.step(step, CPU), ahead.step(step, CPU)), step
+    ahead.close()
+
+
+def test_times_that_follow_the_losses_before_are_drawn_when_their_step_comes(shards):
+    data = ShardsDataset(str(shards), window=4).load()
+    streams = [stream(data, workers) for workers in (0, 2)]
+    for each in streams:
+        each.stream.history, each.stream.block_steps = LossHistory(4, 6, 0.1, refresh=2), 2
+    ahead = PrefetchedStream(streams[1].stream, 2)  # now with a history
+    for step in range(24):
+        one, other = streams[0].step(step, CPU), ahead.step(step, CPU)
+        assert same(one, other), step
+        for each in (streams[0], ahead):
+            history = each.stream.history
+            history.observe(one.draws.stratum, 1 + 9 * (one.draws.stratum == 3).double())
+            history.settle()
+            if step % 2:
+                history.shares = torch.tensor([0.1, 0.1, 0.1, 0.7]) if step % 4 == 1 else torch.full((4,), 0.25)
+    for each in (streams[1], ahead):
+        each.close()
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -121,7 +149,7 @@ def test_broken_pictures_are_replaced_alike_by_any_number_of_workers_and_noted(s
     alone, ahead = stream(data, 0), stream(data, 2)
     for step in range(14):
         assert same(alone.step(step, CPU), ahead.step(step, CPU))
-    assert ahead.notes == ("2.tar sample 0 (2-0): cannot identify image file; replaced by its neighbour",)
+    assert data.skipped == ("2.tar sample 0 (2-0): cannot identify image file; replaced by its neighbour",)
     ahead.close()
 
 

@@ -99,7 +99,10 @@ def _run(run: Run, folder: Path) -> None:
     if run.state.step:
         say(f"going on from step {run.state.step:,}")
     with StopSignals() as stop:
-        if not watch(run, stop):
+        went_through = watch(run, stop)
+        for note in run.late_notes():
+            say(f"note: {note}")
+        if not went_through:
             say(f"stopped and saved at step {run.state.step:,}; the same command goes on from there")
             sys.exit(128 + (stop.received or 0))
     name = "samples.npz" if run.blueprint.spec.kind == "array" else "samples.png"  # of the former there is no picture

@@ -53,8 +53,12 @@ class AnyDataset(ABC):
     """
 
     spec: Spec
-    skipped: tuple[str, ...]  # what could not be read, one line each
     augmentation: Augmentation  # what training does to a sample each time that it sees it
+
+    @property
+    @abstractmethod
+    def skipped(self) -> tuple[str, ...]:
+        """What could not be read, one line each; of data that is read as it is needed, as far as is known by now."""
 
     @abstractmethod
     def __len__(self) -> int:

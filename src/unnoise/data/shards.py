@@ -119,7 +119,7 @@ class ShardsDataset(DataSource):
             counts,
             0 if isinstance(form, PictureFormat) else lanes,
             self.window,
-            skipped=tuple(dict.fromkeys([*notes, *(note for entry in entries for note in entry.scan.notes)])),
+            left_out=tuple(dict.fromkeys([*notes, *(note for entry in entries for note in entry.scan.notes)])),
             augmentation=Augmentation(self.flips, self.shift) if kind == "image" else Augmentation(),
         )
 

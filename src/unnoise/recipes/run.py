@@ -154,6 +154,7 @@ class Run:
         self.recipe, self.blueprint, self.train_data = prepared.recipe, prepared.blueprint, prepared.train
         self._held_out, self.start = prepared.held_out, prepared.start
         self.trainee, self.state = self._beginning()
+        self._known = prepared.skipped
         self.notes = [*_told(prepared.skipped), *(self.start.notes if self.start is not None else ())]
         if size := size_told(recipe, sum(p.numel() for p in self.state.parameters)):
             self.notes.append(f"snapshots of averages will be {size}")
@@ -203,6 +204,10 @@ class Run:
         if self.start is not None:
             self.start.begin(network, self.blueprint, self.recipe.seed)
         return denoiser, network
+
+    def late_notes(self) -> list[str]:
+        """What could not be read since the run was made: of data in shards, images are opened as they are needed."""
+        return _told([line for line in self.train_data.skipped if line not in self._known])
 
     def _model_stands(self) -> bool:
         """Whether the folder's model is that of this step: a run may have been killed after its last checkpoint."""

@@ -48,11 +48,6 @@ class PrefetchedStream:
         self.close = weakref.finalize(self, _close, self._thread, self._reading)
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What could not be read so far, one line each."""
-        return tuple(self._reading.notes) if self._reading is not None else ()
-
-    @property
     def waiting(self) -> float:
         """The share of the time since the first step in which the loop waited for examples."""
         return 0.0 if self._since is None else self.waited / max(time.perf_counter() - self._since, 1e-9)
@@ -101,7 +96,7 @@ class _ReadAhead:
     """Reads the data of the blocks to come; it takes the place of `DrawStream.read`."""
 
     def __init__(self, stream: DrawStream, workers: int, ahead: int) -> None:
-        self.stream, self.ahead, self.notes = stream, ahead, dict[str, None]()
+        self.stream, self.ahead = stream, ahead
         self._take = stream.dataset.take
         self.dataset = stream.dataset if isinstance(stream.dataset, ShardedDataset) else None
         self.pool = None if self.dataset is None else ReadingPool(self.dataset.reader, workers)
@@ -127,7 +122,6 @@ class _ReadAhead:
                 self._asked[each] = indices, who, self.pool.submit(*self.dataset.places(indices), who)
         indices, who, parts = self._asked.pop(number)
         self._here = indices, self.dataset.made_of(indices, self.pool.together(parts, who))
-        self.notes.update(dict.fromkeys(self._here[1].skipped))
 
     def read(self, indices: Tensor) -> Dataset:
         """Samples: out of the block that was begun where they are all in it, else read now."""

@@ -26,7 +26,7 @@ class ShardedDataset(AnyDataset):
     """Samples in shards.
 
     A sample that is broken is replaced by the next one of its shard that can be read, picture, label and caption together:
-    the same in every run, and told in `Dataset.skipped` of what `take` gives.
+    the same in every run, and told in `skipped` from then on.
 
     Args:
         reader: Reads them.
@@ -37,7 +37,7 @@ class ShardedDataset(AnyDataset):
         lanes: Places that are read in turn; see `InterleavedOrder`. 0 where any sample is read at no cost.
         window: Samples that are permuted among each other at each of these places.
         rows: Shape (n,): the samples that belong to this part of the data, in rising order; None for all.
-        skipped: What is left out, one line each.
+        left_out: What is not read at all, one line each.
         augmentation: What training does to a sample each time that it sees it.
     """
 
@@ -49,8 +49,14 @@ class ShardedDataset(AnyDataset):
     lanes: int
     window: int
     rows: NDArray[np.int64] | None = None
-    skipped: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     augmentation: Augmentation = field(default=Augmentation())
+    _broken: dict[str, None] = field(default_factory=dict, repr=False)  # lines in the order of their finding
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """See `AnyDataset.skipped`; all parts of one data set tell the same."""
+        return (*self.left_out, *self._broken)
 
     def __len__(self) -> int:
         return int(self.counts.sum()) if self.rows is None else len(self.rows)
@@ -84,6 +90,7 @@ class ShardedDataset(AnyDataset):
         labels = None if self.labels is None else torch.from_numpy(self.labels[numbers].astype(np.int64))
         texts = tuple(captions) if self.captioned else None
         told = tuple(f"{line}; replaced by its neighbour" for line in read.broken.values())
+        self._broken.update(dict.fromkeys(told))
         return Dataset(torch.from_numpy(read.x), self.spec, labels, texts, told, self.augmentation)
 
     def _instead(self, index: int, read: Read, place: int) -> tuple[int, str]:
