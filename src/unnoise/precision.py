@@ -22,6 +22,33 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _KEEP = 2**31 - 1  # bytes; the largest number that it takes
 
 
+def find_device(name: str = "auto", local_rank: int = 0, option: str = "device") -> torch.device:
+    """A device of this machine.
+
+    Args:
+        name: cpu, cuda, cuda:1 or mps; "auto" takes a GPU where there is one.
+        local_rank: Which of several processes asks, each of which gets a GPU of its own.
+        option: What the name was given as, for messages.
+
+    Raises:
+        BadOption: There is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", local_rank % torch.cuda.device_count())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise BadOption(f"{option}: expected auto, cpu, cuda, cuda:N or mps, got {name!r}") from None
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= there.get(device.type, 0):
+        raise BadOption(f"{option}: there is no {name} on this machine: take auto or cpu")
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
+    return device
+
+
 def multiplies_bf16(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 faster than float32."""
     if device.type == "cuda":

@@ -52,6 +52,10 @@ def sample(
     seed: Annotated[int, typer.Option(help="Sample k of a seed is the same in any batch.")] = 0,
     first: Annotated[int, typer.Option(help="Index of the first sample.")] = 0,
     batch_size: Annotated[int | None, typer.Option(help="Samples at a time; chosen by their size by default.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes a GPU where there is one.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16; auto is bf16 for large networks where that is faster.")
+    ] = "auto",
     out: Annotated[
         Path, typer.Option("-o", "--out", help="A picture, animation (.gif), data file (.npz .csv) or folder.")
     ] = Path("samples.png"),
@@ -68,12 +72,15 @@ def sample(
     """
     from ..adapter import adapter_spec
     from ..model import Model
+    from ..precision import keep_freed_memory
     from ..samples import check_target
 
     check_target(out)
     loaded = Model.load(model)
     for text in lora or []:
         loaded = loaded.with_lora(*adapter_spec(text))
+    keep_freed_memory()
+    loaded = loaded.on(device, precision)  # type: ignore[arg-type]
     for note in loaded.notes:
         say(f"note: {note}")
     check_target(out, loaded.spec)

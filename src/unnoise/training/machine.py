@@ -7,9 +7,8 @@ from typing import Literal
 
 import torch
 
-from ..errors import BadOption
 from ..options import Checked, option
-from ..precision import Precision
+from ..precision import Precision, find_device
 
 Parallel = Literal["ddp", "fsdp"]
 
@@ -41,17 +40,4 @@ class MachineSettings(Checked):
         Raises:
             BadOption: There is no such device here.
         """
-        if self.device == "auto":
-            if torch.cuda.is_available():
-                return torch.device("cuda", local_rank % torch.cuda.device_count())
-            return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-        try:
-            device = torch.device(self.device)
-        except RuntimeError:
-            raise BadOption(f"machine.device: expected auto, cpu, cuda, cuda:N or mps, got {self.device!r}") from None
-        there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-        if (device.index or 0) >= there.get(device.type, 0):
-            raise BadOption(f"machine.device: there is no {self.device} on this machine: take auto or cpu")
-        if device.type == "cuda" and device.index is None:
-            return torch.device("cuda", local_rank % torch.cuda.device_count())
-        return device
+        return find_device(self.device, local_rank, "machine.device")
