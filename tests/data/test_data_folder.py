@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from unnoise.data.folder import FolderDataset
@@ -244,3 +245,12 @@ def test_postscript_is_never_handed_to_another_program(tmp_path, save):
     (tmp_path / "b.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
     (tmp_path / "c.eps").touch()
     assert load(tmp_path).skipped == ("b.png: cannot identify image file",)
+
+
+def test_flips_and_shifts_are_for_training_and_leave_the_data_as_it_is(tmp_path, pictures):
+    pictures(tmp_path, 3)
+    plain, augmented = (FolderDataset(str(tmp_path), **options).load() for options in ({}, {"flips": True, "shift": 2}))
+    assert torch.equal(plain.x, augmented.x)
+    assert plain.fingerprint() == augmented.fingerprint()
+    assert (augmented.augmentation.flips, augmented.augmentation.shift) == (True, 2)
+    assert augmented.split(0.4)[0].augmentation == augmented.augmentation

@@ -172,3 +172,15 @@ def test_a_run_killed_after_its_last_checkpoint_gets_its_model(tmp_path):
     description.write_text(description.read_text().replace("steps: 4\n", "steps: 3\n"))
     assert run(folder, *short) == 0
     assert final_bytes(folder) == before
+
+
+def test_a_run_that_was_begun_before_an_option_came_goes_on_with_its_default(tmp_path):
+    folder = tmp_path / "run"
+    assert run(folder, *POINTS, kill_at=20) == -signal.SIGKILL
+    recipe = folder / "recipe.yaml"
+    lines = recipe.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith(("  clip:", "  weight_decay:"))]
+    assert len(kept) == len(lines) - 2
+    recipe.write_text("".join(kept))
+    assert run(folder, *POINTS, kill_at=30) == -signal.SIGKILL
+    assert run(folder, *POINTS, "training.clip=2.0") not in (0, -signal.SIGKILL)

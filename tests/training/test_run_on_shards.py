@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -112,6 +113,22 @@ def children():
         ["ps", "-o", "pid=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False
     )
     return {int(pid) for pid in found.stdout.split()}
+
+
+def test_ctrl_c_saves_and_ends_the_workers_too(shards, tmp_path):
+    command = [sys.executable, "-m", "unnoise", "train", "images", "--out", tmp_path / "run", *options(shards, 2)]
+    long = ["training.steps=100000", "training.log_every=1", "training.checkpoint_every=100000", "data.size=32"]
+    process = subprocess.Popen([*command, *long], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    metrics, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.is_file() and '"lr"' in metrics.read_text()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all of the group
+    said = process.communicate(timeout=120)[1]  # which a worker that is left would hold open
+    assert process.returncode == 130, said
+    assert "stopped and saved at step" in said
+    assert newest_whole(tmp_path / "run" / "checkpoints")[0] is not None
 
 
 def test_a_shard_that_changed_since_a_run_began_stops_it(shards, tmp_path):

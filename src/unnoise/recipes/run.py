@@ -62,6 +62,8 @@ from .tracking.base import TrackedRun
 
 MOST_MEASURED = 10_000
 """Samples whose spread is measured where a recipe leaves that open."""
+MOST_READ = 1_000
+"""The same of data that is read as it is needed, at every start."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
     if len(train) == 0:
         train.check()
     codec, sigma_data = recipe.codec, recipe.denoiser.sigma_data
-    measured = train.part(MOST_MEASURED) if codec is None or sigma_data == "auto" else None
+    measured = train.part(MOST_READ) if codec is None or sigma_data == "auto" else None
     if codec is None:
         assert measured is not None
         codec = IdentityCodec.pixels() if data.spec.kind == "image" else IdentityCodec.standardizing(measured.x)
