@@ -158,3 +158,11 @@ def test_the_code_of_fine_tuning_runs_and_says_what_it_prints(tmp_path, monkeypa
     assert radii[2] < radii[0] - 0.3
     assert radii[2] == pytest.approx(0.5, abs=0.08)
     assert names["base"].spec.class_names == ("upper", "lower")
+
+
+def test_the_code_of_training_runs_and_parts_of_a_batch_are_the_batch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run("training.md")
+    assert names["furthest"] < 2e-6
+    assert names["whole"].finished
+    assert names["parts"].finished
