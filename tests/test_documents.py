@@ -90,6 +90,31 @@ def test_which_loss_names_every_weighting_and_density_of_times():
     assert not (set(weightings) | set(time_densities) - {"uniform"}) - named
 
 
+def test_the_code_of_averages_runs_and_says_what_it_prints(capsys):
+    run("averages.md")
+    exponential, power, halflife, *errors = capsys.readouterr().out.splitlines()
+    assert exponential == "exponential-0.999 [0.1, 0.91818, 0.999]"
+    assert power.startswith("power-0.1 [0.0, ")
+    assert float(halflife.rpartition(" ")[2].rstrip("]")) == pytest.approx(0.5 ** (128 / 50_000), abs=1e-5)
+    table = [[float(each.strip("%'")) for each in line.partition("[")[2].rstrip("]").split(", ")] for line in errors]
+    for few, more in zip(table, table[1:], strict=False):
+        assert all(a > 3 * b for a, b in zip(few, more, strict=True))
+    assert max(table[1][1:3]) < 1
+
+
+def test_averages_names_every_average_law_and_optimizer():
+    from unnoise.training.averages import averages
+    from unnoise.training.optimizers.base import optimizers
+    from unnoise.training.rates import learning_rates
+
+    text = (ROOT / "docs" / "averages.md").read_text()
+    laws = text.partition("| law |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", laws, re.MULTILINE)))) == set(learning_rates)
+    moves = text.partition("| name | a weight moves by |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", moves, re.MULTILINE)) == set(optimizers)
+    assert all(f"`{name}-" in text for name in averages)
+
+
 def test_the_code_of_arc_runs_and_its_error_falls_at_third_order():
     names = run("arc.md")
     error, sampler = names["error"], names["ArcSampler"]()
