@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..precision import dtype_of
+from .sharded import local
 
 SMALL_STEP = 1e10  # floating-point operations; below it, waking other threads for every layer costs more than they save
 
@@ -26,13 +27,20 @@ def step_operations(network: nn.Module, shape: tuple[int, ...], batch_size: int)
     at_least = 6.0 * sum(p.numel() for p in network.parameters()) * batch_size
     if len(shape) == 1 or at_least >= SMALL_STEP:
         return at_least
+    from torch.func import functional_call
     from torch.utils.flop_counter import FlopCounterMode
 
+    # On tensors without memory: there no kernel steps in that the counter does not know, such as oneDNN's or our own.
+    held = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    shared_out = any(
+        local(tensor) is not tensor for tensor in held.values()
+    )  # processes bring their shares together themselves
+    unreal = {} if shared_out else {name: tensor.to("meta") for name, tensor in held.items()}
+    device = next(network.parameters()).device if shared_out else torch.device("meta")
     training = network.training
     network.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        device = next(network.parameters()).device
-        network(torch.zeros(1, *shape, dtype=dtype_of(network), device=device), torch.zeros(1, device=device), None)
+    with torch.no_grad(), device, FlopCounterMode(display=False) as counter:
+        functional_call(network, unreal, (torch.zeros(1, *shape, dtype=dtype_of(network)), torch.zeros(1), None))
     network.train(training)
     return 3.0 * counter.get_total_flops() * batch_size
 
