@@ -1,7 +1,8 @@
 """The kernels as a shared library, compiled for this very machine when first asked for.
 
 They have a plain C interface and need no header of torch, so they are built in a second or two and fit every version of it. What
-was built is kept in the user's cache, by a name that changes with the source, the compiler and the processor.
+was built is kept in the user's cache, by a name that changes with the source, the compiler and the processor. With
+UNNOISE_KERNELS=0 in the environment there are none, and torch does everything.
 """
 
 from __future__ import annotations
@@ -20,28 +21,37 @@ from torch import Tensor
 
 from ...files import cache_folder
 
-SOURCES = tuple(sorted(Path(__file__).parent.glob("*.cpp")))
+FOLDER = Path(__file__).parent
+SOURCES = tuple(sorted(FOLDER.glob("*.cpp")))
+HEADERS = tuple(sorted(FOLDER.glob("*.h")))
 
 # Not -ffast-math: numbers that are none must stay so, for a run that diverges is told by them.
-FLAGS = ("-O3", "-std=c++17", "-march=native", "-fPIC", "-shared", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
-WIDE = ("-mprefer-vector-width=512",)
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
+X86 = ("-march=native", "-mprefer-vector-width=512")
+OTHERS = ("-mcpu=native",)
+
+# Loops are shared out by OpenMP. Linked without it they find the threads that torch has brought along, which is what GCC's code
+# does on Linux; else by the OpenMP of the compiler; else there is one thread.
+WAYS = ((("-fopenmp",), ()), (("-fopenmp",), ("-fopenmp",)), (("-fopenmp-simd",), ()), ((), ()))
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels; None where there is no C++ compiler with OpenMP, and torch must do without them."""
+    """The compiled kernels; None where there is no C++ compiler, and torch must do without them."""
+    if os.environ.get("UNNOISE_KERNELS") == "0":
+        return None
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
     if compiler is None:
         return None
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
-        flags = [*FLAGS, *(WIDE if platform.machine() in ("x86_64", "AMD64") else ())]
-        parts = [version, _processor(), " ".join(flags).encode(), *(path.read_bytes() for path in SOURCES)]
+        flags = (*FLAGS, *(X86 if platform.machine() in ("x86_64", "AMD64") else OTHERS))
+        parts = [version, _processor(), repr((flags, WAYS)).encode(), *(p.read_bytes() for p in (*SOURCES, *HEADERS))]
         target = cache_folder() / "kernels" / f"{hashlib.sha256(b'|'.join(parts)).hexdigest()[:24]}.so"
-        if not target.exists():
-            _build(compiler, flags, target)
-        return ctypes.CDLL(str(target))
-    except (OSError, subprocess.SubprocessError):
+        if target.exists():
+            return ctypes.CDLL(str(target))
+        return _built(compiler, flags, target)
+    except (OSError, RuntimeError, subprocess.SubprocessError):
         return None
 
 
@@ -54,15 +64,40 @@ def _processor() -> bytes:
     return next((line for line in lines if line.lower().startswith((b"flags", b"features"))), b"")
 
 
-def _build(compiler: str, flags: list[str], target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / target.name
-        command = [compiler, *flags, *map(str, SOURCES), "-o", str(made)]
-        subprocess.run(command, capture_output=True, check=True, timeout=300)
-        os.replace(made, target)  # whole, whoever else builds it at this moment
+def _built(compiler: str, flags: tuple[str, ...], target: Path) -> ctypes.CDLL | None:
+    """The library, built in the first way that can be built and loaded, and kept if its folder can be written to."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        place = target.parent
+    except OSError:
+        place = None  # for this process alone, then
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        for compiling, linking in WAYS:
+            made = Path(folder) / target.name
+            try:
+                _build([compiler, *flags, *compiling], [compiler, "-shared", *linking], made)
+                found = ctypes.CDLL(str(made))
+            except (OSError, subprocess.SubprocessError):
+                continue
+            if place is not None:
+                os.replace(made, target)  # whole, whoever else builds it at this moment
+            return found
+    return None
 
 
-def pointer(x: Tensor) -> ctypes.c_void_p:
-    """Where the numbers of a tensor lie."""
-    return ctypes.c_void_p(x.data_ptr())
+def _build(compiling: list[str], linking: list[str], made: Path) -> None:
+    objects = [made.with_name(f"{source.stem}.o") for source in SOURCES]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    running = [
+        subprocess.Popen([*compiling, "-c", str(source), "-o", str(path)], **quiet)  # type: ignore[call-overload]
+        for source, path in zip(SOURCES, objects, strict=True)
+    ]
+    failed = [process for process in running if process.wait()]
+    if failed:
+        raise subprocess.SubprocessError("the kernels do not compile")
+    subprocess.run([*linking, *map(str, objects), "-o", str(made)], check=True, timeout=300, **quiet)  # type: ignore[call-overload]
+
+
+def pointer(x: Tensor | None) -> ctypes.c_void_p | None:
+    """Where the numbers of a tensor lie; null for none."""
+    return None if x is None else ctypes.c_void_p(x.data_ptr())

@@ -2,51 +2,16 @@
 //
 // Numbers are bfloat16 in memory and float32 in between. Loops are plain and left to the compiler's vectors.
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <vector>
 
+#include "numbers.h"
+
 namespace {
-
-using bf16 = std::uint16_t;  // the upper half of a float
-using std::int64_t;
-
-inline float widen(bf16 half) {
-    std::uint32_t bits = static_cast<std::uint32_t>(half) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-inline bf16 narrow(float value) {  // to the nearest, ties to even
-    std::uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    return static_cast<bf16>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
-// exp(x) to 3e-7 of its value: 2^n 2^f with n whole and |f| <= 1/2, the latter by its Taylor polynomial.
-inline float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 87.0f ? 87.0f : x;
-    const float y = x * 1.44269504f, whole = std::nearbyint(y), f = (y - whole) * 0.69314718f;
-    float p = 1.0f / 720;
-    p = p * f + 1.0f / 120;
-    p = p * f + 1.0f / 24;
-    p = p * f + 1.0f / 6;
-    p = p * f + 0.5f;
-    p = p * f + 1.0f;
-    p = p * f + 1.0f;
-    std::uint32_t bits = static_cast<std::uint32_t>(static_cast<std::int32_t>(whole) + 127) << 23;
-    float power;
-    std::memcpy(&power, &bits, sizeof power);
-    return p * power;
-}
 
 // GELU(x) = x sigmoid(u(x)) with u(x) = 2 sqrt(2 / pi) (x + 0.044715 x^3); the same as by its hyperbolic tangent.
 constexpr float LINEAR = 1.5957691216f, CUBIC = 0.0713548162726f;
 
-inline float gate_of(float x) { return 1.0f / (1.0f + exponential(-x * (LINEAR + CUBIC * x * x))); }
+inline float gate_of(float x) { return sigmoid(x * (LINEAR + CUBIC * x * x)); }
 
 }  // namespace
 
@@ -56,7 +21,7 @@ void gelu(const bf16* x, bf16* y, int64_t n, int threads) {
 #pragma omp parallel for simd num_threads(threads) schedule(static)
     for (int64_t i = 0; i < n; i++) {
         const float v = widen(x[i]);
-        y[i] = narrow(v * gate_of(v));
+        narrow(v * gate_of(v), &y[i]);
     }
 }
 
@@ -64,7 +29,7 @@ void gelu_backward(const bf16* g, const bf16* x, bf16* dx, int64_t n, int thread
 #pragma omp parallel for simd num_threads(threads) schedule(static)
     for (int64_t i = 0; i < n; i++) {
         const float v = widen(x[i]), s = gate_of(v), slope = LINEAR + 3 * CUBIC * v * v;
-        dx[i] = narrow(widen(g[i]) * (s + v * s * (1.0f - s) * slope));
+        narrow(widen(g[i]) * (s + v * s * (1.0f - s) * slope), &dx[i]);
     }
 }
 
@@ -87,7 +52,7 @@ void modulated_norm(const bf16* x, const bf16* shift, const bf16* scale, int64_t
         statistics[2 * row + 1] = inverse;
 #pragma omp simd
         for (int64_t c = 0; c < width; c++)
-            out[c] = narrow((widen(in[c]) - mean) * inverse * (1.0f + widen(s[c])) + widen(h[c]));
+            narrow((widen(in[c]) - mean) * inverse * (1.0f + widen(s[c])) + widen(h[c]), &out[c]);
     }
 }
 
@@ -121,7 +86,7 @@ void modulated_norm_backward(const bf16* g, const bf16* x, const bf16* scale, in
 #pragma omp simd
             for (int64_t c = 0; c < width; c++) {
                 const float normed = (widen(in[c]) - mean) * inverse, scaled = widen(pull[c]) * (1.0f + widen(s[c]));
-                out[c] = narrow(inverse * (scaled - along - normed * across));
+                narrow(inverse * (scaled - along - normed * across), &out[c]);
             }
         }
     }
@@ -142,7 +107,7 @@ void gated_backward(const bf16* g, const bf16* gate, int64_t gate_stride, const 
             for (int64_t c = 0; c < width; c++) {
                 const float v = widen(g[at + c]);
                 sum[c] += v * widen(h[at + c]);
-                dh[at + c] = narrow(v * widen(scale[c]));
+                narrow(v * widen(scale[c]), &dh[at + c]);
             }
         }
     }

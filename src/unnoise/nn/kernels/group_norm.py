@@ -1,0 +1,173 @@
+"""Group normalisation and what usually stands around it: by the kernel where it can work, by torch elsewhere."""
+
+from __future__ import annotations
+
+from ctypes import c_float, c_int, c_int64
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .library import library, pointer
+
+_TABLE, _SUMS = 5, 5  # as in group_norm.cpp
+_INPUTS = 6
+
+
+def group_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    added: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    groups: int,
+    epsilon: float,
+    silu: bool,
+) -> Tensor:
+    """SiLU(GroupNorm(x + added) (1 + scale) + shift); see `nn.group_norm.GroupNorm`.
+
+    Args:
+        x: Shape (B, channels, *size).
+        weight: Shape (channels,).
+        bias: Shape (channels,).
+        added: Shape (B, channels), or None.
+        scale: Shape (B, channels), or None.
+        shift: Shape (B, channels), or None.
+        groups: A divisor of the channels.
+        epsilon: What is added to a variance before its root is taken.
+        silu: Whether SiLU follows.
+
+    Returns:
+        Shape and dtype of x.
+    """
+    if fits(x):
+        out: Tensor = _Fused.apply(x, weight, bias, added, scale, shift, groups, epsilon, silu)  # type: ignore[no-untyped-call]
+        return out
+    return _by_torch(x, weight, bias, added, scale, shift, groups, epsilon, silu)
+
+
+def fits(x: Tensor) -> bool:
+    """Whether the kernel can work on a batch: float32 or bfloat16 on a CPU, channels innermost in memory, and nobody traces.
+
+    A tensor without memory counts as one on a CPU: what a step will take is asked for with such.
+    """
+    return (
+        x.device.type in ("cpu", "meta")
+        and not torch.compiler.is_compiling()
+        and not _transformed()
+        and torch.autograd.forward_ad._current_level < 0
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and x.ndim > 2
+        and x.numel() > 0
+        and x.movedim(1, -1).is_contiguous()
+        and library() is not None
+    )
+
+
+def _by_torch(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    added: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    groups: int,
+    epsilon: float,
+    silu: bool,
+) -> Tensor:
+    added, scale, shift = (
+        None if each is None else each.to(x.dtype)[(..., *[None] * (x.ndim - 2))] for each in (added, scale, shift)
+    )
+    if x.device.type != "cpu":  # elsewhere torch wants data and weights to be of one kind
+        weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+    # With channels innermost torch's own is slow on a CPU, and forgets the order of its data on a GPU.
+    plain = (x if added is None else x + added).contiguous()
+    out = nn.functional.group_norm(plain, groups, weight, bias, epsilon)
+    if scale is not None:
+        out = out * (1 + scale) if shift is None else torch.addcmul(shift, out, 1 + scale)
+    elif shift is not None:
+        out = out + shift
+    out = nn.functional.silu(out) if silu else out
+    innermost = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+    if x.ndim in (4, 5) and not _transformed() and not x.is_contiguous() and x.is_contiguous(memory_format=innermost):
+        return out.contiguous(memory_format=innermost)
+    return out
+
+
+def _transformed() -> bool:
+    """Whether torch.func maps or differentiates what is being computed."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+class _Fused(torch.autograd.Function):
+    """`group_norm` of a batch that `fits`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        added: Tensor | None,
+        scale: Tensor | None,
+        shift: Tensor | None,
+        groups: int,
+        epsilon: float,
+        silu: bool,
+    ) -> Tensor:
+        out = torch.empty_like(x)
+        table = x.new_empty(len(x), _TABLE, x.shape[1], dtype=torch.float32)
+        vectors = [_plain(each) for each in (weight, bias, added, scale, shift)]
+        _run("group_norm", x, (x, *vectors, out, table), groups, (c_float(epsilon),), silu)
+        ctx.save_for_backward(x, weight, bias, added, scale, shift, table)
+        ctx.options = groups, epsilon, silu
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, added, scale, shift, table = ctx.saved_tensors
+        inputs = (x, weight, bias, added, scale, shift)
+        groups, epsilon, silu = ctx.options
+        if torch.is_grad_enabled():  # somebody wants to differentiate once more
+            asked = [each for each, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
+            again = _by_torch(x, weight, bias, added, scale, shift, groups, epsilon, silu)
+            found = iter(torch.autograd.grad(again, asked, gradient, create_graph=True))
+            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:_INPUTS]), None, None, None
+        if gradient.dtype != x.dtype or gradient.stride() != x.stride():
+            gradient = torch.empty_like(x).copy_(gradient)
+        out = torch.empty_like(x)
+        sums = x.new_empty(len(x), _SUMS, x.shape[1], dtype=torch.float32)
+        total = x.new_empty(2, x.shape[1], dtype=torch.float32)
+        vectors = [_plain(each) for each in (weight, bias, scale)]
+        _run("group_norm_backward", x, (gradient, x, *vectors, table, out, sums, total), groups, (), silu)
+        _, _, of_scale, of_shift, of_added = sums.unbind(1)
+        every = (
+            out,
+            *total.unbind(),
+            of_added,
+            of_scale,
+            of_shift,
+        )  # autograd casts each to the dtype of what it is of
+        return (
+            *(each if needed else None for each, needed in zip(every, ctx.needs_input_grad, strict=False)),
+            None,
+            None,
+            None,
+        )
+
+
+def _plain(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.float().contiguous()
+
+
+def _run(
+    name: str, x: Tensor, tensors: tuple[Tensor | None, ...], groups: int, more: tuple[c_float, ...], silu: bool
+) -> None:
+    """Calls a function of group_norm.cpp; a batch without memory costs nothing."""
+    if x.device.type == "meta":
+        return
+    samples, channels = x.shape[:2]
+    sizes = map(c_int64, (samples, x.numel() // (samples * channels), channels, groups))
+    kinds = map(c_int, (silu, x.dtype == torch.bfloat16, torch.get_num_threads()))
+    getattr(library(), name)(*map(pointer, tensors), *sizes, *more, *kinds)
