@@ -3,9 +3,25 @@
 import pytest
 import torch
 
-from unnoise.nn.blocks import Downsample, ResidualBlock, SelfAttention, Upsample, divisor, group_norm
+from unnoise.nn.blocks import (
+    AddedResidualBlock,
+    Downsample,
+    ResidualBlock,
+    SelfAttention,
+    Upsample,
+    divisor,
+    group_norm,
+)
 
 SIZES = {1: (7,), 2: (5, 6), 3: (3, 4, 5)}
+
+
+silu = torch.nn.functional.silu
+
+
+def normed(norm, x):
+    """A normalisation by torch, without what stands around it."""
+    return torch.nn.functional.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
 
 
 @pytest.mark.parametrize(
@@ -38,9 +54,19 @@ def test_a_residual_block_scales_and_shifts_after_the_second_norm():
     torch.nn.init.normal_(block.conv_out.weight)
     x, told = torch.randn(3, 8, 5, 6, dtype=torch.float64), torch.randn(3, 16, dtype=torch.float64)
     scale, shift = (told @ block.modulation.weight.T + block.modulation.bias).split(8, dim=1)
-    h = block.norm_out(block.conv_in(torch.nn.functional.silu(block.norm_in(x))))
+    h = normed(block.norm_out, block.conv_in(silu(normed(block.norm_in, x))))
     h = torch.einsum("bchw,bc->bchw", h, 1 + scale) + shift[:, :, None, None]
-    torch.testing.assert_close(block(x, told), x + block.conv_out(torch.nn.functional.silu(h)))
+    torch.testing.assert_close(block(x, told), x + block.conv_out(silu(h)))
+
+
+def test_an_added_residual_block_adds_before_the_second_norm():
+    torch.manual_seed(0)
+    block = AddedResidualBlock(2, 8, 12, 16).double()
+    torch.nn.init.normal_(block.conv_out.weight)
+    x, told = torch.randn(3, 8, 5, 6, dtype=torch.float64), torch.randn(3, 16, dtype=torch.float64)
+    h = block.conv_in(silu(normed(block.norm_in, x))) + block.project(told)[:, :, None, None]
+    expected = block.skip(x) + block.conv_out(silu(normed(block.norm_out, h)))
+    torch.testing.assert_close(block(x, told), expected)
 
 
 def test_dropout_drops_in_training_only():
@@ -84,3 +110,4 @@ def test_sizes_halve_with_rounding_up_and_come_back(dims):
     low = Downsample(dims, 8)(x)
     assert low.shape[2:] == tuple(-(-size // 2) for size in SIZES[dims])
     assert Upsample(dims, 8, 4)(low, x.shape[2:]).shape == (2, 4, *SIZES[dims])
+    assert Downsample(dims, 8, behind=True)(x).shape[2:] == tuple(size // 2 for size in SIZES[dims])

@@ -1,12 +1,17 @@
 """The U-Net on data of one, two and three dimensions."""
 
+import copy
+from functools import partial
+
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from unnoise.errors import BadOption, IncompatibleParts, ShapeError
 from unnoise.nn.base import networks
 from unnoise.nn.blocks import SelfAttention
 from unnoise.nn.unet import UNet, UNetConfig
+from unnoise.precision import lower
 
 SMALL = UNetConfig(width=8, multipliers=(1, 2), blocks=1)
 
@@ -98,14 +103,54 @@ def test_other_sizes_may_enter_and_other_channels_not():
 
 
 @pytest.mark.parametrize(("shape", "order"), [((3, 8, 8), torch.channels_last), ((3, 4, 4, 4), torch.channels_last_3d)])
-def test_channels_last_order_passes_through_and_changes_nothing(shape, order):
+def test_the_order_of_data_and_weights_in_memory_changes_nothing(shape, order):
     torch.manual_seed(0)
-    network = UNet(shape, config=SMALL).double()
+    network = perturbed(UNet(shape, config=SMALL)).double()
+    x, levels = torch.randn(4, *shape, dtype=torch.float64), torch.linspace(0, 999, 4)
+    expected = network(x, levels)
+    torch.testing.assert_close(network.to(memory_format=order)(x.to(memory_format=order), levels), expected)
+
+
+def perturbed(network):
+    """The network with no weight at zero any more."""
     with torch.no_grad():
         for parameter in network.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
-    x, levels = torch.randn(4, *shape, dtype=torch.float64), torch.linspace(0, 999, 4)
-    expected = network(x, levels)
-    found = network.to(memory_format=order)(x.to(memory_format=order), levels)
-    assert found.is_contiguous(memory_format=order) or len(shape) > 3
-    torch.testing.assert_close(found, expected)
+    return network
+
+
+@pytest.mark.parametrize("shape", [(3, 16), (3, 9, 12), (3, 4, 6, 6)], ids=str)
+def test_bfloat16_stays_close_to_float32_and_so_do_its_gradients(shape):
+    torch.manual_seed(0)
+    network = UNet(shape, config=UNetConfig(width=32, multipliers=(1, 2), blocks=1))
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    coarse = copy.deepcopy(network)
+    lower(coarse, torch.bfloat16)
+    assert coarse.norm.weight.dtype == torch.float32
+    x, levels, pull = torch.randn(3, *shape), torch.tensor([1.0, 300.0, 999.0]), torch.randn(3, *shape)
+    fine, rough = network(x, levels), coarse(x.bfloat16(), levels)
+    assert rough.dtype == torch.bfloat16
+    assert (rough - fine).norm() < 0.02 * fine.norm()
+    fine.backward(pull)
+    rough.backward(pull.bfloat16())
+    for own in (network, coarse):
+        assert all(p.grad.dtype == p.dtype for p in own.parameters())
+    one, two = (torch.cat([p.grad.float().flatten() for p in own.parameters()]) for own in (network, coarse))
+    assert torch.nn.functional.cosine_similarity(one, two, dim=0) > 0.999
+
+
+def test_blocks_that_are_worked_out_again_give_the_same_gradients():
+    torch.manual_seed(0)
+    network = perturbed(UNet((3, 8, 8), config=SMALL))
+    x, levels = torch.randn(2, 3, 8, 8), torch.tensor([1.0, 500.0])
+    gradients = []
+    for again in (False, True):
+        for block in network.checkpointed_blocks() if again else ():
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        network.zero_grad()
+        network(x, levels).square().sum().backward()
+        gradients.append([p.grad.clone() for p in network.parameters()])
+    assert len(network.checkpointed_blocks()) == 6
+    assert all(torch.equal(one, two) for one, two in zip(*gradients, strict=True))

@@ -5,28 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-
-
-def convolution(
-    dims: int, channels: int, out_channels: int, size: int = 3, stride: int = 1, zero: bool = False
-) -> nn.Module:
-    """A convolution over `dims` dimensions that keeps sizes, or divides them by the stride and rounds up.
-
-    Args:
-        dims: 1, 2 or 3.
-        channels: Channels that enter.
-        out_channels: Channels that leave.
-        size: Places that it covers in each dimension, an odd number.
-        stride: What sizes are divided by.
-        zero: Whether it gives zero until trained.
-    """
-    layer = CONVOLUTIONS[dims](channels, out_channels, size, stride, padding=size // 2)
-    if zero:
-        nn.init.zeros_(layer.weight)
-        assert layer.bias is not None
-        nn.init.zeros_(layer.bias)
-    return layer
+from .attention import attend
+from .convolution import convolution
+from .group_norm import GroupNorm
 
 
 def divisor(number: int, limit: int) -> int:
@@ -34,7 +15,7 @@ def divisor(number: int, limit: int) -> int:
     return next((n for n in range(min(number, limit), 0, -1) if number % n == 0), 1)
 
 
-def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
+def group_norm(channels: int, groups: int = 32, eps: float = 1e-5, silu: bool = False) -> GroupNorm:
     """Group normalisation with as many groups as divide the channels, of at least four channels each.
 
     A group of one channel would lose the mean of its feature map, and everything where one place is left.
@@ -42,8 +23,10 @@ def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
     Args:
         channels: Channels of what it normalises, any number.
         groups: The most groups there may be.
+        eps: What is added to a variance before its root is taken.
+        silu: Whether SiLU follows.
     """
-    return nn.GroupNorm(divisor(channels, min(groups, channels // 4)), channels)
+    return GroupNorm(divisor(channels, min(groups, channels // 4)), channels, eps, silu)
 
 
 class ResidualBlock(nn.Module):
@@ -68,10 +51,10 @@ class ResidualBlock(nn.Module):
         self, dims: int, channels: int, out_channels: int, embedding: int, groups: int = 32, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        self.norm_in = group_norm(channels, groups)
+        self.norm_in = group_norm(channels, groups, silu=True)
         self.conv_in = convolution(dims, channels, out_channels)
         self.modulation = nn.Linear(embedding, 2 * out_channels)
-        self.norm_out = group_norm(out_channels, groups)
+        self.norm_out = group_norm(out_channels, groups, silu=True)
         self.dropout = nn.Dropout(dropout)
         self.conv_out = convolution(dims, out_channels, out_channels, zero=True)
         same = channels == out_channels
@@ -79,11 +62,56 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         """Shape (B, out_channels, *size) for x of shape (B, channels, *size) and a vector of shape (B, embedding)."""
-        h = self.conv_in(nn.functional.silu(self.norm_in(x), inplace=True))  # (B, out_channels, *size)
-        steering = self.modulation(told).reshape(len(x), -1, *[1] * (x.ndim - 2))  # (B, 2 out_channels, 1, ...)
-        scale, shift = steering.chunk(2, dim=1)
-        h = torch.addcmul(shift, self.norm_out(h), 1 + scale)
-        out: Tensor = self.skip(x) + self.conv_out(self.dropout(nn.functional.silu(h, inplace=True)))
+        h = self.conv_in(self.norm_in(x))  # (B, out_channels, *size)
+        scale, shift = self.modulation(told).chunk(2, dim=1)  # (B, out_channels) each
+        h = self.norm_out(h, scale=scale, shift=shift)
+        out: Tensor = self.skip(x) + self.conv_out(self.dropout(h))
+        return out
+
+
+class AddedResidualBlock(nn.Module):
+    """Two convolutions around a skip connection, with a vector added between them, as in DDPM.
+
+    skip(x) + Conv(SiLU(GroupNorm(h + Linear(told)))) with h = Conv(SiLU(GroupNorm(x))). The second convolution is zero
+    at the start.
+
+    References:
+        Denoising Diffusion Probabilistic Models (Ho et al., 2020), Appendix B, https://arxiv.org/abs/2006.11239
+
+    Args:
+        dims: 1, 2 or 3.
+        channels: Channels that enter.
+        out_channels: Channels that leave.
+        embedding: The dimension of the vector.
+        groups: The most groups of a normalisation.
+        dropout: The share of values dropped before the second convolution, in [0, 1].
+        eps: What is added to the variances of normalisations.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        channels: int,
+        out_channels: int,
+        embedding: int,
+        groups: int = 32,
+        dropout: float = 0.0,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.norm_in = group_norm(channels, groups, eps, silu=True)
+        self.conv_in = convolution(dims, channels, out_channels)
+        self.project = nn.Linear(embedding, out_channels)
+        self.norm_out = group_norm(out_channels, groups, eps, silu=True)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = convolution(dims, out_channels, out_channels, zero=True)
+        same = channels == out_channels
+        self.skip = nn.Identity() if same else convolution(dims, channels, out_channels, size=1)
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        """Shape (B, out_channels, *size) for x of shape (B, channels, *size) and a vector of shape (B, embedding)."""
+        h = self.norm_out(self.conv_in(self.norm_in(x)), added=self.project(told))  # (B, out_channels, *size)
+        out: Tensor = self.skip(x) + self.conv_out(self.dropout(h))
         return out
 
 
@@ -91,7 +119,7 @@ class SelfAttention(nn.Module):
     """Every place looks at every other: x + Linear(attention(Linear(GroupNorm(x)))), the identity at the start.
 
     Places are laid out as tokens with the channels innermost, which is a mere view of data in channels-last order. The
-    softmax is taken in float32 inside `scaled_dot_product_attention`, whatever the precision of the network.
+    softmax is taken in float32, whatever the precision of the network.
 
     References:
         Attention Is All You Need (Vaswani et al., 2017), Equation 1, https://arxiv.org/abs/1706.03762
@@ -100,12 +128,13 @@ class SelfAttention(nn.Module):
         channels: Channels that enter and leave.
         head_channels: Channels of a head; the nearest number above it that divides the channels is taken.
         groups: The most groups of the normalisation.
+        eps: What is added to the variance of the normalisation.
     """
 
-    def __init__(self, channels: int, head_channels: int = 32, groups: int = 32) -> None:
+    def __init__(self, channels: int, head_channels: int = 32, groups: int = 32, eps: float = 1e-5) -> None:
         super().__init__()
         self.heads = divisor(channels, channels // head_channels)
-        self.norm = group_norm(channels, groups)
+        self.norm = group_norm(channels, groups, eps)
         self.project_in = nn.Linear(channels, 3 * channels)
         self.project_out = nn.Linear(channels, channels)
         nn.init.zeros_(self.project_out.weight)
@@ -115,21 +144,29 @@ class SelfAttention(nn.Module):
         """Shape (B, channels, *size), as x."""
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, places, channels)
         triples = self.project_in(tokens).unflatten(2, (3, self.heads, -1))  # (B, places, 3, heads, head channels)
-        query, key, value = triples.permute(2, 0, 3, 1, 4)  # each (B, heads, places, head channels)
-        mixed = nn.functional.scaled_dot_product_attention(query, key, value)
-        out: Tensor = self.project_out(mixed.transpose(1, 2).flatten(2))  # (B, places, channels)
+        mixed = attend(*triples.unbind(2))  # (B, places, heads, head channels)
+        out: Tensor = self.project_out(mixed.flatten(2))  # (B, places, channels)
         return x + out.transpose(1, 2).reshape(x.shape)
 
 
 class Downsample(nn.Module):
-    """A convolution of stride 2: a size n becomes n / 2, rounded up."""
+    """A convolution of stride 2: a size n becomes n / 2, rounded up, or down where it is padded behind only, as in DDPM.
 
-    def __init__(self, dims: int, channels: int) -> None:
+    Args:
+        dims: 1, 2 or 3.
+        channels: Channels that enter and leave.
+        behind: Whether a row of zeros is added behind the data alone, instead of one at each side.
+    """
+
+    def __init__(self, dims: int, channels: int, behind: bool = False) -> None:
         super().__init__()
-        self.conv = convolution(dims, channels, channels, stride=2)
+        self.behind = behind
+        self.conv = convolution(dims, channels, channels, stride=2, padded=not behind)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, channels, *halved) for x of shape (B, channels, *size)."""
+        if self.behind:
+            x = nn.functional.pad(x, (0, 1) * (x.ndim - 2))
         out: Tensor = self.conv(x)
         return out
 

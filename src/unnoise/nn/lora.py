@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ..errors import BadOption, ShapeError
 from ..options import Checked, option
-from .blocks import CONVOLUTIONS
+from .convolution import CONVOLUTIONS
 from .patterns import Layer, layer_groups, layers_of, matching, split_patterns
 
 CHILD = "lora"

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from ..errors import BadOption, IncompatibleParts
 from ..options import Checked, option
 from .base import Condition, Network, networks
-from .blocks import Downsample, ResidualBlock, SelfAttention, Upsample, convolution, group_norm
+from .blocks import Downsample, ResidualBlock, SelfAttention, Upsample, group_norm
+from .convolution import convolution
 from .embedding import ConditionEmbedding
+from .group_norm import best_layout
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class UNet(Network):
 
     Reads samples of shape (C, L), (C, H, W) or (C, T, H, W), of any size down to 2 ** (levels - 1) in each dimension:
     sizes are halved with rounding up, and brought back to the size of the skip connection. Attention stands in the
-    middle too, unless there is none at any level. Images in channels-last order stay so. The last convolution is zero
-    at the start.
+    middle too, unless there is none at any level. Inside, channels lie innermost wherever that is quicker. The last
+    convolution is zero at the start.
 
     References:
         Denoising Diffusion Probabilistic Models (Ho et al., 2020), Appendix B, https://arxiv.org/abs/2006.11239
@@ -96,7 +98,7 @@ class UNet(Network):
         config: UNetConfig | None = None,
     ) -> None:
         super().__init__(shape, out_shape, num_classes, config)
-        _check_shapes(self.shape, self.out_shape, self.config)
+        check_levels(self.shape, self.out_shape, self.config)
         dims, width = len(self.shape) - 1, self.config.width
         widths = [width * multiplier for multiplier in self.config.multipliers]
         self.embedding = ConditionEmbedding(width + width % 2, width * self.config.embedding_factor, num_classes)
@@ -113,7 +115,7 @@ class UNet(Network):
         self.middle = nn.ModuleList(Stage(dims, widths[-1], widths[-1], here, self.config) for here in (attends, False))
         for level, out in reversed(list(enumerate(widths))):
             self.up.append(self._level(dims, level, [2 * out] * blocks, out))
-        self.norm = group_norm(widths[0], self.config.groups)
+        self.norm = group_norm(widths[0], self.config.groups, silu=True)
         self.leave = convolution(dims, widths[0], self.out_shape[0], zero=True)
 
     def _level(self, dims: int, level: int, entering: list[int], channels: int) -> nn.ModuleList:
@@ -131,7 +133,7 @@ class UNet(Network):
         """
         self.check(x, noise_level)
         told = self.embedding(noise_level, self.labels(cond, x))  # (B, embedding)
-        h = self.enter(x)  # (B, width, *size)
+        h = self.enter(best_layout(x))  # (B, width, *size)
         skips = []
         for level, stages in enumerate(self.down):
             if level:
@@ -146,11 +148,20 @@ class UNet(Network):
                 h = self.upsamples[level - 1](h, skips[-1].shape[2:])  # (B, channels, *doubled)
             for stage in stages:  # type: ignore[attr-defined]
                 h = stage(torch.cat([h, skips.pop()], dim=1), told)
-        out: Tensor = self.leave(nn.functional.silu(self.norm(h)))  # (B, *out_shape)
+        out: Tensor = self.leave(self.norm(h))  # (B, *out_shape)
         return out
 
+    def checkpointed_blocks(self) -> list[nn.Module]:
+        """Every stage; see `Network.checkpointed_blocks`."""
+        return [stage for stages in (*self.down, self.middle, *self.up) for stage in stages]
 
-def _check_shapes(shape: tuple[int, ...], out_shape: tuple[int, ...], config: UNetConfig) -> None:
+
+def check_levels(shape: tuple[int, ...], out_shape: tuple[int, ...], config: UNetConfig) -> None:
+    """Checks that data can be halved as often as a U-Net has levels.
+
+    Raises:
+        IncompatibleParts: It is not a sequence, image or video, or too small, or the output has another size than the input.
+    """
     if not 2 <= len(shape) <= 4:
         known = "(C, L), (C, H, W) or (C, T, H, W)"
         raise IncompatibleParts(f"a U-Net needs samples of shape {known}, got {shape}: take network 'mlp'")

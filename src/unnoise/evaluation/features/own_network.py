@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...nn.blocks import CONVOLUTIONS
+from ...nn.convolution import CONVOLUTIONS
 
 WIDTHS = 32, 64, 128, 192
 HIDDEN = 256  # of the layers for flat samples
