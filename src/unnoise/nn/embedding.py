@@ -21,7 +21,7 @@ def check_even(dim: int) -> None:
         raise BadOption(f"the dimension of a sinusoidal embedding must be a positive even number, got {dim}")
 
 
-def sinusoidal(noise_level: Tensor, dim: int) -> Tensor:
+def sinusoidal(noise_level: Tensor, dim: int, to_the_end: bool = False) -> Tensor:
     r"""The sines, then the cosines of a noise level at geometrically falling frequencies.
 
     .. math:: [\sin(t f_0), \ldots, \sin(t f_{h-1}), \cos(t f_0), \ldots, \cos(t f_{h-1})]
@@ -35,6 +35,7 @@ def sinusoidal(noise_level: Tensor, dim: int) -> Tensor:
     Args:
         noise_level: Shape (B,), any real values; about 0 to 1000.
         dim: An even number.
+        to_the_end: Whether the last frequency is 1 / 10000 itself, as in the code of DDPM: i / (h - 1) in place of i / h.
 
     Returns:
         Shape (B, dim), float32 whatever the dtype of the noise level.
@@ -46,13 +47,14 @@ def sinusoidal(noise_level: Tensor, dim: int) -> Tensor:
     check_even(dim)
     if noise_level.ndim != 1:
         raise ShapeError(f"expected a noise level of shape (B,), got {tuple(noise_level.shape)}")
-    return waves(noise_level, frequencies(dim, noise_level.device))
+    return waves(noise_level, frequencies(dim, noise_level.device, to_the_end))
 
 
-def frequencies(dim: int, device: torch.device) -> Tensor:
+def frequencies(dim: int, device: torch.device, to_the_end: bool = False) -> Tensor:
     """The frequencies of `sinusoidal`, shape (dim / 2,), float32."""
     half = dim // 2
-    return torch.exp(torch.arange(half, dtype=torch.float32, device=device) * (-math.log(10000) / half))
+    steps = max(1, half - 1) if to_the_end else half
+    return torch.exp(torch.arange(half, dtype=torch.float32, device=device) * (-math.log(10000) / steps))
 
 
 def waves(noise_level: Tensor, frequencies: Tensor) -> Tensor:
@@ -74,15 +76,17 @@ class ConditionEmbedding(nn.Module):
         frequencies: The dimension of the sinusoidal embedding, an even number.
         dim: The dimension of the result.
         num_classes: The number of labels; 0 for none.
+        to_the_end: As in `sinusoidal`.
 
     Raises:
         BadOption: `frequencies` is not a positive even number.
     """
 
-    def __init__(self, frequencies: int, dim: int, num_classes: int = 0) -> None:
+    def __init__(self, frequencies: int, dim: int, num_classes: int = 0, to_the_end: bool = False) -> None:
         super().__init__()
         check_even(frequencies)
         self.frequencies = frequencies
+        self.to_the_end = to_the_end
         self.enter = nn.Linear(frequencies, dim)
         self.leave = nn.Linear(dim, dim)
         self.label = nn.Embedding(num_classes + 1, dim) if num_classes else None
@@ -99,7 +103,7 @@ class ConditionEmbedding(nn.Module):
         Returns:
             Shape (B, dim).
         """
-        waves = sinusoidal(noise_level, self.frequencies)
+        waves = sinusoidal(noise_level, self.frequencies, self.to_the_end)
         told = self.leave(nn.functional.silu(self.enter(waves.to(self.enter.weight.dtype))))  # (B, dim)
         if self.label is not None:
             told = told + self.label(labels)
