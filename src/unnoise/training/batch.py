@@ -56,18 +56,23 @@ def accumulated(
     Returns:
         The losses of this process's samples, and the size and squared norm of the gradient of a part where it was measured.
     """
-    state = gradient.state
-    # A gradient that is sharded comes as the mean over the processes, and what is wanted is the sum.
-    together = state.processes.count if state.sharded else 1
+    state, processes = gradient.state, gradient.state.processes
     whole, size = state.settings.batch_size, len(batch.inputs)
-    most = min(micro_batch or size, size)
-    if measure and most == size > 1:
-        most = -(-size // 2)
+    shares = processes.shares(whole)
+    largest = max(shares)
+    most = min(micro_batch or largest, largest)
+    if measure and most == largest > 1:
+        most = -(-largest // 2)
+    # A gradient that is sharded comes as the mean over the processes, and what is wanted is the sum.
+    together = processes.count if state.sharded else 1
     found, part = [], None
-    for i in range(0, size, most):
-        found.append(gradient.add(batch.slice(i, min(i + most, size)), together / whole, first + i))
+    for i in range(0, largest if state.sharded else size, most):
+        if i < size:
+            found.append(gradient.add(batch.slice(i, min(i + most, size)), together / whole, first + i))
+        else:  # sharded networks work in all processes or none: one whose share is done adds nothing
+            gradient.add(batch.slice(0, 1), 0.0, first)
         if measure and i == 0 and most < whole:
-            seen = most * together
+            seen = sum(min(most, share) for share in shares) if state.sharded else min(most, size)
             part = seen, (state.norm() * (whole / seen)).square()
     return torch.cat(found) if len(found) > 1 else found[0], part
 

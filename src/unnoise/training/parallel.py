@@ -47,6 +47,10 @@ class Processes:
             )
         return size * self.rank // self.count, size * (self.rank + 1) // self.count
 
+    def shares(self, size: int) -> list[int]:
+        """How many samples of a batch each process has; they differ by one at most."""
+        return [size * (rank + 1) // self.count - size * rank // self.count for rank in range(self.count)]
+
     def add(self, tensor: Tensor) -> Tensor:
         """Sums a tensor over all processes, in place."""
         if self.count > 1:

@@ -47,6 +47,13 @@ def shard(network: nn.Module, dtype: torch.dtype, processes: Processes, device: 
         network.lowered_to = low  # type: ignore[assignment]
 
 
+def forget_gathered(network: nn.Module) -> None:
+    """Lets go of the whole weights that a network keeps after a forward pass alone: they are about to change."""
+    forget: Any = getattr(network, "reshard", None)
+    if forget is not None:
+        forget()
+
+
 def like(parameter: Tensor, part: Tensor) -> Tensor:
     """This process's part of something that is spread as a parameter is, as the whole."""
     from torch.distributed.tensor import DTensor

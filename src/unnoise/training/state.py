@@ -11,7 +11,7 @@ from ..precision import lower
 from .flat import Flat
 from .parallel import ALONE, Processes
 from .settings import TrainingSettings
-from .sharded import like, local, part_of, whole
+from .sharded import forget_gathered, like, local, part_of, whole
 
 
 class TrainState:
@@ -129,6 +129,8 @@ class TrainState:
         if self._copies:
             copies, masters = zip(*self._copies, strict=True)
             torch._foreach_copy_(copies, masters)
+        if self.sharded:
+            forget_gathered(self.network)
 
     def finite(self) -> bool:
         """Whether every weight is a finite number."""
