@@ -123,6 +123,22 @@ def test_the_code_of_arc_runs_and_its_error_falls_at_third_order():
     assert float((names["x"] - names["exact"]).square().mean().sqrt()) < 0.05
 
 
+def test_the_code_of_the_doctor_runs_and_says_what_it_prints(capsys):
+    names = run("doctor.md")
+    assert capsys.readouterr().out.splitlines() == ["error signal-left -> process.beta_end=0.999", "True"]
+    finding = names["found"].findings[0][1]
+    text = (ROOT / "docs" / "doctor.md").read_text()
+    assert f"error    signal-left: {finding.seen}" in text
+    assert finding.cause in text
+
+
+def test_the_tables_of_the_doctor_are_those_of_the_registry():
+    from unnoise.recipes.diagnosis.base import checks
+
+    text = (ROOT / "docs" / "doctor.md").read_text()
+    assert sorted(re.findall(r"^\| `([a-z-]+)` \|", text, re.M)) == sorted(checks)
+
+
 @pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name)
 def test_links_and_pictures_of_the_documents_are_there(page):
     text = FENCED.sub("", page.read_text())

@@ -12,6 +12,7 @@ import typer
 from .check import check_app
 from .compare import compare, grid
 from .demo import demo
+from .doctor import doctor
 from .draw import draw_app
 from .ema import ema
 from .evaluate import evaluate
@@ -60,6 +61,7 @@ app.command("replay")(replay)
 app.command("tune")(tune)
 app.command("ema")(ema)
 app.command("plan")(plan)
+app.command("doctor")(doctor)
 app.command("info")(info)
 app.command("data")(data)
 app.command("pack")(pack)

@@ -25,6 +25,7 @@ from ..samplers.base import samplers
 from ..training.averages import averages
 from ..training.optimizers.base import optimizers
 from ..training.rates import learning_rates
+from .diagnosis.base import checks
 from .recipe import shipped
 from .tracking.base import trackers
 
@@ -45,6 +46,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "metrics": metrics,
     "features": extractors,
     "trackers": trackers,
+    "checks": checks,
 }
 
 

@@ -1,0 +1,99 @@
+"""Looks at a recipe or a run with all checks, and tells what was found, the worst first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...data.base import Progress
+from ...errors import UnnoiseError
+from ..recipe import Recipe
+from .base import SEVERITIES, Finding, RecipeCheck, RunCheck, checks
+from .patients import RecipePatient, RunPatient
+
+TRY_SECONDS, SAMPLE_SECONDS = 5.0, 10.0
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found.
+
+    Args:
+        findings: The name of the check and what it found, the worst first.
+        well: The names of the checks that found nothing.
+        notes: What could not be looked at, a line each.
+    """
+
+    findings: tuple[tuple[str, Finding], ...]
+    well: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether there is no error and no warning."""
+        return all(finding.severity == "hint" for _, finding in self.findings)
+
+    def named(self, *severities: str) -> list[str]:
+        """The checks that found something of these severities, or of any where none is given."""
+        return [name for name, finding in self.findings if not severities or finding.severity in severities]
+
+    def as_dict(self) -> dict[str, Any]:
+        """In types that JSON knows."""
+        found = [
+            {"check": name, "severity": f.severity, "seen": f.seen, "cause": f.cause, "fix": f.fix}
+            for name, f in self.findings
+        ]
+        return {"healthy": self.healthy, "findings": found, "well": list(self.well), "notes": list(self.notes)}
+
+
+def examine_recipe(recipe: Recipe, seconds: float = TRY_SECONDS, progress: Progress | None = None) -> Diagnosis:
+    """What is wrong with a recipe and its data; nothing is trained or written but for a trial of one batch, in memory.
+
+    Args:
+        recipe: What is asked for.
+        seconds: For the trial, about; 0 for none.
+        progress: Told while data is read.
+
+    Raises:
+        DataError: There is no data that can be read.
+    """
+    patient = RecipePatient(recipe, seconds, progress)
+    trial = patient.trial
+    notes = () if trial is None else (
+        f"tried: {len(trial.losses)} steps on one batch, its loss from {trial.losses[0]:.3g} to {trial.losses[-1]:.3g}",
+    )  # fmt: skip
+    return _sorted(_recipe_findings(patient), notes)
+
+
+def examine_run(folder: str | Path, seconds: float = SAMPLE_SECONDS, progress: Progress | None = None) -> Diagnosis:
+    """What is wrong with a run, and with its recipe, which may be the cause; the run is not changed.
+
+    Args:
+        folder: Of the run.
+        seconds: For drawing samples, about.
+        progress: Told while data is read.
+
+    Raises:
+        RunFolderError: It holds no run.
+    """
+    patient = RunPatient(folder, seconds, progress)
+    found = {name: list(cls().look(patient)) for name, cls in checks.items() if issubclass(cls, RunCheck)}
+    notes = []
+    if patient.samples is not None:
+        notes.append(f"drawn: {len(patient.samples)} samples")
+    try:
+        found |= _recipe_findings(RecipePatient(patient.recipe, progress=progress))
+    except UnnoiseError as error:
+        notes.append(f"the recipe could not be looked at: {error}")
+    return _sorted(found, tuple(notes))
+
+
+def _recipe_findings(patient: RecipePatient) -> dict[str, list[Finding]]:
+    return {name: list(cls().look(patient)) for name, cls in checks.items() if issubclass(cls, RecipeCheck)}
+
+
+def _sorted(found: dict[str, list[Finding]], notes: tuple[str, ...]) -> Diagnosis:
+    flat = [(name, finding) for name, findings in found.items() for finding in findings]
+    flat.sort(key=lambda pair: SEVERITIES.index(pair[1].severity))
+    return Diagnosis(tuple(flat), tuple(name for name, findings in found.items() if not findings), notes)
