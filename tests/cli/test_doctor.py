@@ -6,16 +6,25 @@ QUICK = ("training.steps=30", "training.sample_every=0", "training.validation_si
 
 
 def test_a_healthy_recipe_ends_with_0_and_one_line_about_what_is_well(unnoise):
-    said = unnoise("doctor", "spiral", "--seconds", 0)
+    said = unnoise("doctor", "spiral", "--seconds", 60)
     assert said.code == 0
-    assert said.out.startswith("all well ")
-    assert len(said.out.splitlines()) == 1
+    tried, well = said.out.splitlines()
+    assert tried.startswith("note     tried: ")
+    assert well.startswith("all well average-length, ")
+
+
+def test_what_was_not_tried_is_not_called_well(unnoise):
+    said = unnoise("doctor", "spiral", "--no-try")
+    assert said.code == 0
+    unknown, well = said.out.splitlines()
+    assert unknown == "unknown  gradients, one-batch"
+    assert "one-batch" not in well
 
 
 def test_a_fault_ends_with_1_and_comes_with_its_fix(unnoise):
     said = unnoise("doctor", "two-moons-labels", "objective.condition_dropout=0", "sampling.guidance=2", "--seconds", 0)
     assert said.code == 1
-    first, cause, fix, blank, well = said.out.splitlines()
+    first, cause, fix, blank, _, well = said.out.splitlines()
     assert first == "error    guidance: samples are guided by 2, and condition_dropout is 0"
     assert cause.startswith(" " * 9)
     assert fix == "         fix: objective.condition_dropout=0.1"
@@ -43,7 +52,7 @@ def test_a_run_is_looked_at_with_its_recipe(unnoise, tmp_path):
     said = unnoise("doctor", folder, "--seconds", 0)
     assert said.code == 1
     assert "samples-noise: samples are white noise" in said.out
-    assert f"--out {folder}-again" in said.out
+    assert f"--out {folder}-2" in said.out
 
 
 def test_data_of_ones_own(unnoise, tmp_path):

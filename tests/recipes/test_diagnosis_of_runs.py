@@ -135,6 +135,21 @@ def test_samples_that_are_all_alike_are_found(drawn, copy_of):
     assert set(found_in(folder)) == {"samples-alike"}
 
 
+def test_samples_that_are_too_bright_are_found(drawn, copy_of):
+    folder = copy_of(drawn)
+    change(folder, lambda network: network.leave.bias.add_(0.25))
+    found = found_in(folder)
+    assert set(found) == {"samples-bright"}
+
+
+def test_samples_that_are_cut_off_are_found(drawn, copy_of):
+    folder = copy_of(drawn)
+    change(folder, lambda network: (network.leave.bias.mul_(6), network.leave.weight.mul_(6)))
+    found = found_in(folder)
+    assert "samples-saturated" in found
+    assert set(found) <= {"samples-saturated", "samples-noise"}
+
+
 def test_sampling_that_runs_away_is_found(points, copy_of):
     folder = copy_of(points)
     change(folder, lambda network: network.leave.weight.fill_(3e38))

@@ -27,6 +27,9 @@ def doctor(
         float | None,
         typer.Option(help="For learning one batch of a recipe (0 for none), or for drawing samples of a run.", min=0),
     ] = None,
+    trial: Annotated[
+        bool, typer.Option("--try/--no-try", help="Whether to see if a recipe's network learns one batch by heart.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Looks for what is wrong: with a recipe and its data before it is trained, or with a run and what came out of it.
@@ -55,7 +58,7 @@ def doctor(
         elif stream:
             raise BadOption("--stream is about data of yours: give it with --data")
         checked = load_recipe(values, list(overrides or []))
-        found = examine_recipe(checked, TRY_SECONDS if seconds is None else seconds, DataProgress())
+        found = examine_recipe(checked, (TRY_SECONDS if seconds is None else seconds) if trial else 0.0, DataProgress())
     typer.echo(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(_lines(found)))
     if not found.healthy:
         raise typer.Exit(1)
@@ -70,5 +73,7 @@ def _lines(found: Diagnosis) -> list[str]:
             lines.append(f"{'':<8} fix: {finding.fix}")
         lines.append("")
     lines += [f"{'note':<8} {note}" for note in found.notes]
-    what = "well" if found.findings else "all well"
+    if found.unknown:
+        lines.append(f"{'unknown':<8} {', '.join(found.unknown)}")
+    what = "well" if found.findings or found.unknown else "all well"
     return [*lines, f"{what:<8} {', '.join(found.well)}"]

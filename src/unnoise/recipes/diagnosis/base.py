@@ -38,6 +38,10 @@ class Check(ABC):
     def look(self, patient: Any) -> Iterator[Finding]:
         """What is wrong; nothing where all is well, or where it cannot be told."""
 
+    def can_tell(self, patient: Any) -> bool:
+        """Whether finding nothing means that all is well."""
+        return True
+
 
 class RecipeCheck(Check):
     """A check of a recipe and its data, before anything is trained."""

@@ -59,7 +59,7 @@ class LossFlat(RunCheck):
                 "error",
                 f"in {lines[-1]['step']:,} steps the validation loss came from {first:.4g} to {best:.4g} at best",
                 f"nothing was learned: the learning rate ({rate:g}) is far out, or the network is cut off from the loss",
-                f"unnoise doctor {patient.folder / 'recipe.yaml'}",
+                patient.try_recipe,
             )
 
 
@@ -230,7 +230,7 @@ class Unfinished(RunCheck):
                 "hint",
                 f"{patient.steps_made:,} of {patient.recipe.training.steps:,} steps are made",
                 "the run was stopped, or still goes on; the same command goes on from its last checkpoint",
-                f"unnoise train {patient.folder / 'recipe.yaml'} --out {patient.folder}",
+                patient.on,
             )
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ...data.base import Dataset
 from ...data.inspect import FEW_SAMPLES, UNBALANCED
 from ...objectives.mse import preconditioned
 from .base import Finding, RecipeCheck, checks
@@ -146,7 +145,7 @@ class FewSamples(RecipeCheck):
         times = training.steps * training.batch_size / patient.count
         if patient.denoiser is None or report.kind == "points" or times < MANY_TIMES:
             return
-        weights = sum(p.numel() for p in preconditioned(patient.denoiser).parameters())
+        weights = sum(p.numel() for p in preconditioned(patient.denoiser).parameters() if p.requires_grad)
         numbers = patient.count * report.values_per_sample
         if weights > numbers:
             steps = max(1, MANY_TIMES * patient.count // training.batch_size - 1)
@@ -215,9 +214,11 @@ class LabelsShifted(RecipeCheck):
         """See `RecipeCheck.look`."""
         if patient.data.labels is None or not patient.in_memory or patient.count < FEW_SAMPLES:
             return
-        own = agreement(patient.data, 0)
-        best = max(SHIFTS, key=lambda shift: agreement(patient.data, shift))
-        found, chance = agreement(patient.data, best), _chance(patient.data.labels)
+        x = patient.data.x[:_COMPARED].double().flatten(1)
+        nearest, labels = torch.cdist(x, x).fill_diagonal_(float("inf")).argmin(1), patient.data.labels
+        own, chance = agreement(labels, nearest), _chance(labels)
+        best = max(SHIFTS, key=lambda shift: agreement(labels.roll(shift), nearest))
+        found = agreement(labels.roll(best), nearest)
         # Five standard errors of a share of so many: never by chance, and only where labels as they stand say nothing.
         error = 5 * (0.25 / min(patient.count, _COMPARED)) ** 0.5
         if found - own > 2 * error and own - chance < error:
@@ -229,14 +230,14 @@ class LabelsShifted(RecipeCheck):
             )
 
 
-def agreement(data: Dataset, shift: int) -> float:
-    """The share of samples whose nearest neighbour has the same label, when labels are moved down by `shift` places."""
-    assert data.labels is not None
-    x = data.x[:_COMPARED].double().flatten(1)
-    distances = torch.cdist(x, x)
-    distances.fill_diagonal_(float("inf"))
-    labels = data.labels.roll(shift)[: len(x)]
-    return float((labels == labels[distances.argmin(1)]).double().mean())
+def agreement(labels: Tensor, nearest: Tensor) -> float:
+    """The share of samples whose nearest neighbour has the same label.
+
+    Args:
+        labels: Of all samples, shape (N,).
+        nearest: The number of the nearest other sample of the first n, shape (n,).
+    """
+    return float((labels[: len(nearest)] == labels[nearest]).double().mean())
 
 
 def _chance(labels: Tensor) -> float:

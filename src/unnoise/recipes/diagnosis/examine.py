@@ -22,11 +22,13 @@ class Diagnosis:
     Args:
         findings: The name of the check and what it found, the worst first.
         well: The names of the checks that found nothing.
+        unknown: The names of those that could not tell.
         notes: What could not be looked at, a line each.
     """
 
     findings: tuple[tuple[str, Finding], ...]
     well: tuple[str, ...]
+    unknown: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -44,7 +46,13 @@ class Diagnosis:
             {"check": name, "severity": f.severity, "seen": f.seen, "cause": f.cause, "fix": f.fix}
             for name, f in self.findings
         ]
-        return {"healthy": self.healthy, "findings": found, "well": list(self.well), "notes": list(self.notes)}
+        return {
+            "healthy": self.healthy,
+            "findings": found,
+            "well": list(self.well),
+            "unknown": list(self.unknown),
+            "notes": list(self.notes),
+        }
 
 
 def examine_recipe(recipe: Recipe, seconds: float = TRY_SECONDS, progress: Progress | None = None) -> Diagnosis:
@@ -63,7 +71,7 @@ def examine_recipe(recipe: Recipe, seconds: float = TRY_SECONDS, progress: Progr
     notes = () if trial is None else (
         f"tried: {len(trial.losses)} steps on one batch, its loss from {trial.losses[0]:.3g} to {trial.losses[-1]:.3g}",
     )  # fmt: skip
-    return _sorted(_recipe_findings(patient), notes)
+    return _diagnosis(_looked(RecipeCheck, patient), notes)
 
 
 def examine_run(folder: str | Path, seconds: float = SAMPLE_SECONDS, progress: Progress | None = None) -> Diagnosis:
@@ -78,22 +86,28 @@ def examine_run(folder: str | Path, seconds: float = SAMPLE_SECONDS, progress: P
         RunFolderError: It holds no run.
     """
     patient = RunPatient(folder, seconds, progress)
-    found = {name: list(cls().look(patient)) for name, cls in checks.items() if issubclass(cls, RunCheck)}
-    notes = []
+    found, notes = _looked(RunCheck, patient), []
     if patient.samples is not None:
         notes.append(f"drawn: {len(patient.samples)} samples")
     try:
-        found |= _recipe_findings(RecipePatient(patient.recipe, progress=progress))
+        found |= _looked(RecipeCheck, RecipePatient(patient.recipe, progress=progress))
     except UnnoiseError as error:
         notes.append(f"the recipe could not be looked at: {error}")
-    return _sorted(found, tuple(notes))
+    return _diagnosis(found, tuple(notes))
 
 
-def _recipe_findings(patient: RecipePatient) -> dict[str, list[Finding]]:
-    return {name: list(cls().look(patient)) for name, cls in checks.items() if issubclass(cls, RecipeCheck)}
+def _looked(kind: type[Any], patient: RecipePatient | RunPatient) -> dict[str, list[Finding] | None]:
+    """What each check of a kind found; None where it found nothing and cannot tell either."""
+    found: dict[str, list[Finding] | None] = {}
+    for name, cls in checks.items():
+        if issubclass(cls, kind):
+            check = cls()
+            found[name] = list(check.look(patient)) or ([] if check.can_tell(patient) else None)
+    return found
 
 
-def _sorted(found: dict[str, list[Finding]], notes: tuple[str, ...]) -> Diagnosis:
-    flat = [(name, finding) for name, findings in found.items() for finding in findings]
+def _diagnosis(found: dict[str, list[Finding] | None], notes: tuple[str, ...]) -> Diagnosis:
+    flat = [(name, finding) for name, findings in found.items() for finding in findings or ()]
     flat.sort(key=lambda pair: SEVERITIES.index(pair[1].severity))
-    return Diagnosis(tuple(flat), tuple(name for name, findings in found.items() if not findings), notes)
+    well = tuple(name for name, findings in found.items() if findings == [])
+    return Diagnosis(tuple(flat), well, tuple(name for name, findings in found.items() if findings is None), notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 import torch
@@ -11,6 +12,7 @@ from ...errors import DataError
 from ...evaluation.memorisation import copying
 from ...objectives.mse import preconditioned
 from ...samplers.base import samplers
+from ...training.threads import step_operations
 from ...training.validation import Validation
 from .base import Finding, RunCheck, checks
 from .patients import RunPatient
@@ -21,9 +23,21 @@ TELLS_NOISE = 1.2
 """How much further from the data noise must be than the data itself: else the data is noise of a kind."""
 GREY, ALIKE = 0.25, 0.25
 """Shares of the contrast of the data, and of the differences within it."""
+MOVED = 1.0
+"""In standard deviations of the brightness of whole pictures."""
+CUT_OFF = 0.25
+"""Of all values."""
 LAGS = 1.2
-_TRIPLES = 512
+_TRIPLES, _OPERATIONS = 512, 1e12  # of which the latter limits the former
 _COMPARED = 1000
+
+
+class SamplesCheck(RunCheck):
+    """A check of what the model draws, held against the data."""
+
+    def can_tell(self, patient: RunPatient) -> bool:
+        """See `Check.can_tell`."""
+        return patient.samples is not None
 
 
 @checks.register("checkpoint")
@@ -46,7 +60,7 @@ class DamagedCheckpoint(RunCheck):
                 "warning",
                 f"{len(damaged)} newest checkpoints are damaged: {damaged[0]}",
                 f"the disk was full or failed; the run goes on from step {found.step:,} instead",
-                " ".join(["rm -r", *(str(place / line.split(":")[0]) for line in damaged)]),
+                shlex.join(["rm", "-r", *(str(place / line.split(":")[0]) for line in damaged)]),
             )
 
 
@@ -56,12 +70,11 @@ class DamagedModel(RunCheck):
 
     def look(self, patient: RunPatient) -> Iterator[Finding]:
         """See `RunCheck.look`."""
-        go_on = f"unnoise train {patient.folder / 'recipe.yaml'} --out {patient.folder}"
         if patient.why_no_model:
-            yield Finding("error", patient.why_no_model, "there is nothing to sample from", go_on)
+            yield Finding("error", patient.why_no_model, "there is nothing to sample from", patient.on)
         elif patient.model is not None and patient.model.notes:
             yield Finding(
-                "warning", patient.model.notes[0], "the model was made again from the newest checkpoint", go_on
+                "warning", patient.model.notes[0], "the model was made again from the newest checkpoint", patient.on
             )
 
 
@@ -121,9 +134,11 @@ class AverageLag(RunCheck):
         network = preconditioned(denoiser).network
         assert network is not None
         buffers, losses = network.state_dict(), {}
+        of_one = step_operations(network, model.blueprint.input_shape, 1) / 3
+        size = int(min(_TRIPLES, max(_OPERATIONS / of_one, 16)))
         for name in ("ema", "weights"):
             network.load_state_dict({**buffers, **checkpoint.part(f"{name}/")})
-            triples = Validation(data, model.blueprint.codec, denoiser, recipe.objective, _TRIPLES, recipe.seed)
+            triples = Validation(data, model.blueprint.codec, denoiser, recipe.objective, size, recipe.seed)
             losses[name] = triples.loss(denoiser).loss
         if losses["ema"] > LAGS * losses["weights"]:
             yield Finding(
@@ -147,12 +162,12 @@ class SamplingFails(RunCheck):
                 "error",
                 f"sampling fails: {patient.why_no_samples}",
                 f"{name} with {settings.steps} steps and guidance {settings.guidance:g} runs away",
-                f"unnoise sample {patient.folder} --sampler heun --steps 50 --guidance 1",
+                patient.sample("--sampler", "heun", "--steps", "50", "--guidance", "1"),
             )
 
 
 @checks.register("samples-noise")
-class SamplesNoise(RunCheck):
+class SamplesNoise(SamplesCheck):
     """Samples that are as far from the data as noise is."""
 
     def look(self, patient: RunPatient) -> Iterator[Finding]:
@@ -166,6 +181,8 @@ class SamplesNoise(RunCheck):
         noise = real.mean(others, keepdim=True) + real.std(others, keepdim=True) * noise
         if patient.model is not None and patient.model.spec.kind == "image":
             noise = noise.round().clamp(0, 255)
+        if made.ndim > 2:  # brightness is another matter
+            made = made + real.mean(others, keepdim=True) - made.mean(others, keepdim=True)
         own, away, whole = _nearest(real, None), _nearest(made, real), _nearest(noise, real)
         if whole > TELLS_NOISE * own and away - own > AS_FAR_AS_NOISE * (whole - own):
             what = "white noise" if away - own < 2 * (whole - own) else "further from the data than white noise"
@@ -176,12 +193,12 @@ class SamplesNoise(RunCheck):
                 f"{whole:.3g}",
                 "the network has learned next to nothing, or these are the weights of another run",
                 patient.again(f"training.steps={10 * steps}") if patient.steps_made >= steps else
-                f"unnoise train {patient.folder / 'recipe.yaml'} --out {patient.folder}",
+                patient.on,
             )  # fmt: skip
 
 
 @checks.register("samples-grey")
-class SamplesGrey(RunCheck):
+class SamplesGrey(SamplesCheck):
     """Samples of one value each, or with hardly any contrast."""
 
     def look(self, patient: RunPatient) -> Iterator[Finding]:
@@ -194,12 +211,12 @@ class SamplesGrey(RunCheck):
                 f"samples have a contrast of {made:.3g}, and the data one of {real:.3g}",
                 "the model says the mean of the data whatever it sees: it has not learned, or sampling begins without the noise "
                 "that training showed it",
-                f"unnoise doctor {patient.folder / 'recipe.yaml'}",
+                patient.try_recipe,
             )
 
 
 @checks.register("samples-alike")
-class SamplesAlike(RunCheck):
+class SamplesAlike(SamplesCheck):
     """Samples that are all alike."""
 
     def look(self, patient: RunPatient) -> Iterator[Finding]:
@@ -213,13 +230,57 @@ class SamplesAlike(RunCheck):
                 f"samples differ by {made:.3g} from each other, and samples of the data by {real:.3g}",
                 f"guidance of {scale:g} pushes all of them to one place" if scale > 4 else
                 "the network draws one thing whatever the noise: it was trained on too little, or its input is cut off",
-                f"unnoise sample {patient.folder} --guidance 1.5" if scale > 4 else
-                f"unnoise doctor {patient.folder / 'recipe.yaml'}",
+                patient.sample("--guidance", "1.5") if scale > 4 else
+                patient.try_recipe,
+            )  # fmt: skip
+
+
+@checks.register("samples-bright")
+class SamplesBright(SamplesCheck):
+    """Samples that are brighter or darker than the data as a whole."""
+
+    def look(self, patient: RunPatient) -> Iterator[Finding]:
+        """See `RunCheck.look`."""
+        pair = _pair(patient)
+        if pair is None or pair[0].ndim < 3 or _grey(*pair) or _alike(*pair):
+            return
+        made, real = (x.flatten(1).mean(1) for x in pair)
+        away = float(made.mean() - real.mean())
+        chance = float((made.var() / len(made) + real.var() / len(real)).sqrt())
+        if abs(away) > max(MOVED * float(real.std()), 5 * chance):
+            yield Finding(
+                "warning",
+                f"samples have a mean of {float(made.mean()):.3g}, and the data one of {float(real.mean()):.3g} (from picture to "
+                f"picture it differs by {float(real.std()):.2g})",
+                "the brightness of a whole picture is settled at the highest noise: signal is left at t = 1, or training hardly "
+                "goes there",
+                patient.try_recipe,
+            )
+
+
+@checks.register("samples-saturated")
+class SamplesSaturated(SamplesCheck):
+    """Pictures of which far more is quite black or quite white than of the data."""
+
+    def look(self, patient: RunPatient) -> Iterator[Finding]:
+        """See `RunCheck.look`."""
+        pair = _pair(patient)
+        if pair is None or patient.model is None or patient.model.spec.kind != "image":
+            return
+        made, real = (float(((x <= 0) | (x >= 255)).double().mean()) for x in pair)
+        if made > real + CUT_OFF:
+            scale = patient.recipe.sampling.guidance
+            yield Finding(
+                "warning",
+                f"{made:.0%} of the values of samples are 0 or 255, and {real:.0%} of those of the data",
+                f"values beyond the range of pixels are cut off: guidance of {scale:g} is too strong" if scale > 1 else
+                "values beyond the range of pixels are cut off: the network has not learned how large they are",
+                patient.sample("--guidance", f"{1 + (scale - 1) / 3:.2g}") if scale > 1 else patient.again(),
             )  # fmt: skip
 
 
 @checks.register("copies")
-class Copies(RunCheck):
+class Copies(SamplesCheck):
     """Samples that are copies of training data."""
 
     def look(self, patient: RunPatient) -> Iterator[Finding]:

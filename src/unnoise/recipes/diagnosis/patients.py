@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shlex
 import time
 from collections.abc import Mapping
 from functools import cached_property
@@ -14,9 +16,12 @@ from torch import Tensor
 from ...data.base import AnyDataset, Dataset, Progress
 from ...data.inspect import MOST_LOOKED_AT, DataReport, inspect_data
 from ...denoisers.base import Denoiser
-from ...errors import DataError, IncompatibleParts, RunFolderError, SamplingDiverged, UnnoiseError
+from ...errors import DataError, RunFolderError, SamplingDiverged, UnnoiseError
 from ...model import Model
+from ...objectives.mse import preconditioned
 from ...training.checkpoint import Checkpoint, newest_whole
+from ...training.draws import DrawStream
+from ..judging.while_training import check_plan
 from ..metrics import read_metrics
 from ..recipe import Recipe, load_recipe, read_values
 from ..run import Prepared, prepare
@@ -24,8 +29,8 @@ from ..run_data import RunData, run_data
 from .trial import Trial, overfit
 
 MOST_SAMPLES, MOST_POINTS = 256, 2048
-_AT_ONCE, _POINTS_AT_ONCE = 32, 256
-_MOST_SPACED = 1000
+_AT_ONCE, _POINTS_AT_ONCE = 16, 256
+_MOST_SPACED, _MOST_ENCODED = 1000, 2000
 _PRIME = 7919  # numbers at such distances stand all over the data, whatever its order
 
 
@@ -44,13 +49,14 @@ class RecipePatient:
     def __init__(self, recipe: Recipe, seconds: float = 0.0, progress: Progress | None = None) -> None:
         self.seconds = seconds
         self.prepared: Prepared | None = None
+        self._unfit: DataError | None = None
         self.recipe = recipe
         held_out: AnyDataset | None = None
         try:
             self.prepared = prepare(recipe, progress)
             self.recipe, data, held_out = self.prepared.recipe, self.prepared.train, self.prepared.held_out
-        except DataError:  # of data that is there, but nothing can be learned from: the checks of the data say why
-            data = recipe.data.load(progress)
+        except DataError as error:  # of data that is there, but nothing can be learned from
+            self._unfit, data = error, recipe.data.load(progress)
         self.count, self.in_memory = len(data), isinstance(data, Dataset)
         self.data: Dataset = data.part(MOST_LOOKED_AT)
         self.held_out: Dataset | None = (
@@ -64,10 +70,11 @@ class RecipePatient:
 
     @cached_property
     def encoded(self) -> Tensor | None:
-        """Data as the model sees it, shape (n, ...), float64; None where it is not fit for it."""
+        """Data from all over as the model sees it, shape (n, ...), float64; None where it is not fit for it."""
         if self.prepared is None:
             return None
-        found = self.prepared.blueprint.codec.encode(self.data.x[:MOST_LOOKED_AT]).double()
+        some = torch.linspace(0, len(self.data) - 1, min(len(self.data), _MOST_ENCODED)).long()
+        found = self.prepared.blueprint.codec.encode(self.data.x[some]).double()
         return found if bool(torch.isfinite(found).all()) else None
 
     @property
@@ -75,13 +82,45 @@ class RecipePatient:
         """The root mean square of the encoded data: what noise must drown; 1 where it is not known."""
         return 1.0 if self.encoded is None else float(self.encoded.square().mean().sqrt())
 
+    def beginning(self) -> Denoiser:
+        """The denoiser as training begins with it, made anew.
+
+        Raises:
+            UnnoiseError: Training would refuse to begin.
+        """
+        if self.prepared is None:
+            raise self._unfit or DataError("there is no data")
+        denoiser = self.prepared.blueprint.build(self.recipe.seed)
+        network = preconditioned(denoiser).network
+        if self.prepared.start is not None and network is not None:
+            self.prepared.start.begin(network, self.prepared.blueprint, self.recipe.seed)
+        return denoiser
+
     @cached_property
     def denoiser(self) -> Denoiser | None:
-        """The untrained denoiser; None where its parts do not go together."""
+        """As training begins with it; None where it would refuse to."""
         try:
-            return None if self.prepared is None else self.prepared.blueprint.build(self.recipe.seed)
-        except IncompatibleParts:
+            return self.beginning()
+        except UnnoiseError:
             return None
+
+    @cached_property
+    def refusal(self) -> UnnoiseError | None:
+        """What training would say instead of beginning; None where it would begin."""
+        try:
+            denoiser = self.beginning()
+            assert self.prepared is not None
+            train, recipe = self.prepared.train, self.recipe
+            check_plan(recipe.evaluation, train.spec)
+            history = recipe.objective.companion(denoiser.schedule).history
+            batch = min(recipe.training.batch_size, len(train), 16)
+            stream = DrawStream(
+                train, self.prepared.blueprint.codec, denoiser, recipe.objective, batch, recipe.seed, history
+            )
+            stream.step(0, torch.device("cpu"))
+        except UnnoiseError as error:
+            return error
+        return None
 
     @cached_property
     def trial(self) -> Trial | None:
@@ -99,7 +138,7 @@ class RunPatient:
 
     Args:
         folder: Of the run.
-        seconds: How long samples may be drawn, about; at least 32 are, 256 points.
+        seconds: How long samples may be drawn, about; at least 16 are, 256 points.
         progress: Told while data is read.
 
     Raises:
@@ -132,8 +171,24 @@ class RunPatient:
 
     def again(self, *options: str) -> str:
         """The command that trains the recipe of this run anew with other options, beside it."""
-        other = self.folder.with_name(f"{self.folder.name}-again")
-        return " ".join(["unnoise train", str(self.folder / "recipe.yaml"), *options, "--out", str(other)])
+        names = (f"{self.folder.resolve().name}-{i}" for i in itertools.count(2))
+        other = next(place for place in map(self.folder.resolve().with_name, names) if not place.exists())
+        place = other if self.folder.is_absolute() else self.folder.parent / other.name
+        return shlex.join(["unnoise", "train", str(self.folder / "recipe.yaml"), *options, "--out", str(place)])
+
+    @property
+    def on(self) -> str:
+        """The command that goes on with this run."""
+        return shlex.join(["unnoise", "train", str(self.folder / "recipe.yaml"), "--out", str(self.folder)])
+
+    @property
+    def try_recipe(self) -> str:
+        """The command that looks at the recipe of this run, and tries it."""
+        return shlex.join(["unnoise", "doctor", str(self.folder / "recipe.yaml")])
+
+    def sample(self, *options: str) -> str:
+        """The command that draws samples of this run with some options."""
+        return shlex.join(["unnoise", "sample", str(self.folder), *options])
 
     @cached_property
     def _loaded(self) -> Model | UnnoiseError:
@@ -200,7 +255,8 @@ class RunPatient:
         labels = self.data.train.labels
         points = self.model.spec.kind == "points"
         at_once = _POINTS_AT_ONCE if points else _AT_ONCE
-        for first in range(0, MOST_POINTS if points else MOST_SAMPLES, at_once):
+        most = MOST_POINTS if points else MOST_SAMPLES
+        for first in range(0, most, at_once):
             asked = None
             if labels is not None and self.model.spec.num_classes:  # as often as in the data
                 asked = labels[[(first + i) * _PRIME % len(labels) for i in range(at_once)]].tolist()

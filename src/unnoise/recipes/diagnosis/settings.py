@@ -14,7 +14,9 @@ from ...training.memory import MARGIN, free_bytes, kept_bytes, state_bytes
 from ...training.settings import TrainingSettings
 from ...training.threads import step_operations
 from .base import Finding, RecipeCheck, checks
+from .data import Constant, NotFinite
 from .patients import RecipePatient
+from .schedule import NoSignal
 
 HIGH_RATES = {"adam": 0.02, "adamw": 0.02, "muon": 0.02, "lion": 0.005, "sgd": 2.0}
 """Learning rates above which hardly any network is trained, by optimizer; ten times as much none."""
@@ -160,6 +162,18 @@ class Seldom(RecipeCheck):
             )
 
 
+@checks.register("refused")
+class Refused(RecipeCheck):
+    """Whatever else training would refuse to begin with."""
+
+    def look(self, patient: RecipePatient) -> Iterator[Finding]:
+        """See `RecipeCheck.look`."""
+        error = patient.refusal
+        known = NotFinite(), Constant(), NoSignal()
+        if error is not None and not any(any(True for _ in check.look(patient)) for check in known):
+            yield Finding("error", str(error), f"training refuses to begin ({type(error).__name__})")
+
+
 @checks.register("memory")
 class Memory(RecipeCheck):
     """A batch that does not fit in memory."""
@@ -170,7 +184,7 @@ class Memory(RecipeCheck):
         device = recipe.machine.torch_device()
         if patient.denoiser is None or patient.prepared is None or free is None or device.type != "cpu":
             return
-        network = preconditioned(patient.prepared.blueprint.build(recipe.seed)).network
+        network = preconditioned(patient.beginning()).network
         assert network is not None
         shape, batch = patient.prepared.blueprint.input_shape, recipe.training.batch_size
         if recipe.machine.activation_checkpointing:

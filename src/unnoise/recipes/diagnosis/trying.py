@@ -19,6 +19,10 @@ NOT_LEARNED, BLOWN_UP = 0.9, 3.0
 class OneBatch(RecipeCheck):
     """A network that does not even learn one batch by heart."""
 
+    def can_tell(self, patient: RecipePatient) -> bool:
+        """See `Check.can_tell`."""
+        return patient.trial is not None and len(patient.trial.losses) >= ENOUGH_STEPS
+
     def look(self, patient: RecipePatient) -> Iterator[Finding]:
         """See `RecipeCheck.look`."""
         trial = patient.trial
@@ -51,6 +55,10 @@ class OneBatch(RecipeCheck):
 @checks.register("gradients")
 class Gradients(RecipeCheck):
     """Weights that get no gradient, or one that is no number."""
+
+    def can_tell(self, patient: RecipePatient) -> bool:
+        """See `Check.can_tell`."""
+        return patient.trial is not None and len(patient.trial.losses) >= ENOUGH_FOR_GRADIENTS
 
     def look(self, patient: RecipePatient) -> Iterator[Finding]:
         """See `RecipeCheck.look`."""
