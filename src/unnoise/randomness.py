@@ -79,13 +79,21 @@ def torch_seeded(key: tuple[int, int], device: torch.device) -> Iterator[None]:
         key: From `address`.
         device: The processor, or a GPU.
     """
-    generator = torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
+    generator = _generator(device)
     before = generator.get_state()
     generator.manual_seed(key[0] | key[1] << 32)
     try:
         yield
     finally:
         generator.set_state(before)
+
+
+def _generator(device: torch.device) -> torch.Generator:
+    if device.type == "cuda":
+        return torch.cuda.default_generators[device.index or 0]
+    if device.type == "mps":
+        return torch.mps._get_default_mps_generator()
+    return torch.default_generator
 
 
 def random_words(key: Key, samples: Sequence[int] | NDArray[np.int64], count: int) -> Words:

@@ -9,6 +9,7 @@ import torch
 from unnoise.data.base import datasets
 from unnoise.errors import TrainingDiverged
 from unnoise.nn.seed_mlp import SeedMLP
+from unnoise.recipes.judging.while_training import Watcher
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import Run
 from unnoise.training.checkpoint import newest_whole
@@ -79,7 +80,9 @@ def test_before_the_first_checkpoint_it_begins_anew(tmp_path, spoilt):
             assert torch.equal(run.state.masters.vector, begun)
             assert torch.equal(run.state.average.vector, begun)
             assert not run.state.memory.moments["first_moment"].vector.any()
+            assert run.watcher.state == Watcher.NOTHING
     assert run.finished
+    assert [line["step"] for line in lines(tmp_path / "run") if "validation_loss" in line] == [0, 40]
 
 
 def test_a_second_time_it_stops_and_says_where(tmp_path, spoilt):

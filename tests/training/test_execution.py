@@ -69,6 +69,32 @@ def test_a_batch_larger_than_memory_is_refused_before_the_first_step(monkeypatch
         begin_state(dit(), (2, 8, 8), TrainingSettings(batch_size=4096), MachineSettings(), CPU)
 
 
+def test_a_batch_that_fits_in_bfloat16_is_taken(monkeypatch):
+    from unnoise.precision import lower
+    from unnoise.training.memory import MARGIN, kept_bytes, state_bytes
+
+    low = dit()
+    lower(low, torch.bfloat16)
+    size = 256
+    need = MARGIN * kept_bytes(low, (2, 8, 8), size) + state_bytes(low)
+    monkeypatch.setattr("unnoise.training.execution.free_bytes", lambda: int(1.1 * need))
+    begin_state(dit(), (2, 8, 8), TrainingSettings(batch_size=size), MachineSettings(precision="bf16"), CPU)
+    with pytest.raises(BadOption, match="the largest number that fits is"):
+        begin_state(dit(), (2, 8, 8), TrainingSettings(batch_size=size), MachineSettings(precision="fp32"), CPU)
+
+
+def test_to_count_operations_compiles_nothing(monkeypatch):
+    from unnoise.training.threads import step_operations
+
+    plain, compiled = dit(), dit()
+
+    def compiler(graph, inputs):
+        raise AssertionError("something was compiled")
+
+    compiled.compile(backend=compiler)
+    assert step_operations(compiled, (2, 8, 8), 1) == step_operations(plain, (2, 8, 8), 1)
+
+
 def test_a_compiled_network_learns_as_the_plain_one_does():
     states = []
     for compiled in (False, True):

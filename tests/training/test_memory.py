@@ -7,7 +7,7 @@ from torch import nn
 from unnoise.errors import BadOption
 from unnoise.nn.base import networks
 from unnoise.precision import lower
-from unnoise.training.memory import check_memory, free_bytes, kept_bytes, state_bytes
+from unnoise.training.memory import check_memory, free_bytes, kept_bytes, state_bytes, without_memory
 
 
 class Chain(nn.Module):
@@ -64,3 +64,13 @@ def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does():
 def test_what_is_free_is_less_than_what_there_is():
     free = free_bytes()
     assert free is None or 0 < free < 2**50
+
+
+def test_a_copy_without_memory_is_counted_as_what_will_compute():
+    network = Chain()
+    twin = without_memory(network)
+    assert {p.device.type for p in twin.parameters()} == {"meta"}
+    assert (kept_bytes(twin, (10,), 7), state_bytes(twin)) == (kept_bytes(network, (10,), 7), state_bytes(network))
+    lower(twin, torch.bfloat16)
+    assert kept_bytes(twin, (10,), 7) == 7 * 2 * 110
+    assert all(p.dtype == torch.float32 and p.device.type == "cpu" for p in network.parameters())

@@ -1,5 +1,7 @@
 """Several processes train what one would have trained, and any number of them goes on from what any other number wrote."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -153,6 +155,33 @@ def test_more_processes_than_samples_are_refused():
         Processes(0, 4).share(3)
 
 
+def test_a_finished_run_without_its_model_gets_it_again_from_several_processes(tmp_path):
+    import shutil
+
+    options = ["training.steps=2", "training.validation_size=16"]
+    finished = train(tmp_path / "run", *options, "machine.parallel=fsdp", processes=2)
+    model = tmp_path / "run" / "model"
+    stood = {file.name: file.read_bytes() for file in model.iterdir()}
+    shutil.rmtree(model)
+    again = train(tmp_path / "run", *options, "machine.parallel=fsdp", processes=2)
+    assert (again.step, finished.step) == (2, 2)
+    assert {file.name: file.read_bytes() for file in model.iterdir()} == stood
+
+
+def test_only_the_first_process_asks_whether_another_run_is_writing(tmp_path):
+    from unnoise.recipes.claim import claim
+    from unnoise.recipes.lock import locked
+
+    (tmp_path / "recipe.yaml").write_text(load_recipe("digits").yaml())
+    other = load_recipe("digits", ["training.steps=3"])
+    assert claim(tmp_path, load_recipe("digits"))
+    assert not claim(tmp_path, other)  # no step was ever saved
+    with locked(tmp_path):
+        assert not claim(tmp_path, other, first=False)
+        with pytest.raises(RunFolderError, match="another process is training"):
+            claim(tmp_path, other)
+
+
 def test_alone_nothing_is_said_to_anybody(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert told_by_torchrun() == ALONE
@@ -164,6 +193,27 @@ def test_alone_nothing_is_said_to_anybody(monkeypatch):
     assert ALONE.tell("it") == "it"
     assert ALONE.any(True, x.device)
     ALONE.wait()
+
+
+def test_shares_that_find_no_room_leave_what_stood_before_and_nothing_half_written(tmp_path, monkeypatch):
+    from unnoise.training.shares import save_shares
+
+    cls = networks["mlp"]
+    state = TrainState(cls((2,), config=cls.Config(width=16)), TrainingSettings())
+    before = save_shares(tmp_path, state, {}, ALONE)
+    state.step = 5
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for place in ("torch.distributed.checkpoint.filesystem.os.fsync", "unnoise.training.shares.write_atomically"):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, lambda *_: full(_))
+            with pytest.raises(OSError, match="No space left") as caught:
+                save_shares(tmp_path, state, {}, ALONE)
+        assert caught.value.errno == errno.ENOSPC
+        assert list(tmp_path.iterdir()) == [before]
+    assert read_facts(before)["step"] == 0
 
 
 def test_shares_of_another_network_are_refused(tmp_path):

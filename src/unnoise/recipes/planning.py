@@ -23,7 +23,7 @@ from ..training.gradient import Gradient
 from ..training.memory import MARGIN, free_bytes, kept_bytes, state_bytes
 from ..training.peak import measured_peak
 from ..training.threads import step_operations, threads_for
-from .run import Prepared
+from .prepare import Prepared
 
 SCALING = 0.9
 """Share of their speed that many devices keep, about, when gradients are sent over a network made for it."""

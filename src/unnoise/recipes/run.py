@@ -15,21 +15,17 @@ runs/digits/
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..blueprint import Blueprint
-from ..codecs.identity import IdentityCodec
-from ..data.base import MOST_CHECKED, MOST_IN_PART, AnyDataset, Progress
+from ..data.base import MOST_CHECKED, MOST_IN_PART, Progress
 from ..denoisers.base import Denoiser
-from ..errors import BadOption, DataError, MissingExtra, ModelFolderError, RunFolderError, UnnoiseError
+from ..errors import DataError, MissingExtra, ModelFolderError, RunFolderError
 from ..files import write_atomically
 from ..model import Model
 from ..model_folder import read_folder
@@ -38,7 +34,6 @@ from ..options import plain
 from ..precision import dtype_of, keep_freed_memory
 from ..training.checkpoint import (
     Checkpoint,
-    checkpoints,
     load_checkpoint,
     newest_whole,
     remove_old,
@@ -53,77 +48,14 @@ from ..training.shares import save_shares
 from ..training.state import TrainState
 from ..training.threads import step_operations, threads_for
 from .averaging import SNAPSHOTS, forget_later, keep_snapshot, size_told
-from .finetune import Start
+from .claim import claim
 from .judging.while_training import Evaluated, Watcher, check_plan
 from .lock import locked
 from .logbook import Logbook, Work
-from .recipe import Recipe, load_recipe, read_values
+from .prepare import Prepared as Prepared
+from .prepare import prepare as prepare
+from .recipe import Recipe
 from .tracking.base import TrackedRun
-
-MOST_MEASURED = 10_000
-"""Samples whose spread is measured where a recipe leaves that open."""
-MOST_READ = 1_000
-"""The same of data that is read as it is needed, at every start."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A run before its first step.
-
-    Args:
-        recipe: With measured values in the place of "auto".
-        blueprint: What the model is made of.
-        train: The training data.
-        held_out: The validation data; empty to validate on the training data.
-        skipped: What could not be read, one line each.
-        start: The model that the run starts from, where there is one.
-    """
-
-    recipe: Recipe
-    blueprint: Blueprint
-    train: AnyDataset
-    held_out: AnyDataset
-    skipped: tuple[str, ...]
-    start: Start | None = None
-
-
-def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
-    """Loads the data and settles what the recipe leaves open.
-
-    Raises:
-        DataError: The data cannot be read or learned from.
-        IncompatibleParts: The parts cannot work together.
-        ModelFolderError: There is no model where the run is to start from one.
-    """
-    start = None if recipe.start is None else Start(recipe.start)
-    data = recipe.data.load(progress)
-    data.check()
-    spec = data.spec
-    if start is not None:
-        data, spec = start.label(data)
-    train, held_out = data.split(recipe.training.validation_share, recipe.seed)
-    if len(train) == 0:
-        train.check()
-    codec, sigma_data = recipe.codec, recipe.denoiser.sigma_data
-    measured = train.part(MOST_READ) if codec is None or sigma_data == "auto" else None
-    if codec is None:
-        assert measured is not None
-        codec = IdentityCodec.pixels() if data.spec.kind == "image" else IdentityCodec.standardizing(measured.x)
-    if sigma_data == "auto":
-        assert measured is not None
-        sigma_data = round(float(codec.encode(measured.x[:MOST_MEASURED]).double().std()), 6)
-    blueprint = Blueprint(
-        spec,
-        codec,
-        recipe.process,
-        recipe.denoiser.name,
-        float(sigma_data),
-        recipe.denoiser.learned_variance,
-        recipe.network,
-        recipe.denoiser.self_conditioning,
-    )
-    settled = replace(recipe, codec=codec, denoiser=replace(recipe.denoiser, sigma_data=float(sigma_data)))
-    return Prepared(settled, blueprint, train, held_out, data.skipped, start)
 
 
 class Run:
@@ -150,8 +82,7 @@ class Run:
     ) -> None:
         self.folder, self.processes = Path(folder), processes
         self.device = recipe.machine.torch_device(processes.local_rank)
-        self._begun, self._progress = (self.folder / "recipe.yaml").is_file(), progress
-        self._claim(recipe)
+        self._begun, self._progress = claim(self.folder, recipe, processes.first), progress
         prepared = prepare(recipe, progress)
         self.recipe, self.blueprint, self.train_data = prepared.recipe, prepared.blueprint, prepared.train
         self._held_out, self.start = prepared.held_out, prepared.start
@@ -169,8 +100,9 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self._begun:
                 write_atomically(self.folder / "recipe.yaml", recipe.yaml().encode())
-        if self.finished and processes.count == 1 and not self._model_stands():
-            self.model().save(self.folder / "model")
+        if self.finished and not processes.tell(self._model_stands()):
+            if model := self._firsts_model():
+                model.save(self.folder / "model")
             self.notes.append(f"the model was made again from the checkpoint of step {self.state.step}")
 
     def _watcher(self, prepared: Prepared) -> Watcher:
@@ -218,42 +150,28 @@ class Run:
         except (ModelFolderError, KeyError, TypeError):
             return False
 
-    def _claim(self, recipe: Recipe) -> None:
-        file = self.folder / "recipe.yaml"
-        if file.is_file():
-            try:
-                begun = read_values(file)
-            except BadOption as error:
-                raise RunFolderError(f"the recipe of a run is damaged: {error}; use another --out") from None
-            same_work = {**_with_defaults(begun), "machine": plain(recipe.machine), "tracking": plain(recipe.tracking)}
-            changed = sorted(_differences(same_work, recipe.describe()))
-            if changed and not checkpoints(self.folder / "checkpoints"):
-                with locked(self.folder):  # nobody trains there, and no step of it was ever saved: nothing is lost
-                    self._begun = False
-            elif changed:
-                raise RunFolderError(
-                    f"{self.folder} holds a run of another recipe (it differs in {', '.join(changed[:6])}): "
-                    "use another --out, or the options that it was begun with"
-                )
-        elif self.folder.exists() and (
-            not self.folder.is_dir() or any(not entry.name.startswith(".") for entry in self.folder.iterdir())
-        ):
-            raise RunFolderError(f"{self.folder} exists and is not a run folder: use another --out")
-
     def _resume(self) -> None:
-        found, damaged = newest_whole(self.folder / "checkpoints") if self.processes.first else (None, [])
+        """Brings the run to its last checkpoint; what the first process finds wrong with it, all raise."""
+        found, wrong = self._found() if self.processes.first else (None, None)
+        if told := self.processes.tell(wrong):
+            raise RunFolderError(str(told))
+        self._take(found)
+
+    def _found(self) -> tuple[Checkpoint | None, str | None]:
+        """The newest whole checkpoint, and why the run cannot go on from it."""
+        found, damaged = newest_whole(self.folder / "checkpoints")
         self.notes += [f"damaged checkpoint passed over: {line}" for line in damaged]
         if found is None and damaged:
-            raise RunFolderError(
+            return None, (
                 f"no whole checkpoint is left in {self.folder} ({damaged[0]}), and beginning anew would replace its model: "
                 "use another --out, or remove the damaged checkpoints"
             )
         if found is not None and found.facts["data"] != self._fingerprint:
-            raise RunFolderError(f"the data has changed since the run in {self.folder} was begun: use another --out")
+            return None, f"the data has changed since the run in {self.folder} was begun: use another --out"
         if found is not None and self.start is not None and found.facts.get("start") != self.start.hash:
             where = f"{self.start.settings.model} is not the model that the run in {self.folder} started from"
-            raise RunFolderError(f"{where}: put that one back, or use another --out")
-        self._take(found)
+            return None, f"{where}: put that one back, or use another --out"
+        return found, None
 
     def _take(self, found: Checkpoint | None) -> None:
         """Brings all processes to a checkpoint, as the first one found it."""
@@ -262,12 +180,21 @@ class Run:
             return
         shared_out = self.state.sharded or found is None or found.tensors is None
         if self.processes.tell(shared_out) and found is None:
-            found = load_checkpoint(path)  # type: ignore[arg-type]
+            found = self._reached(Path(str(path)))
         if found is not None:
             found.restore(self.state)
             self.scores = dict(found.facts.get("scores") or {})  # type: ignore[call-overload]
             self.watcher.restore(found.facts.get("watcher") or {})  # type: ignore[arg-type]
         self.state.agree()
+
+    def _reached(self, path: Path) -> Checkpoint:
+        try:
+            return load_checkpoint(path)
+        except ValueError as error:
+            raise RunFolderError(
+                f"process {self.processes.rank} cannot read the checkpoint that the first one found ({error}): "
+                "weights that are shared out need a folder that all machines reach"
+            ) from None
 
     @property
     def finished(self) -> bool:
@@ -301,26 +228,33 @@ class Run:
         path = str(self.folder)
         return Model(self.blueprint, denoiser, self.recipe.sampling, trained, path, adapter)
 
+    def _firsts_model(self) -> Model | None:
+        """The averaged model in the first process, and None in the others, which take part where it is shared out."""
+        if self.processes.first:
+            return self.model()
+        if self.state.sharded:
+            self.state.ema_weights(wanted=False)
+        return None
+
     def save(self) -> None:
         """Writes the checkpoint and the model; all processes call this.
 
         Raises:
             OSError: The disk is full, or may not be written to; what stood there before stays.
         """
-        model = self.model()
-        facts = {
+        model, place = self._firsts_model(), self.folder / "checkpoints"
+        facts = {} if model is None else {
             "data": self._fingerprint,
             **({"start": self.start.hash} if self.start is not None else {}),
             "scores": self.scores,
             "watcher": self.watcher.state,
             "model": {**self.blueprint.describe(), "sampling": plain(self.recipe.sampling), "trained": model.trained},
-        }
-        place = self.folder / "checkpoints"
+        }  # fmt: skip
         if self.state.sharded:
             save_shares(place, self.state, facts, self.processes)
-        elif self.processes.first:
+        elif model is not None:
             save_checkpoint(place, self.state.tensors(), self.state.step, facts)
-        if self.processes.first:
+        if model is not None:
             remove_old(place, self.state.step)
             model.save(self.folder / "model")
 
@@ -354,7 +288,8 @@ class Run:
         keep_freed_memory()
         begun_at = self.state.step
         try:
-            self.watcher.prepare(self._progress)
+            if self.processes.first:  # who alone measures
+                self.watcher.prepare(self._progress)
             with threads_for(operations):
                 for event in train_loop(self.trainee, self.state, stop):
                     if isinstance(event, Diverged):
@@ -389,6 +324,7 @@ class Run:
             # The weights of the beginning, put where the spoilt ones stand.
             denoiser, network = self._untrained()
             self.state.begin_again(network, self.recipe.objective.companion(denoiser.schedule))
+            self.watcher.restore(Watcher.NOTHING)
         else:
             self._take(found)
         self.state.rate.fill_(0.5)
@@ -396,8 +332,8 @@ class Run:
             logbook.went_back(self.state.step, event)
 
     def _evaluate(self, step: int, logbook: Logbook | None) -> Iterator[Evaluated]:
-        model = self.model()
-        if logbook is None:
+        model = self._firsts_model()
+        if model is None or logbook is None:
             return
         found = self.watcher.measure(model, step)
         logbook.write(found.line())
@@ -428,8 +364,8 @@ class Run:
     def _draw_samples(self, step: int, logbook: Logbook | None) -> None:
         from .gallery import draw_run_samples
 
-        model, path = self.model(), self.folder / "samples" / f"{step:09d}.png"
-        if logbook is not None:
+        model, path = self._firsts_model(), self.folder / "samples" / f"{step:09d}.png"
+        if model is not None and logbook is not None:
             draw_run_samples(model, path)
             if path.is_file():
                 logbook.picture("samples", path, step)
@@ -447,25 +383,3 @@ class Run:
 def _told(skipped: Sequence[str], most: int = 10) -> list[str]:
     more = [f"and {len(skipped) - most} more were skipped"] if len(skipped) > most else []
     return [f"skipped {line}" for line in skipped[:most]] + more
-
-
-def _with_defaults(begun: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The recipe of a run, also with the options that came after it was begun: their defaults are what it did."""
-    try:
-        return load_recipe(begun).describe()
-    except UnnoiseError:  # an option that is no more: it is named as a difference
-        return begun
-
-
-def _differences(old: Any, new: Any, where: str = "") -> list[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = set(old) | set(new)
-        return [
-            d for key in keys for d in _differences(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))
-        ]
-    same = (
-        json.dumps(old) == json.dumps(new)
-        if not isinstance(old, (dict, list)) or not isinstance(new, (dict, list))
-        else old == new
-    )
-    return [] if same else [where]

@@ -120,7 +120,8 @@ class DrawStream:
         if strength:
             noisier = eps + strength * normal_like(address(self.seed, "perturbation"), positions, x_0)  # type: ignore[arg-type]
         recalls = who_recalls(self.seed, positions) if self.denoiser.self_conditioned else None
-        return Draws(x_0, eps, t, cond, noisier, recalls, stratum, importance)
+        rarer = None if importance is None else importance.to(x_0)  # not every GPU has float64
+        return Draws(x_0, eps, t, cond, noisier, recalls, stratum, rarer)
 
     def _noise_positions(self, positions: Positions) -> Positions:
         """Whose noise each position gets: its own, or that of another one of its group."""

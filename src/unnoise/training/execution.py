@@ -14,9 +14,9 @@ from ..errors import BadOption
 from ..files import cache_folder
 from ..nn.base import Network
 from ..objectives.companion import Companion
-from ..precision import compute_dtype
+from ..precision import compute_dtype, lower
 from .machine import MachineSettings
-from .memory import check_memory, free_bytes
+from .memory import check_memory, free_bytes, without_memory
 from .parallel import ALONE, Processes
 from .settings import TrainingSettings
 from .sharded import shard
@@ -69,7 +69,9 @@ def begin_state(
     if device.type == "cpu":
         free = free_bytes()
         sharers = processes.count if sharded else 1
-        check_memory(network, shape, last - first, machine.micro_batch, free, sharers, len(settings.averages))
+        twin = without_memory(network)
+        lower(twin, dtype)
+        check_memory(twin, shape, last - first, machine.micro_batch, free, sharers, len(settings.averages))
     network.to(device)
     if sharded:
         shard(network, dtype, processes, device)

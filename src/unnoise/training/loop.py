@@ -23,6 +23,9 @@ from .settings import TrainingSettings
 from .state import Averaged, TrainState
 from .validation import Strata, Validation, bayes_floor, training_oracle
 
+MOST_VALIDATED = 256
+"""Samples that go through the network at once when it is validated, unless a step takes fewer."""
+
 
 @dataclass(frozen=True)
 class Stepped:
@@ -130,12 +133,13 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
     )
     stream = PrefetchedStream(draws, trainee.workers)
     validation, floor = _validation(trainee, settings, processes)
+    most = min(trainee.micro_batch or MOST_VALIDATED, MOST_VALIDATED)
     network = preconditioned(denoiser)
     gradient = Gradient(trainee.objective, denoiser, state, trainee.seed, state.companion)
-    if state.step == 0:
-        yield _validated(validation, denoiser, state, floor)
     network.train()
     while state.step < settings.steps:
+        if state.step == 0:  # also where a run went back to its beginning
+            yield _validated(validation, denoiser, state, floor, most)
         batch = stream.step(state.step, device)
         logged = (state.step + 1) % settings.log_every == 0 or state.step + 1 == settings.steps
         losses, part = accumulated(gradient, batch, share[0], trainee.micro_batch, measure=logged)
@@ -153,7 +157,7 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
             continue
         yield Stepped(step, loss, learning_rate, norm, _norms(part, norm, settings.batch_size), stream.waiting)
         if step % settings.validate_every == 0 or last:
-            yield _validated(validation, denoiser, state, floor)
+            yield _validated(validation, denoiser, state, floor, most)
         stopping = not last and _asked_to_stop(stop, step, processes, device)
         if step % settings.checkpoint_every == 0 or last or stopping:
             if not state.finite():  # they would take the place of a checkpoint and a model that are good
@@ -203,6 +207,8 @@ def _validation(trainee: Trainee, settings: TrainingSettings, processes: Process
     return validation, floor
 
 
-def _validated(validation: Validation, denoiser: Denoiser, state: TrainState, floor: Strata | None) -> Validated:
+def _validated(
+    validation: Validation, denoiser: Denoiser, state: TrainState, floor: Strata | None, most: int
+) -> Validated:
     with Averaged(state):
-        return Validated(state.step, validation.loss(denoiser, processes=state.processes), floor)
+        return Validated(state.step, validation.loss(denoiser, most, state.processes), floor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,14 @@ from ..nn.base import Condition
 
 MARGIN = 1.15
 """What a step takes beside weights and kept activations (buffers of the layer at work), as a factor."""
+
+
+def without_memory(network: nn.Module) -> nn.Module:
+    """A copy of a network whose weights take no memory, on the "meta" device."""
+    held: dict[int, object] = {
+        id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in network.parameters()
+    }
+    return copy.deepcopy(network, held | {id(b): b.to("meta") for b in network.buffers()})
 
 
 def kept_bytes(network: nn.Module, shape: tuple[int, ...], batch_size: int, cond: Condition | None = None) -> int:

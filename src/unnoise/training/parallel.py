@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from ..errors import BadOption
 
 STOP_EVERY = 10
 """Steps between the moments at which several processes agree whether to stop; asking costs a message to all."""
+
+PATIENCE = timedelta(hours=6)
+"""How long processes wait for one of them, as when the first one draws or measures samples; torchrun sees those that ended."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,9 @@ def connected(device: torch.device) -> Iterator[Processes]:
     if begun:
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        torch.distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE
+        )
     try:
         yield processes
     finally:

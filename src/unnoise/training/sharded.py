@@ -81,10 +81,17 @@ def part_of(parameter: Tensor, whole: Tensor) -> Tensor:
     return local(spread)
 
 
-def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All of some sharded tensors, in every process; a message to all for each."""
+def whole(tensors: Mapping[str, Tensor], wanted: bool = True) -> dict[str, Tensor]:
+    """All of some sharded tensors, on the processor, a message to all for each; those that are not sharded as they are.
+
+    Args:
+        tensors: By name, the same in all processes, which all call this.
+        wanted: Whether this process keeps any; the result is empty otherwise.
+    """
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         gather: Any = getattr(tensor, "full_tensor", None)
-        found[name] = tensor if gather is None else gather()
+        complete = tensor if gather is None else gather()
+        if wanted:
+            found[name] = complete if gather is None else complete.cpu()
     return found

@@ -5,6 +5,7 @@ The format is that of torch.distributed.checkpoint; `facts.json` beside it says 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -40,24 +41,49 @@ def save_shares(folder: Path, state: TrainState, facts: Mapping[str, object], pr
     Raises:
         OSError: The disk is full, or may not be written to; the checkpoints before stay.
     """
-    from torch.distributed.checkpoint.state_dict_saver import save
-
     path, making = folder / f"{state.step:09d}{SHARDED}", folder / f".{state.step:09d}{SHARDED}.partial"
     if processes.first:
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
     processes.wait()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process may write too
-        save(state.slots() | state.beside(), checkpoint_id=making)
-    if processes.first:
+    try:
+        _write(making, state)
+        wrong = _completed(making, path, {"step": state.step, "facts": facts}) if processes.first else None
+        if told := processes.tell(wrong):
+            assert isinstance(told, OSError)
+            raise told
+    except OSError:
+        if processes.first:  # what was written of it takes the place that is missing
+            shutil.rmtree(making, ignore_errors=True)
+        raise
+    return path
+
+
+def _write(folder: Path, state: TrainState) -> None:
+    """Every process writes its share; if one cannot, all raise."""
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process may write too
+            save(state.slots() | state.beside(), checkpoint_id=folder)
+    except CheckpointException as error:  # which is no Exception, and holds what each process met
+        met = next(iter(error.failures.values()))[0]
+        number = (met.errno if isinstance(met, OSError) else None) or errno.EIO
+        raise OSError(number, os.strerror(number) if isinstance(met, OSError) else str(met), str(folder)) from None
+
+
+def _completed(making: Path, path: Path, about: dict[str, Any]) -> OSError | None:
+    """Says what the folder holds and gives it its name; or returns what went wrong."""
+    try:
         sizes = {file.name: file.stat().st_size for file in sorted(making.iterdir())}
-        about = {"step": state.step, "sizes": sizes, "facts": facts}
-        write_atomically(making / _FACTS, json.dumps(about).encode())
+        write_atomically(making / _FACTS, json.dumps({**about, "sizes": sizes}).encode())
         shutil.rmtree(path, ignore_errors=True)  # of a run that went back behind it
         os.replace(making, path)
-    processes.wait()
-    return path
+    except OSError as error:
+        return error
+    return None
 
 
 def read_facts(path: Path) -> dict[str, Any]:

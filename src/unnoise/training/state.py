@@ -232,24 +232,29 @@ class TrainState:
         if not self.processes.first:
             self.companion.restore(beside)  # type: ignore[arg-type]
 
-    def ema_weights(self, average: str = "") -> dict[str, Tensor]:
+    def ema_weights(self, average: str = "", wanted: bool = True) -> dict[str, Tensor]:
         """A moving average of the weights and the network's buffers, by the network's own names; copies, in float32.
 
         Args:
             average: Which one, by its name; the one that is the model by default.
+            wanted: Whether this process keeps them; where weights are shared out all have to call this.
         """
         averaged = self._named(self.averages[average] if average else self.average)
         wide = self.masters.vector.dtype
-        weights = whole({n: averaged.get(n, value).detach() for n, value in self.network.state_dict().items()})
+        held = {n: averaged.get(n, value).detach() for n, value in self.network.state_dict().items()}
+        weights = whole(held, wanted)
         return {n: (v.to(wide) if v.is_floating_point() else v).clone() for n, v in weights.items()}
 
     def snapshot(self) -> dict[str, Tensor]:
-        """The averages that are stored to make one of any length of them, by their names and the weights'."""
+        """The averages that are stored to make one of any length of them, by their names and the weights'; in the first process."""
         plan = self.settings.snapshots
         dtype = torch.float16 if plan.precision == "fp16" else self.masters.vector.dtype
         names = [average.name for average in plan.averages()]
         found = {key: value for name in names for key, value in self._named(self.averages[name], f"{name}/").items()}
-        return {key: value.to("cpu", dtype, copy=True).contiguous() for key, value in whole(found).items()}
+        return {
+            key: value.to("cpu", dtype, copy=True).contiguous()
+            for key, value in whole(found, self.processes.first).items()
+        }
 
 
 _BESIDE = "companion/"

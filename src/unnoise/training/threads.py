@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -37,9 +37,12 @@ def step_operations(network: nn.Module, shape: tuple[int, ...], batch_size: int)
     )  # processes bring their shares together themselves
     unreal = {} if shared_out else {name: tensor.to("meta") for name, tensor in held.items()}
     device = next(network.parameters()).device if shared_out else torch.device("meta")
+    # Nothing is compiled for a single sample, of which the compiler would learn that batch sizes change.
+    compiled = getattr(network, "_compiled_call_impl", None) is not None
+    as_written = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     training = network.training
     network.eval()
-    with torch.no_grad(), device, FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), as_written, device, FlopCounterMode(display=False) as counter:
         functional_call(network, unreal, (torch.zeros(1, *shape, dtype=dtype_of(network)), torch.zeros(1), None))
     network.train(training)
     return 3.0 * counter.get_total_flops() * batch_size

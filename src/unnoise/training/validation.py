@@ -92,7 +92,7 @@ class Validation:
         denoiser.eval()
         prepared = self.objective.prepare(denoiser, self.draws).to(device)
         size = len(prepared.inputs)
-        losses = torch.zeros(size, dtype=torch.float64, device=device)
+        losses = torch.zeros(size, dtype=torch.float64)  # on the processor: not every GPU has such numbers
         starts = range(0, size, batch_size)
         for turn in range(0, len(starts), processes.count):
             mine = turn + processes.rank
@@ -100,9 +100,9 @@ class Validation:
             first = starts[mine] if mine < len(starts) else 0
             found = self.objective.losses(denoiser, prepared.slice(first, first + batch_size))
             if mine < len(starts):
-                losses[first : first + batch_size] = found.double()
+                losses[first : first + batch_size] = found.cpu().double()
         denoiser.train(training)
-        return self._strata(processes.add(losses).cpu())
+        return self._strata(processes.add(losses))
 
     @torch.no_grad()
     def floor(self, oracle: Denoiser) -> Strata:

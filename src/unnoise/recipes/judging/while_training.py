@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ...data.base import Dataset, Progress, Spec
 from ...errors import BadOption, DataError
@@ -66,6 +66,9 @@ class Watcher:
         seed: Of the noise.
     """
 
+    NOTHING: ClassVar[Mapping[str, Any]] = {"best": None, "lowest": None, "loss": None, "floor": None}
+    """What is remembered before the first step."""
+
     def __init__(self, plan: EvaluationPlan, train: Dataset, held_out: Dataset, batch_size: int, seed: int) -> None:
         self.plan, self.batch_size, self.seed = plan, batch_size, seed
         self.real = RealData(train, train, held_out if len(held_out) else None)
@@ -77,7 +80,7 @@ class Watcher:
         unlabelled = [name for name, each in self.metrics.items() if each.needs_labels and train.labels is None]
         if unlabelled:
             raise BadOption(f"evaluation.metrics: {unlabelled[0]} needs labels, and the data has none")
-        self.state: dict[str, Any] = {"best": None, "lowest": None, "loss": None, "floor": None}
+        self.state: dict[str, Any] = dict(self.NOTHING)
         self._extractor: Extractor | None = None
 
     def restore(self, state: Mapping[str, Any]) -> None:
