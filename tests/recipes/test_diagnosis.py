@@ -245,6 +245,7 @@ def test_what_training_refuses_is_told_and_not_called_well(tmp_path):
     assert spoken("objective.noise.offset=0.1") == ["refused"]
     found = examine_recipe(recipe("objective.noise.offset=0.1"), seconds=60)
     assert "have no channels" in found.findings[0][1].seen
+    assert spoken("machine.device=cuda:99") == ["refused"]
     model = tmp_path / "model"
     Model(prepare(recipe()).blueprint, prepare(recipe()).blueprint.build()).save(model)
     start = {"model": str(model), "freeze": "*"}

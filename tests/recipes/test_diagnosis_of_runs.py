@@ -195,6 +195,15 @@ def test_a_loss_that_never_fell_is_found(tmp_path):
     assert {name for name in found.named() if name in RUN_CHECKS} <= {"loss-flat", "samples-noise", "noise-scale"}
 
 
+def test_a_run_that_starts_from_a_model_need_not_learn_anything(points, tmp_path):
+    more = {**POINTS["training"], "steps": 200, "lr": 1e-4}
+    for i, start in enumerate([{"model": str(points)}, {"model": str(points), "lora": {"rank": 2}}]):
+        train(load_recipe({**POINTS, "start": start, "training": more}), tmp_path / f"run-{i}", progress=False)
+        found = examine_run(tmp_path / f"run-{i}")
+        assert {name for name in found.named() if name in RUN_CHECKS} == set()
+        assert set(found.unknown) == {"average-lag", "gradients", "loss-flat", "one-batch"}
+
+
 def test_a_loss_below_the_floor_is_found(points, copy_of):
     folder = copy_of(points)
 
@@ -307,6 +316,16 @@ def test_an_average_that_lags_is_found(points, copy_of):
         tensors[name] = begun[name.removeprefix("ema/")].contiguous()
     save_checkpoint(folder / "checkpoints", tensors, whole.step, whole.facts)
     assert set(found_in(folder)) == {"average-lag"}
+
+
+def test_a_run_that_was_trained_on_another_machine_is_looked_at_here(points, copy_of):
+    folder = copy_of(points)
+    text = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(text.replace("device: auto", "device: cuda:99"))
+    assert "cuda:99" in (folder / "recipe.yaml").read_text()
+    found = examine_run(folder)
+    assert found.findings == ()
+    assert "signal-left" in found.well
 
 
 def test_what_is_no_run_is_refused(tmp_path):

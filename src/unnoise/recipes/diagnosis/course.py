@@ -46,10 +46,15 @@ class Diverged(RunCheck):
 class LossFlat(RunCheck):
     """A loss that never fell."""
 
+    def can_tell(self, patient: RunPatient) -> bool:
+        """See `Check.can_tell`; a run that starts from a model may have nothing to learn any more."""
+        lines = patient.validations
+        return patient.recipe.start is None and len(lines) >= 2 and lines[-1]["step"] >= FEW_STEPS
+
     def look(self, patient: RunPatient) -> Iterator[Finding]:
         """See `RunCheck.look`."""
         lines = patient.validations
-        if len(lines) < 2 or lines[-1]["step"] < FEW_STEPS:
+        if not self.can_tell(patient):
             return
         first, best = lines[0]["validation_loss"], min(line["validation_loss"] for line in lines)
         floor = min(lines[-1].get("bayes_floor", 0.0), best)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...data.base import Progress
 from ...errors import UnnoiseError
+from ...training.machine import MachineSettings
 from ..recipe import Recipe
 from .base import SEVERITIES, Finding, RecipeCheck, RunCheck, checks
 from .patients import RecipePatient, RunPatient
@@ -90,7 +91,8 @@ def examine_run(folder: str | Path, seconds: float = SAMPLE_SECONDS, progress: P
     if patient.samples is not None:
         notes.append(f"drawn: {len(patient.samples)} samples")
     try:
-        found |= _looked(RecipeCheck, RecipePatient(patient.recipe, progress=progress))
+        here = replace(patient.recipe, machine=MachineSettings())  # it may have been trained elsewhere
+        found |= _looked(RecipeCheck, RecipePatient(here, progress=progress))
     except UnnoiseError as error:
         notes.append(f"the recipe could not be looked at: {error}")
     return _diagnosis(found, tuple(notes))

@@ -117,17 +117,16 @@ class DataChanged(RunCheck):
 class AverageLag(RunCheck):
     """An averaged model that is much worse than the weights that it is the average of."""
 
+    def can_tell(self, patient: RunPatient) -> bool:
+        """See `Check.can_tell`."""
+        whole = patient.newest[0] is not None and patient.model is not None and patient.data is not None
+        return whole and patient.recipe.start is None and not patient.broken_weights
+
     def look(self, patient: RunPatient) -> Iterator[Finding]:
         """See `RunCheck.look`."""
         checkpoint, _ = patient.newest
         model, recipe = patient.model, patient.recipe
-        if (
-            checkpoint is None
-            or model is None
-            or patient.data is None
-            or recipe.start is not None
-            or patient.broken_weights
-        ):
+        if not self.can_tell(patient) or checkpoint is None or model is None or patient.data is None:
             return
         data = patient.data.held_out if len(patient.data.held_out) else patient.data.train
         denoiser = model.blueprint.build(recipe.seed)
@@ -290,7 +289,7 @@ class Copies(SamplesCheck):
             return
         train, held_out = patient.data.train, patient.data.held_out
         flips = train.augmentation.flips
-        made, known, new = ((x if flips else x.flatten(1)) for x in (pair[0], train.x.double(), held_out.x.double()))
+        made, known, new = ((x if flips else x.flatten(1)) for x in (pair[0], train.x, held_out.x))
         try:
             found = copying(made, known, new if len(new) >= 16 else None, flips=flips, closest=1)
         except DataError:  # too little data to tell

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shlex
 import time
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from torch import Tensor
 from ...data.base import AnyDataset, Dataset, Progress
 from ...data.inspect import MOST_LOOKED_AT, DataReport, inspect_data
 from ...denoisers.base import Denoiser
-from ...errors import DataError, RunFolderError, SamplingDiverged, UnnoiseError
+from ...errors import BadOption, DataError, RunFolderError, SamplingDiverged, UnnoiseError
 from ...model import Model
 from ...objectives.mse import preconditioned
 from ...training.checkpoint import Checkpoint, newest_whole
@@ -104,10 +105,19 @@ class RecipePatient:
         except UnnoiseError:
             return None
 
+    @property
+    def device(self) -> torch.device | None:
+        """Where it would be trained; None where there is no such device here."""
+        try:
+            return self.recipe.machine.torch_device()
+        except BadOption:
+            return None
+
     @cached_property
     def refusal(self) -> UnnoiseError | None:
         """What training would say instead of beginning; None where it would begin."""
         try:
+            self.recipe.machine.torch_device()
             denoiser = self.beginning()
             assert self.prepared is not None
             train, recipe = self.prepared.train, self.recipe
@@ -166,8 +176,8 @@ class RunPatient:
 
     @property
     def validations(self) -> list[Mapping[str, Any]]:
-        """The lines about validations."""
-        return [line for line in self.lines if "validation_loss" in line]
+        """The lines about validations whose loss is a number."""
+        return [line for line in self.lines if math.isfinite(line.get("validation_loss", math.nan))]
 
     def again(self, *options: str) -> str:
         """The command that trains the recipe of this run anew with other options, beside it."""

@@ -181,8 +181,14 @@ class Memory(RecipeCheck):
     def look(self, patient: RecipePatient) -> Iterator[Finding]:
         """See `RecipeCheck.look`."""
         recipe, free = patient.recipe, free_bytes()
-        device = recipe.machine.torch_device()
-        if patient.denoiser is None or patient.prepared is None or free is None or device.type != "cpu":
+        device = patient.device
+        if (
+            patient.denoiser is None
+            or patient.prepared is None
+            or free is None
+            or device is None
+            or device.type != "cpu"
+        ):
             return
         network = preconditioned(patient.beginning()).network
         assert network is not None
@@ -212,8 +218,8 @@ class Precision(RecipeCheck):
 
     def look(self, patient: RecipePatient) -> Iterator[Finding]:
         """See `RecipeCheck.look`."""
-        device = patient.recipe.machine.torch_device()
-        if patient.recipe.machine.precision == "bf16" and not multiplies_bf16(device):
+        device = patient.device
+        if patient.recipe.machine.precision == "bf16" and device is not None and not multiplies_bf16(device):
             yield Finding(
                 "warning",
                 f"the network is to compute in bf16, which this {device.type} does not multiply faster than float32",
