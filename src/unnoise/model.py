@@ -313,7 +313,7 @@ class Model:
             n, label=label, sampler=sampler, steps=steps, guidance=guidance, grid=grid, seed=seed, first=first
         )
         n, first = request["n"], request["first"]
-        size = self._batch_size(n) if batch_size is None else whole_number("batch_size", batch_size, 1)
+        size = self.batch_size(n) if batch_size is None else whole_number("batch_size", batch_size, 1)
         request |= {"batch_size": size, "frames": keep_frames}
         cond = self.condition(request["label"], n)
         ends: list[Tensor] = []
@@ -334,7 +334,8 @@ class Model:
         whole = tuple(torch.cat(parts) for parts in zip(*frames, strict=True)) if keep_frames else ()
         return Samples(torch.cat(ends), self.spec, request, whole)
 
-    def _batch_size(self, n: int) -> int:
+    def batch_size(self, n: int) -> int:
+        """How many of n samples are made at a time where nothing else is said."""
         # On a processor large batches leave its caches, which costs twice the time and gigabytes of memory.
         values = 2**16 if next(self.denoiser.parameters()).device.type == "cpu" else 2**21
         return max(1, min(n, values // math.prod(self.spec.shape)))

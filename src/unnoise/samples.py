@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,19 +96,23 @@ class Samples:
 
     def _save_folder(self, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
-        suffix = ".png" if self.spec.kind == "image" else ".npz"
         written = []
-        for i in range(len(self)):
-            one = replace(
-                self,
-                tensor=self.tensor[i : i + 1],
-                recipe={**self.recipe, "index": self.recipe["first"] + i},
-                frames=(),
-            )
-            path = folder / f"{self.recipe['first'] + i:06d}{suffix}"
-            write_atomically(path, one._encode(suffix))
-            written.append(path)
+        for name, content in self.files():
+            write_atomically(folder / name, content)
+            written.append(folder / name)
         return written
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """One file for each sample: its name in a folder, and its bytes.
+
+        Each carries the recipe of its own batch, so that its bytes do not depend on how many samples stand beside it.
+        """
+        first = self.recipe.get("index", self.recipe["first"])
+        for i in range(len(self)):
+            recipe = recipe_of_one(self.recipe, first + i)
+            one = replace(self, tensor=self.tensor[i : i + 1], recipe=recipe, frames=())
+            name = file_of_one(self.spec, recipe["index"])
+            yield name, one._encode(Path(name).suffix)
 
     def _encode(self, suffix: str) -> bytes:
         text = json.dumps(self.recipe, sort_keys=True)
@@ -148,6 +152,30 @@ class Samples:
         from safetensors.torch import save
 
         return save({"x": self.tensor.contiguous()}, metadata={KEY: text})
+
+
+def file_of_one(spec: Spec, index: int) -> str:
+    """The name of the file that one sample has in a folder.
+
+    Args:
+        spec: What a sample is.
+        index: Its number.
+    """
+    return f"{index:06d}{'.png' if spec.kind == 'image' else '.npz'}"
+
+
+def recipe_of_one(recipe: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """The recipe of one of many samples: that of its batch, since a batch of another size may round otherwise.
+
+    Args:
+        recipe: Of all of them.
+        index: The number of the one.
+    """
+    size, begin, label = recipe["batch_size"], recipe["first"], recipe["label"]
+    low = (index - begin) // size * size
+    n = min(size, recipe["n"] - low)
+    part = label[low : low + n] if isinstance(label, list) else label
+    return {**recipe, "n": n, "first": begin + low, "label": part, "index": index}
 
 
 def check_target(path: Path, spec: Spec | None = None) -> None:
