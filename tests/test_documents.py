@@ -55,6 +55,12 @@ def test_the_code_of_choosing_a_sampler_runs_and_says_what_it_prints(capsys):
     assert float((names["again"] - names["data"]).abs().max()) < 0.05
 
 
+def test_the_code_of_large_runs_runs_and_says_what_it_prints(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run("large-runs.md")
+    assert capsys.readouterr().out.split() == ["60", "60", "40"]
+
+
 def test_the_table_of_choosing_a_sampler_is_that_of_the_registry():
     from unnoise.samplers.base import samplers
     from unnoise.samplers.grids import GRIDS, uniform

@@ -11,6 +11,7 @@
     ├── TrainingDiverged      the loss is no longer a number                   (RuntimeError)
     ├── SamplingDiverged      what comes out of a step is no longer a number   (RuntimeError)
     ├── ToleranceNotMet       adaptive steps cannot be as accurate as asked    (RuntimeError)
+    ├── WorkersLost           workers that share out work do not come, or die  (RuntimeError)
     └── MissingExtra          an optional dependency is not installed          (ImportError)
 
 A message says what was expected, what came, and what to do about it, in one line.
@@ -58,6 +59,10 @@ class SamplingDiverged(UnnoiseError, RuntimeError):
 
 class ToleranceNotMet(UnnoiseError, RuntimeError):
     """Adaptive steps cannot reach the accuracy that was asked for."""
+
+
+class WorkersLost(UnnoiseError, RuntimeError):
+    """Workers that share out work do not come up, or die over and over."""
 
 
 class MissingExtra(UnnoiseError, ImportError):

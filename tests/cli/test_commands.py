@@ -85,6 +85,19 @@ def test_one_file_of_a_folder_can_be_made_again_alone(unnoise, digits, tmp_path)
     assert (tmp_path / "again.png").read_bytes() == files[3].read_bytes()
 
 
+def test_a_folder_of_samples_is_gone_on_with(unnoise, refused, digits, tmp_path):
+    asked = ("sample", digits, "-n", 6, "--steps", 1, "--batch-size", 2, "-o", tmp_path / "out")
+    assert "6 files in" in unnoise(*asked).out
+    whole = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    (tmp_path / "out" / "000003.png").unlink()
+    assert "6 files in" in (said := unnoise(*asked).out)
+    assert "4 of them from before" in said
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == whole
+    assert "add --on ray" in refused(*asked, "--workers", 2)
+    assert "fills a folder" in refused(*asked[:-1], tmp_path / "x.png", "--on", "ray")
+    assert "did you mean 'ray'" in refused(*asked, "--on", "rya")
+
+
 def test_replay_refuses_another_model(unnoise, refused, digits, tmp_path):
     assert unnoise("sample", digits, "-n", 1, "--steps", 1, "-o", tmp_path / "x.png").code == 0
     other = tmp_path / "other"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .places import ADDRESS, ON, WORKERS, place_spec
 from .progress import DataProgress, StopSignals, say
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ def evaluate(
     size: Annotated[int, typer.Option(help="Side that pictures of both sides are brought to; 0 leaves them.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the noise, and of what a metric draws.")] = 0,
     memorisation: Annotated[bool, typer.Option(help="Whether to look for copies of the training data.")] = True,
+    on: Annotated[str, typer.Option(help=ON)] = "here",
+    workers: Annotated[int | None, typer.Option(help=WORKERS)] = None,
+    address: Annotated[str | None, typer.Option(help=ADDRESS)] = None,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="A folder for all of it; `evaluation/...` beside the model by default."),
@@ -70,6 +74,8 @@ def evaluate(
 
     - `torchrun --nproc-per-node 2 -m unnoise evaluate runs/digits -n 5000`
 
+    - `unnoise evaluate runs/digits -n 50000 --on ray`
+
     Ctrl-C loses nothing but the samples in work: the same command goes on.
     """
     from ..recipes.judging.run import evaluate as run
@@ -79,7 +85,8 @@ def evaluate(
         judged = run(
             what, data=data, train=train, n=n, metrics=names(metrics), features=parts["features"],
             memorisation=memorisation, size=size, seed=seed, out=out, progress=DataProgress(), stop=stop,
-            command=command(), **asked(sampler=parts["sampler"], steps=steps, grid=grid, guidance=guidance, label=label),
+            place=place_spec(on, workers, address), command=command(),
+            **asked(sampler=parts["sampler"], steps=steps, grid=grid, guidance=guidance, label=label),
         )  # fmt: skip
     if judged is None:
         if stop():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .progress import bar, say
+from .places import ADDRESS, ON, WORKERS, place_spec
+from .progress import StopSignals, bar, say
 
 
 def _options(
@@ -56,6 +58,9 @@ def sample(
     precision: Annotated[
         str, typer.Option(help="fp32, bf16; auto is bf16 for large networks where that is faster.")
     ] = "auto",
+    on: Annotated[str, typer.Option(help=ON)] = "here",
+    workers: Annotated[int | None, typer.Option(help=WORKERS)] = None,
+    address: Annotated[str | None, typer.Option(help=ADDRESS)] = None,
     out: Annotated[
         Path, typer.Option("-o", "--out", help="A picture, animation (.gif), data file (.npz .csv) or folder.")
     ] = Path("samples.png"),
@@ -69,34 +74,73 @@ def sample(
     - `unnoise sample runs/spiral -n 500 -o spiral.gif`
 
     - `unnoise sample runs/animals --lora runs/cats:0.8 -o cats.png`
+
+    - `unnoise sample runs/animals -n 10000 --on ray -o animals/`
+
+    What stands in a folder already is not made again: after Ctrl-C, the same command goes on.
     """
-    from ..adapter import adapter_spec
-    from ..model import Model
-    from ..precision import keep_freed_memory
+    from ..errors import BadOption
     from ..samples import check_target
 
     check_target(out)
-    loaded = Model.load(model)
-    for text in lora or []:
-        loaded = loaded.with_lora(*adapter_spec(text))
-    keep_freed_memory()
-    loaded = loaded.on(device, precision)  # type: ignore[arg-type]
-    for note in loaded.notes:
-        say(f"note: {note}")
+    is_folder = not out.suffix or out.is_dir()
+    place = place_spec(on, workers, address, device)
+    if place["name"] != "here" and not is_folder:
+        raise BadOption(f"--on {on} fills a folder, one file a sample: give one with -o, not {out}")
+    loaded = _load(model, lora, device, precision)
     check_target(out, loaded.spec)
     stepper, rule = _options(overrides, sampler, guidance, loaded.sampling)
     if guidance is not None and label is None:
         say("note: guidance does nothing where no --label is asked for")
     names = loaded.spec.class_names
     asked = [names[(first + i) % len(names)] for i in range(n)] if label == "all" and names else label
+    options: dict[str, Any] = {
+        "label": asked, "sampler": stepper, "steps": steps, "grid": grid, "guidance": rule, "seed": seed, "first": first,
+        "batch_size": batch_size,
+    }  # fmt: skip
+    if is_folder:
+        _fill(out, loaded, n, place, options)
+        return
     with bar() as progress:
         task = progress.add_task("sampling", total=None, facts="")
         made = loaded.sample(
-            n, label=asked, sampler=stepper, steps=steps, grid=grid, guidance=rule, seed=seed, first=first,
-            batch_size=batch_size, keep_frames=out.suffix.lower() in (".gif", ".apng"),
+            n, **options, keep_frames=out.suffix.lower() in (".gif", ".apng"),
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )  # fmt: skip
     _report(made.save(out))
+
+
+def _load(path: Path, loras: list[str] | None, device: str, precision: str) -> Any:
+    """The model, with its adapters, where it samples; what is odd about it is told."""
+    from ..adapter import adapter_spec
+    from ..model import Model
+    from ..precision import keep_freed_memory
+
+    model = Model.load(path)
+    for text in loras or []:
+        model = model.with_lora(*adapter_spec(text))
+    keep_freed_memory()
+    model = model.on(device, precision)  # type: ignore[arg-type]
+    for note in model.notes:
+        say(f"note: {note}")
+    return model
+
+
+def _fill(folder: Path, model: Any, n: int, place: dict[str, Any], options: dict[str, Any]) -> None:
+    """Samples into a folder, with a bar and a clean stop."""
+    from ..recipes.bulk import sample_into
+
+    with StopSignals() as stop, bar() as progress:
+        task = progress.add_task("sampling", total=n, facts="")
+        filled = sample_into(
+            folder, model, n, **options, place=place, stop=stop,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )  # fmt: skip
+    there = f", {filled.found} of them from before" if filled.found else ""
+    typer.echo(f"{filled.made + filled.found} files in {folder}{there}")
+    if not filled.whole:
+        say("stopped: what is done stays; the same command goes on from there")
+        sys.exit(128 + (stop.received or 0))
 
 
 def replay(

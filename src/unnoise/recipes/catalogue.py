@@ -26,6 +26,7 @@ from ..training.averages import averages
 from ..training.optimizers.base import optimizers
 from ..training.rates import learning_rates
 from .diagnosis.base import checks
+from .places.base import places
 from .recipe import shipped
 from .tracking.base import trackers
 
@@ -47,6 +48,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "features": extractors,
     "trackers": trackers,
     "checks": checks,
+    "places": places,
 }
 
 

@@ -25,13 +25,14 @@ from ...evaluation.features.base import Extractor
 from ...evaluation.memorisation import Memorisation
 from ...evaluation.metrics.base import Cloud, Estimate, Metric, metrics
 from ...files import write_atomically
+from ..places.base import Place
 from .blocks import Block, BlockFolder, block_size
 from .clouds import Clouds
 from .copying import copying
 from .numbers import Numbers, Told
 from .plan import EvaluationSettings, default_features, default_metrics
 from .real import RealData
-from .subject import Subject
+from .subject import ModelSubject, Subject
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,48 @@ class Evaluation:
                 f"features {source.registered_name!r} cannot look at {kind} samples of shape {shape}: take `own`"
             )
         return source.prepare(self.real.reference, progress)
+
+    def make_at(
+        self,
+        place: Place,
+        n: int,
+        extractor: Extractor,
+        progress: Progress | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Has the samples of a model that are missing made at a place, and looked at there; `make` does what then remains.
+
+        Args:
+            place: Where.
+            n: How many samples.
+            extractor: As `prepare` gives it.
+            progress: Told how many samples there are.
+            stop: Asked now and then.
+
+        Returns:
+            Whether all are there.
+
+        Raises:
+            BadOption: The subject is no model.
+            WorkersLost: Workers do not come up, or die over and over; what is done stays.
+            OSError: The disk is full, or may not be written to.
+        """
+        if not isinstance(self.subject, ModelSubject):
+            raise BadOption(f"on: {self.subject.name} holds samples and no model: there is nothing to make elsewhere")
+        seen = self.features(extractor)
+        parts = [range(block.first, block.first + block.count) for block in self._missing(n)]
+        before = n - sum(map(len, parts))
+
+        def keep(part: range, found: tuple[Tensor, Tensor]) -> None:
+            block = Block(part.start, len(part))
+            seen.write(block, found[1])
+            self.made.write(block, found[0])
+
+        def tell(done: int, total: int) -> None:
+            if progress is not None:
+                progress("samples", before + done, n)
+
+        return place.run(self.subject.job(n, extractor), parts, keep, tell, stop)
 
     def make(
         self,

@@ -15,6 +15,7 @@ from ...data.base import Progress
 from ...errors import BadOption, DataError
 from ...model import Model
 from ...options import build
+from ..places.base import Place, places
 from .evaluation import Evaluation, Result
 from .page import write_page
 from .plan import EvaluationSettings, default_number
@@ -107,6 +108,7 @@ def evaluate(
     size: int = 0,
     seed: int = 0,
     out: str | Path | None = None,
+    place: str | Mapping[str, Any] | Place = "here",
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
     command: str = "",
@@ -126,6 +128,7 @@ def evaluate(
         size: Side that pictures are brought to; 0 leaves them as they are.
         seed: Of the noise, and of whatever a metric draws.
         out: Where all of it is kept; the same call goes on with what stands there.
+        place: Where samples are made: "here", "ray", or {name: ray, workers: 8}; the numbers are the same.
         progress: Told what is being done.
         stop: Asked between blocks of samples; when true, what is done stays.
         command: The command that a person gave, for the page.
@@ -142,9 +145,10 @@ def evaluate(
         EvaluationSettings,
         {"metrics": metrics, "features": features, "memorisation": memorisation, "seed": seed},
     )
+    where: Place = places.build(place, "on")
     subject, real = find_subject(what, asked, data=data, train=train, size=size, progress=progress)
     folder = Path(out) if out is not None else default_folder(subject)
-    return judge(subject, real, settings, folder, n, progress, stop, command)
+    return judge(subject, real, settings, folder, n, progress, stop, command, place=where)
 
 
 def judge(
@@ -157,6 +161,7 @@ def judge(
     stop: Callable[[], bool] = lambda: False,
     command: str = "",
     page: bool = True,
+    place: Place | None = None,
 ) -> Judged | None:
     """Runs an evaluation to its end; arguments as in `evaluate`. Under torchrun every process makes its part of the samples.
 
@@ -164,7 +169,7 @@ def judge(
         What was found; None where it was stopped, and in every process but the first.
 
     Raises:
-        BadOption: n is too small.
+        BadOption: n is too small, or the samples are shared out twice.
         UnnoiseError: As in `evaluate`.
     """
     if n is not None and n < 2:
@@ -175,10 +180,17 @@ def judge(
     with _together() as (rank, world, meet):
         if rank:
             meet()  # the first process makes the folder, and trains the extractor
+        elsewhere = place if place is not None and place.elsewhere else None
+        if elsewhere and world > 1:
+            raise BadOption(
+                f"on: the processes of torchrun share the samples out already: take torchrun or `--on {elsewhere.registered_name}`"
+            )
         evaluation = Evaluation(subject, real, settings, folder)
         extractor = evaluation.prepare(progress)
         if not rank:
             meet()
+        if elsewhere and not evaluation.make_at(elsewhere, count, extractor, progress, stop):
+            return None
         whole = evaluation.make(count, extractor, progress, stop, (rank, world))
         meet()
         if not whole or rank:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,16 @@ from torch import Tensor
 from ...data.base import Dataset, Progress, Spec
 from ...data.open import source_of
 from ...errors import BadOption, DataError
+from ...evaluation.features.base import Extractor
 from ...guidance.base import guidances
 from ...guidance.classifier_free import ClassifierFreeGuidance
 from ...model import Model
 from ...model_folder import MODEL_FILE
 from ...options import Checked, option
+from ...placement import precision_of
 from ...randomness import permutations
 from ...samplers.base import samplers
+from ..places.base import Job
 from .real import as_labels_of, refuse_other_shape
 
 GOLDEN = 0.6180339887498949
@@ -121,6 +124,33 @@ def _with_channels_of(path: str, real: Spec, size: int) -> Any:
         return source_of(path)
 
 
+@dataclass(frozen=True)
+class MakeAndLook(Job):
+    """Samples of a model, and what an extractor sees in them; a part is made as one call of `Subject.samples` makes it.
+
+    Args:
+        model: The model.
+        asked: How it is sampled: sampler, steps, grid, guidance, seed.
+        names: The label of every sample; None where none is asked for.
+        extractor: Looks at them.
+    """
+
+    model: Model
+    asked: Mapping[str, Any]
+    names: Sequence[str] | None
+    extractor: Extractor
+
+    def on(self, device: str) -> MakeAndLook:
+        """See `Job.on`."""
+        return replace(self, model=self.model.on(device, precision_of(self.model.denoiser)))
+
+    def __call__(self, part: range, progress: Callable[[int, int], None] | None = None) -> tuple[Tensor, Tensor]:
+        """Samples of shape (len(part), *shape), and their features; see `Job`."""
+        label = None if self.names is None else self.names[part.start : part.stop]
+        x = self.model.sample(len(part), label=label, first=part.start, progress=progress, **self.asked).tensor
+        return x, self.extractor(x)
+
+
 class ModelSubject(Subject):
     """What a model makes.
 
@@ -147,7 +177,7 @@ class ModelSubject(Subject):
         self._guidance = guidances.describe(ClassifierFreeGuidance(scale=scale))
         if self._asked is None and request.guidance is not None and request.guidance != 1:
             self.notes = ("guidance does nothing where no label is asked for",)
-        probe = self._one_batch(0, 1, dry=True)
+        probe = model.settle(1, label=self._names(0, 1), **self._how())
         self.settled = {key: probe[key] for key in ("sampler", "steps", "grid", "guidance", "seed")}
 
     def _labels_asked(self) -> str | None:
@@ -190,15 +220,20 @@ class ModelSubject(Subject):
         u = (torch.arange(first, first + count, dtype=torch.float64) * GOLDEN + 0.5) % 1.0
         return [names[int(i)] for i in torch.searchsorted(edges, u).clamp(max=len(names) - 1)]
 
-    def _one_batch(
-        self, first: int, count: int, dry: bool = False, progress: Callable[[int, int], None] | None = None
-    ) -> Any:
+    def _how(self) -> dict[str, Any]:
         r = self.request
-        asked: dict[str, Any] = {
-            "label": self._names(first, count), "sampler": self._sampler, "steps": r.steps, "grid": r.grid,
-            "guidance": self._guidance, "seed": r.seed, "first": first,
+        return {
+            "sampler": self._sampler, "steps": r.steps, "grid": r.grid, "guidance": self._guidance, "seed": r.seed,
         }  # fmt: skip
-        return self.model.settle(count, **asked) if dry else self.model.sample(count, **asked, progress=progress).tensor
+
+    def job(self, n: int, extractor: Extractor) -> MakeAndLook:
+        """The making of the first n samples, as work that can be done elsewhere.
+
+        Args:
+            n: How many.
+            extractor: Looks at each.
+        """
+        return MakeAndLook(self.model, self._how(), self._names(0, n), extractor)
 
     def describe(self) -> dict[str, Any]:
         """See `Subject.describe`."""
@@ -215,8 +250,8 @@ class ModelSubject(Subject):
 
     def samples(self, first: int, count: int, progress: Callable[[int, int], None] | None = None) -> Tensor:
         """See `Subject.samples`."""
-        made: Tensor = self._one_batch(first, count, progress=progress)
-        return made
+        label = self._names(first, count)
+        return self.model.sample(count, label=label, first=first, progress=progress, **self._how()).tensor
 
     def labels(self, count: int) -> Tensor | None:
         """See `Subject.labels`; None too where the real data does not know the label."""
