@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def plan(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe (`unnoise list recipes`) or a YAML file.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Options by path, such as `training.steps=1e6`.")
+        list[str] | None, typer.Argument(help="Options by path, such as `training.steps=1000000`.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="Data of yours, as for `unnoise train`.")] = None,
     gpus: Annotated[int, typer.Option("--gpus", help="Devices that share each batch.", min=1)] = 1,

@@ -186,8 +186,8 @@ def _asked_to_stop(stop: Callable[[], bool], step: int, processes: Processes, de
 
 def _diverged(what: str, step: int, settings: TrainingSettings) -> TrainingDiverged:
     return TrainingDiverged(
-        f"{what} at step {step}: lower training.lr (now {settings.lr:g}), raise training.warmup, or look at the data with "
-        "`unnoise data`"
+        f"{what} at step {step}: lower training.lr (now {settings.lr:g}), raise training.warmup, or ask "
+        "`unnoise doctor`"
     )
 
 
