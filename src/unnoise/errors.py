@@ -19,10 +19,19 @@ A message says what was expected, what came, and what to do about it, in one lin
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class UnnoiseError(Exception):
     """The root: whatever a user can mend. Faces print it as one line and exit with 2."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Some are made of more than their message, and all of them come back from other processes.
+        return _made_again, (type(self), self.args), self.__dict__ or None
+
+
+def _made_again(kind: type[UnnoiseError], args: tuple[Any, ...]) -> UnnoiseError:
+    return kind.__new__(kind, *args)
 
 
 class ShapeError(UnnoiseError, ValueError):
