@@ -184,3 +184,31 @@ def test_a_run_that_was_begun_before_an_option_came_goes_on_with_its_default(tmp
     recipe.write_text("".join(kept))
     assert run(folder, *POINTS, kill_at=30) == -signal.SIGKILL
     assert run(folder, *POINTS, "training.clip=2.0") not in (0, -signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_ten_times_by_the_clock_and_resumed_the_weights_are_byte_equal(tmp_path):
+    """Also while a checkpoint, the model or a picture is being written, which takes a good part of the time here."""
+    recipe = (
+        "digits", "training.steps=90", "training.checkpoint_every=2", "training.validate_every=30",
+        "training.sample_every=20", "training.batch_size=16", "training.validation_size=16", "network.width=16",
+        "machine.workers=1",
+    )  # fmt: skip
+    straight, broken = tmp_path / "a" / "run", tmp_path / "b" / "run"
+    assert run(straight, *recipe) == 0
+    told = RUN.replace("    if isinstance", "    print(flush=True)\n    if isinstance")
+    chance, reached = random.Random(os.getpid()), [0]
+    for _ in range(10):
+        command = [sys.executable, "-c", told, broken, "0", *recipe]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            for _ in range(chance.randint(4, 9)):  # events, so that it comes on; three in two steps
+                process.stdout.readline()
+            time.sleep(chance.uniform(0.0, 0.1))
+            process.kill()
+            assert process.wait() == -signal.SIGKILL, "it was through before it was killed: it needs more steps"
+        reached.append(max((load_checkpoint(path).step for path in checkpoints(broken / "checkpoints")), default=0))
+    assert reached == sorted(reached)
+    assert 0 < reached[-1] < 90
+    assert run(broken, *recipe) == 0
+    assert final_bytes(straight) == final_bytes(broken)
