@@ -118,6 +118,12 @@ def connected(device: torch.device) -> Iterator[Processes]:
         )
     try:
         yield processes
+        if begun:
+            processes.wait()  # so that none is gone while another still hears what it said last
+    except SystemExit:  # a run that was stopped, which all agreed about
+        if begun:
+            processes.wait()
+        raise
     finally:
         if begun:
             torch.distributed.destroy_process_group()
