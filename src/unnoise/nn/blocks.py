@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from .attention import attend
 from .convolution import convolution
 from .group_norm import GroupNorm
+from .linear import Linear
 
 
 def divisor(number: int, limit: int) -> int:
@@ -135,8 +136,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = divisor(channels, channels // head_channels)
         self.norm = group_norm(channels, groups, eps)
-        self.project_in = nn.Linear(channels, 3 * channels)
-        self.project_out = nn.Linear(channels, channels)
+        self.project_in = Linear(channels, 3 * channels)
+        self.project_out = Linear(channels, channels)
         nn.init.zeros_(self.project_out.weight)
         nn.init.zeros_(self.project_out.bias)
 

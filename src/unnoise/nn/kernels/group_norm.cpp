@@ -122,7 +122,7 @@ void forward(const Number* x, const float* weight, const float* bias, const floa
 #pragma omp simd
                     for (int64_t c = 0; c < channels; c++) {
                         const float z = slope[c] * widen(at[c]) + offset[c];
-                        narrow(z * sigmoid(z), to + c);
+                        narrow(z * sigmoid<Number>(z), to + c);
                     }
                 else
 #pragma omp simd
@@ -133,10 +133,10 @@ void forward(const Number* x, const float* weight, const float* bias, const floa
 }
 
 // The derivative of the loss to z, of that to SiLU(z).
-template <bool silu>
+template <class Number, bool silu>
 inline float pull(float gradient, float z) {
     if (!silu) return gradient;
-    const float s = sigmoid(z);
+    const float s = sigmoid<Number>(z);
     return gradient * (s * (1.0f + z * (1.0f - s)));
 }
 
@@ -158,7 +158,7 @@ void backward(const Number* gradient, const Number* x, const float* weight, cons
                 const Number *at = in + p * channels, *pulled = pulls + p * channels;
 #pragma omp simd
                 for (int64_t c = 0; c < channels; c++) {
-                    const float v = widen(at[c]), dz = pull<silu>(widen(pulled[c]), slope[c] * v + offset[c]);
+                    const float v = widen(at[c]), dz = pull<Number, silu>(widen(pulled[c]), slope[c] * v + offset[c]);
                     sum[c] += dz;
                     moment[c] += dz * (v - centre[c]);
                 }
@@ -190,7 +190,7 @@ void backward(const Number* gradient, const Number* x, const float* weight, cons
                 Number* to = out + p * channels;
 #pragma omp simd
                 for (int64_t c = 0; c < channels; c++) {
-                    const float v = widen(at[c]), dz = pull<silu>(widen(pulled[c]), slope[c] * v + offset[c]);
+                    const float v = widen(at[c]), dz = pull<Number, silu>(widen(pulled[c]), slope[c] * v + offset[c]);
                     narrow(slope[c] * dz + (along[c] * v + level[c]), to + c);
                 }
             }

@@ -29,16 +29,16 @@ inline void narrow(float value, bf16* to) {  // to the nearest, ties to even
     *to = static_cast<bf16>(value != value ? 0x7fc0u : bits);
 }
 
-// exp(x) to 2e-7 of its value: 2^n e^f with n whole and |f| <= ln(2) / 2, the latter by its Taylor polynomial.
+// exp(x) to 2e-7 of its value for a float, to 5e-5 for a bf16: 2^n e^f with n whole and |f| <= ln(2) / 2, the latter by its Taylor
+// polynomial.
+template <class Number>
 inline float exponential(float x) {
     x = x < -87.0f ? -87.0f : x;
     x = x > 87.0f ? 87.0f : x;
     const float whole = std::nearbyint(x * 1.44269504f);
     const float f = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;  // ln(2) in two parts, the first of few bits
-    float p = 1.0f / 5040;
-    p = p * f + 1.0f / 720;
-    p = p * f + 1.0f / 120;
-    p = p * f + 1.0f / 24;
+    float p = 1.0f / 24;
+    if (sizeof(Number) > 2) p += f * (1.0f / 120 + f * (1.0f / 720 + f * (1.0f / 5040)));
     p = p * f + 1.0f / 6;
     p = p * f + 0.5f;
     p = p * f + 1.0f;
@@ -49,6 +49,9 @@ inline float exponential(float x) {
     return p * power;
 }
 
-inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+template <class Number>
+inline float sigmoid(float x) {
+    return 1.0f / (1.0f + exponential<Number>(-x));
+}
 
 }  // namespace

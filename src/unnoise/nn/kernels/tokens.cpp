@@ -8,10 +8,10 @@
 
 namespace {
 
-// GELU(x) = x sigmoid(u(x)) with u(x) = 2 sqrt(2 / pi) (x + 0.044715 x^3); the same as by its hyperbolic tangent.
+// GELU(x) = x sigmoid<bf16>(u(x)) with u(x) = 2 sqrt(2 / pi) (x + 0.044715 x^3); the same as by its hyperbolic tangent.
 constexpr float LINEAR = 1.5957691216f, CUBIC = 0.0713548162726f;
 
-inline float gate_of(float x) { return sigmoid(x * (LINEAR + CUBIC * x * x)); }
+inline float gate_of(float x) { return sigmoid<bf16>(x * (LINEAR + CUBIC * x * x)); }
 
 }  // namespace
 
