@@ -12,6 +12,7 @@ from unnoise.nn.base import networks
 from unnoise.nn.blocks import SelfAttention
 from unnoise.nn.unet import UNet, UNetConfig
 from unnoise.precision import lower
+from unnoise.training.memory import kept_bytes
 
 SMALL = UNetConfig(width=8, multipliers=(1, 2), blocks=1)
 
@@ -154,3 +155,21 @@ def test_blocks_that_are_worked_out_again_give_the_same_gradients():
         gradients.append([p.grad.clone() for p in network.parameters()])
     assert len(network.checkpointed_blocks()) == 6
     assert all(torch.equal(one, two) for one, two in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_what_is_kept_for_the_way_back_is_told_without_computing(dtype):
+    network = UNet((3, 16, 16), config=UNetConfig(width=32, multipliers=(1, 2), blocks=1))
+    lower(network, dtype)
+    told, kept = kept_bytes(network, (3, 16, 16), 4), {}
+    own = {p.untyped_storage()._cdata for p in network.parameters()}
+
+    def keep(tensor):
+        if tensor.untyped_storage()._cdata not in own:
+            kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(torch.zeros(4, 3, 16, 16, dtype=dtype, requires_grad=True), torch.zeros(4))
+    # Attention keeps a little more there; it must not be told too little.
+    assert 1 <= told / sum(storage.nbytes() for storage in kept.values()) < 1.25

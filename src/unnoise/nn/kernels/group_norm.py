@@ -50,17 +50,17 @@ def group_norm(
 def fits(x: Tensor) -> bool:
     """Whether the kernel can work on a batch: float32 or bfloat16 on a CPU, channels innermost in memory, and nobody traces.
 
-    A tensor without memory counts as one on a CPU: what a step will take is asked for with such.
+    A tensor without memory counts as one on a CPU in `best_layout`: what a step will take is asked for with such, and the
+    convolutions on them forget the order.
     """
+    if torch.compiler.is_compiling() or _transformed() or torch.autograd.forward_ad._current_level >= 0:
+        return False
+    laid_out = x.ndim > 3 if x.device.type == "meta" else x.ndim > 2 and x.movedim(1, -1).is_contiguous()
     return (
         x.device.type in ("cpu", "meta")
-        and not torch.compiler.is_compiling()
-        and not _transformed()
-        and torch.autograd.forward_ad._current_level < 0
         and x.dtype in (torch.float32, torch.bfloat16)
-        and x.ndim > 2
+        and laid_out
         and x.numel() > 0
-        and x.movedim(1, -1).is_contiguous()
         and library() is not None
     )
 
