@@ -107,7 +107,7 @@ import os, signal, sys
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import Run
 from unnoise.training.loop import Stepped
-from unnoise.training.parallel import connected, told_by_torchrun
+from unnoise.training.parallel import connected, leave, told_by_torchrun
 
 out, recipe, *options = sys.argv[1:]
 checked = load_recipe(recipe, options)
@@ -116,6 +116,7 @@ with connected(checked.machine.torch_device(told_by_torchrun().local_rank)) as p
         first_life = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
         if isinstance(event, Stepped) and event.step == 15 and processes.rank == 1 and first_life:
             os.kill(os.getpid(), signal.SIGKILL)
+leave()
 """
 
 

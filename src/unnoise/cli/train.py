@@ -58,7 +58,7 @@ def train(
     from ..errors import BadOption
     from ..recipes.recipe import load_recipe, read_values, with_data
     from ..recipes.run import Run, prepare
-    from ..training.parallel import connected, told_by_torchrun
+    from ..training.parallel import connected, leave, told_by_torchrun
 
     values, texts = read_values(recipe), list(overrides or [])
     if expanded := [text for text in texts if "=" not in text and Path(text).exists()]:
@@ -86,6 +86,8 @@ def train(
             _run(run, folder)
         else:
             _follow(run)
+    if processes.count > 1:
+        leave()
 
 
 def _run(run: Run, folder: Path) -> None:
