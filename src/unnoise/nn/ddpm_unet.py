@@ -135,7 +135,7 @@ class DDPMUNet(Network):
             for stage in stages:  # type: ignore[attr-defined]
                 h = stage(torch.cat([h, skips.pop()], dim=1), told)
         out: Tensor = self.leave(self.norm(h))  # (B, *out_shape)
-        return out
+        return out.contiguous()
 
     def checkpointed_blocks(self) -> list[nn.Module]:
         """Every stage; see `Network.checkpointed_blocks`."""

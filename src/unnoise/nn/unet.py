@@ -74,8 +74,8 @@ class UNet(Network):
 
     Reads samples of shape (C, L), (C, H, W) or (C, T, H, W), of any size down to 2 ** (levels - 1) in each dimension:
     sizes are halved with rounding up, and brought back to the size of the skip connection. Attention stands in the
-    middle too, unless there is none at any level. Inside, channels lie innermost wherever that is quicker. The last
-    convolution is zero at the start.
+    middle too, unless there is none at any level. Inside, channels lie innermost wherever that is quicker; the
+    answer has the usual order in memory. The last convolution is zero at the start.
 
     References:
         Denoising Diffusion Probabilistic Models (Ho et al., 2020), Appendix B, https://arxiv.org/abs/2006.11239
@@ -149,7 +149,7 @@ class UNet(Network):
             for stage in stages:  # type: ignore[attr-defined]
                 h = stage(torch.cat([h, skips.pop()], dim=1), told)
         out: Tensor = self.leave(self.norm(h))  # (B, *out_shape)
-        return out
+        return out.contiguous()
 
     def checkpointed_blocks(self) -> list[nn.Module]:
         """Every stage; see `Network.checkpointed_blocks`."""
