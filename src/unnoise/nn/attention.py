@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -25,12 +26,13 @@ class Attention(nn.Module):
         width: Channels that enter and leave.
         heads: A divisor of the width.
         qk_norm: Whether queries and keys are normalised.
+        bias: Whether queries, keys and values have one.
     """
 
-    def __init__(self, width: int, heads: int, qk_norm: bool = False) -> None:
+    def __init__(self, width: int, heads: int, qk_norm: bool = False, bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
-        self.project_in = Linear(width, 3 * width)
+        self.project_in = Linear(width, 3 * width, bias=bias)
         self.project_out = Linear(width, width)
         self.query_norm = nn.RMSNorm(width // heads, eps=1e-6) if qk_norm else None
         self.key_norm = nn.RMSNorm(width // heads, eps=1e-6) if qk_norm else None
@@ -45,6 +47,33 @@ class Attention(nn.Module):
             )
         mixed = attend(query, key, value)  # (B, tokens, heads, width / heads)
         out: Tensor = self.project_out(mixed.flatten(2))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Every token looks at the tokens of a condition, in several heads.
+
+    References:
+        High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al., 2022), Section 3.3, https://arxiv.org/abs/2112.10752
+
+    Args:
+        width: Channels that enter and leave.
+        heads: A divisor of the width.
+        context: The dimension of the tokens that are looked at.
+    """
+
+    def __init__(self, width: int, heads: int, context: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.project_query = Linear(width, width, bias=False)
+        self.project_context = Linear(context, 2 * width, bias=False)
+        self.project_out = Linear(width, width)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Shape (B, tokens, width), as x, for a context of shape (B, others, dim)."""
+        query = self.project_query(x).unflatten(2, (self.heads, -1))  # (B, tokens, heads, width / heads)
+        key, value = self.project_context(context).unflatten(2, (2, self.heads, -1)).unbind(2)
+        out: Tensor = self.project_out(attend(query, key, value).flatten(2))
         return out
 
 
@@ -69,8 +98,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return mixed.unflatten(0, query.shape[:2]).transpose(1, 2)
 
 
-SCORES_AT_ONCE = 2**23
-"""Scores that stand in memory together: about a cache, and far from the memory of a machine."""
+SCORES_AT_ONCE = 2**21
+"""Scores that stand in memory together: about what caches hold, and far from the memory of a machine."""
+
+HEADS_AT_ONCE = 4
+"""Heads for whose scores there is room; threads share them out."""
 
 
 def _by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -81,27 +113,36 @@ def _by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class _InTurns(torch.autograd.Function):
-    """`_by_products`, a few heads at a time, with the weights computed again for the gradients instead of kept."""
+    """`_by_products`, for a few heads and queries at a time, with the weights computed again for the gradients instead of kept."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         ctx.save_for_backward(query, key, value)
-        turns = zip(*(_turns(query, key, part) for part in (query, key, value)), strict=True)
-        return torch.cat([_by_products(*heads) for heads in turns])
+        out = torch.empty_like(query)
+        for heads, rows in _turns(query, key):
+            out[heads, rows] = _by_products(query[heads, rows], key[heads], value[heads])
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         query, key, value = ctx.saved_tensors
-        turns = zip(*(_turns(query, key, part) for part in (query, key, value, gradient)), strict=True)
-        found = []
-        for *parts, pull in turns:
-            heads = [part.detach().requires_grad_() for part in parts]
+        of_query = torch.empty_like(query)
+        of_key, of_value = (torch.zeros(part.shape, device=part.device) for part in (key, value))  # sums of many turns
+        for heads, rows in _turns(query, key):
+            parts = [part.detach().requires_grad_() for part in (query[heads, rows], key[heads], value[heads])]
             with torch.enable_grad():
-                mixed = _by_products(*heads)
-            found.append(torch.autograd.grad(mixed, heads, pull))
-        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+                mixed = _by_products(*parts)
+            of_query[heads, rows], by_key, by_value = torch.autograd.grad(mixed, parts, gradient[heads, rows])
+            of_key[heads] += by_key
+            of_value[heads] += by_value
+        return of_query, of_key.to(key.dtype), of_value.to(value.dtype)
 
 
-def _turns(query: Tensor, key: Tensor, part: Tensor) -> tuple[Tensor, ...]:
-    return part.split(max(1, SCORES_AT_ONCE // (query.shape[1] * key.shape[1])))
+def _turns(query: Tensor, key: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Which heads and which of their queries come together."""
+    rows = min(query.shape[1], max(1, SCORES_AT_ONCE // HEADS_AT_ONCE // key.shape[1]))
+    heads = max(1, SCORES_AT_ONCE // (rows * key.shape[1]))
+    for head in range(0, query.shape[0], heads):
+        for row in range(0, query.shape[1], rows):
+            yield slice(head, head + heads), slice(row, row + rows)
