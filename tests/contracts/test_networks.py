@@ -9,12 +9,13 @@ from unnoise.errors import BadOption, ShapeError, UnknownName
 from unnoise.nn.base import networks
 from unnoise.options import build, plain
 
-SHAPES = {"unet": (2, 6, 5), "ddpm_unet": (2, 9, 8), "dit": (2, 4, 6)}
+SHAPES = {"unet": (2, 6, 5), "ddpm_unet": (2, 9, 8), "latent_unet": (2, 5, 6), "dit": (2, 4, 6)}
 """The shape of the samples that a network is tried on; three numbers where nothing is said."""
 
 SMALL = {
     "unet": {"width": 8, "multipliers": (1, 2), "blocks": 1, "head_channels": 8},
     "ddpm_unet": {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (0,)},
+    "latent_unet": {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (1,), "heads": 2},
     "dit": {"width": 16, "depth": 2, "heads": 2, "patch": 2},
 }
 """Options that make a network quick to try; the defaults where nothing is said."""

@@ -58,6 +58,8 @@ class Network(nn.Module, ABC):
     out_shape: tuple[int, ...]
     num_classes: int
     condition_keys: tuple[str, ...] = ()
+    null_context: Tensor
+    """The tokens that say nothing, shape (tokens, dim), of a network that takes a context: zeros until others are put there."""
 
     def __init__(
         self, shape: tuple[int, ...], out_shape: tuple[int, ...] | None = None, num_classes: int = 0, config: Any = None
@@ -100,11 +102,24 @@ class Network(nn.Module, ABC):
         """
         return None
 
+    def take_context(self, tokens: int, dim: int) -> None:
+        """Makes this a network that is conditioned on tokens too, under the name "context"; for constructors.
+
+        Args:
+            tokens: How many the null condition has.
+            dim: The dimension of a token.
+        """
+        self.condition_keys += ("context",)
+        self.register_buffer("null_context", torch.zeros(tokens, dim))
+
     def null_condition(self, batch: int, device: torch.device | None = None) -> Condition:
-        """The condition that says nothing, for `batch` samples: labels are the number after the last one."""
-        if not self.num_classes:
-            return {}
-        return {"label": torch.full((batch,), self.num_classes, dtype=torch.int64, device=device)}
+        """The condition that says nothing, for `batch` samples: the label after the last one, and the null tokens."""
+        null = {}
+        if self.num_classes:
+            null["label"] = torch.full((batch,), self.num_classes, dtype=torch.int64, device=device)
+        if "context" in self.condition_keys:
+            null["context"] = self.null_context.to(device).expand(batch, -1, -1)
+        return null
 
     def labels(self, cond: Condition | None, x: Tensor) -> Tensor:
         """The labels in a condition, shape (B,); the null label where there is none.
@@ -113,13 +128,31 @@ class Network(nn.Module, ABC):
             BadOption: The condition holds something that this network was not made for.
             ShapeError: There is not one label for each sample.
         """
+        self._check_names(cond)
+        if cond is None or "label" not in cond:
+            return torch.full((len(x),), self.num_classes, dtype=torch.int64, device=x.device)
+        return per_sample(cond["label"], x)
+
+    def context(self, cond: Condition | None, x: Tensor) -> Tensor:
+        """The tokens in a condition, shape (B, tokens, dim), in the dtype of x; the null tokens where there are none.
+
+        Raises:
+            BadOption: The condition holds something that this network was not made for.
+            ShapeError: There are not some tokens of the right dimension for each sample.
+        """
+        self._check_names(cond)
+        if cond is None or "context" not in cond:
+            return self.null_context.to(x).expand(len(x), -1, -1)
+        given, dim = cond["context"], self.null_context.shape[1]
+        if given.ndim != 3 or given.shape[0] != len(x) or not given.shape[1] or given.shape[2] != dim:
+            raise ShapeError(f"expected a context of shape ({len(x)}, tokens, {dim}), got {tuple(given.shape)}")
+        return given.to(x)
+
+    def _check_names(self, cond: Condition | None) -> None:
         unknown = sorted(set(cond or {}) - set(self.condition_keys))
         if unknown:
             known = ", ".join(self.condition_keys) or "nothing"
             raise BadOption(f"this network is conditioned on {known}, not on {', '.join(unknown)}")
-        if cond is None or "label" not in cond:
-            return torch.full((len(x),), self.num_classes, dtype=torch.int64, device=x.device)
-        return per_sample(cond["label"], x)
 
     def check(self, x: Tensor, noise_level: Tensor) -> None:
         """Checks that a batch is one that this network was made for.

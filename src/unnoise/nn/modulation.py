@@ -50,3 +50,13 @@ def gelu(x: Tensor) -> Tensor:
         out: Tensor = GELU.apply(x)  # type: ignore[no-untyped-call]
         return out
     return nn.functional.gelu(x, approximate="tanh")
+
+
+def geglu(x: Tensor) -> Tensor:
+    """h * GELU(g) of x = [h, g], of shape (..., 2 width), by the error function: shape (..., width).
+
+    References:
+        GLU Variants Improve Transformer (Shazeer, 2020), Equation 5, https://arxiv.org/abs/2002.05202
+    """
+    h, gate = x.chunk(2, dim=-1)
+    return h * nn.functional.gelu(gate)
