@@ -18,6 +18,9 @@ from ..errors import BadOption
 STOP_EVERY = 10
 """Steps between the moments at which several processes agree whether to stop; asking costs a message to all."""
 
+TO_MEET = timedelta(minutes=2)
+"""How long processes wait for each other when they begin."""
+
 PATIENCE = timedelta(hours=6)
 """How long processes wait for one of them, as when the first one draws or measures samples; torchrun sees those that ended."""
 
@@ -100,6 +103,22 @@ def told_by_torchrun() -> Processes:
     return Processes(int(os.environ["RANK"]), count, int(os.environ.get("LOCAL_RANK", "0")))
 
 
+def _meet(device: torch.device) -> None:
+    """Joins the other processes; one that does not come in time is an error, which torchrun answers by starting all again."""
+    from torch.distributed.distributed_c10d import PrefixStore, _set_pg_timeout
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, count = next(rendezvous("env://", timeout=TO_MEET))
+    # Processes that torchrun starts again find what those before them said in the store, and would call the dead.
+    life = "/".join(
+        os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "WORLD_SIZE")
+    )
+    own = PrefixStore(life, store)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, timeout=TO_MEET, store=own, rank=rank, world_size=count)
+    _set_pg_timeout(PATIENCE)
+
+
 @contextmanager
 def connected(device: torch.device) -> Iterator[Processes]:
     """Within it the processes that torchrun started can talk; alone, nothing is done.
@@ -115,9 +134,7 @@ def connected(device: torch.device) -> Iterator[Processes]:
     if begun:
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        torch.distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE
-        )
+        _meet(device)
     try:
         yield processes
         if begun:
