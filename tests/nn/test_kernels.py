@@ -159,3 +159,25 @@ def test_every_way_to_build_them_gives_the_same(ways, tmp_path, monkeypatch):
         monkeypatch.setattr(tokens, "library", lambda: kernels)  # noqa: B023
         found.append(gelu(x))
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1), (1, 5, 37), (3, 2, 4100)], ids=str)
+@pytest.mark.parametrize("spread", [1, 300])
+def test_a_softmax_is_what_its_definition_says(shape, spread, threads):
+    torch.manual_seed(0)
+    scores = (spread * torch.randn(shape)).bfloat16()
+    expected = scores.double().softmax(-1)
+    with torch.no_grad():
+        found = tokens.softmax(scores)
+    assert (found - expected).norm() < 0.004 * expected.norm()
+    assert (found.double().sum(-1) - 1).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("learning", [False, True])
+def test_a_softmax_of_what_is_no_number_is_none(learning):
+    scores = torch.zeros(2, 40, dtype=torch.bfloat16)
+    scores[0, 3] = math.nan
+    with torch.set_grad_enabled(learning):
+        found = tokens.softmax(scores)
+    assert found[0].isnan().all()
+    assert torch.equal(found[1], torch.full((40,), 1 / 40).bfloat16())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .kernels.tokens import softmax
 from .linear import Linear
 
 
@@ -109,7 +110,7 @@ def _by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention of heads laid out one after the other, each argument of shape (heads, tokens, channels)."""
     nothing = query.new_zeros(1, 1, 1)
     scores = torch.baddbmm(nothing, query, key.transpose(1, 2), beta=0, alpha=query.shape[2] ** -0.5)
-    return torch.bmm(scores.softmax(dim=2), value)  # torch takes a softmax of bfloat16 in float32
+    return torch.bmm(softmax(scores), value)
 
 
 class _InTurns(torch.autograd.Function):

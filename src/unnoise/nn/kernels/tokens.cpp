@@ -2,6 +2,7 @@
 //
 // Numbers are bfloat16 in memory and float32 in between. Loops are plain and left to the compiler's vectors.
 
+#include <algorithm>
 #include <vector>
 
 #include "numbers.h"
@@ -30,6 +31,30 @@ void gelu_backward(const bf16* g, const bf16* x, bf16* dx, int64_t n, int thread
     for (int64_t i = 0; i < n; i++) {
         const float v = widen(x[i]), s = gate_of(v), slope = LINEAR + 3 * CUBIC * v * v;
         narrow(widen(g[i]) * (s + v * s * (1.0f - s) * slope), &dx[i]);
+    }
+}
+
+// In place: e^x of each row, divided by its sum. The largest of a row is taken away first, so that none is too large.
+void softmax(bf16* x, int64_t rows, int64_t width, int threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<float> powers(width);
+        float* power = powers.data();
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < rows; row++) {
+            bf16* at = x + row * width;
+            float most = widen(at[0]), sum = 0;
+#pragma omp simd reduction(max : most)
+            for (int64_t c = 0; c < width; c++) most = std::max(most, widen(at[c]));
+#pragma omp simd reduction(+ : sum)
+            for (int64_t c = 0; c < width; c++) {
+                power[c] = exponential<bf16>(widen(at[c]) - most);
+                sum += power[c];
+            }
+            const float share = 1.0f / sum;
+#pragma omp simd
+            for (int64_t c = 0; c < width; c++) narrow(power[c] * share, &at[c]);
+        }
     }
 }
 

@@ -43,6 +43,15 @@ class GELU(torch.autograd.Function):
         return out
 
 
+def softmax(scores: Tensor) -> Tensor:
+    """The softmax over the last dimension; where no gradient is asked for, in place, for scores that are contiguous."""
+    if torch.is_grad_enabled() or not fused(scores):
+        return scores.softmax(dim=-1)  # torch takes that of bfloat16 in float32
+    width = scores.shape[-1]
+    _kernels().softmax(pointer(scores), c_int64(scores.numel() // width), c_int64(width), _threads())
+    return scores
+
+
 class ModulatedNorm(torch.autograd.Function):
     """LayerNorm(x) · (1 + scale) + shift for x of shape (B, tokens, width) and the others of shape (B, width)."""
 
