@@ -7,6 +7,7 @@ import copy
 import torch
 
 from .denoisers.base import Denoiser
+from .nn.packing import pack
 from .objectives.mse import preconditioned
 from .precision import Precision, compute_dtype, dtype_of, find_device, lower
 from .training.threads import step_operations
@@ -40,7 +41,11 @@ def placed(
     if next(network.parameters()).device == place and dtype == dtype_of(network):
         return denoiser
     moved = copy.deepcopy(denoiser).to(place)
-    lower(preconditioned(moved).network, dtype)  # type: ignore[arg-type]
+    network = preconditioned(moved).network
+    assert network is not None
+    lower(network, dtype)
+    if place.type == "cpu":
+        pack(network)
     return moved
 
 

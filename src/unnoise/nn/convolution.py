@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .packing import Packable
+
 
 class _Exact:
     """Mends a gradient: oneDNN's kernels for bfloat16 take what lies in memory for it where data is two places wide or less.
@@ -36,8 +38,14 @@ class Conv1d(_Exact, nn.Conv1d):
     """Over sequences."""
 
 
-class Conv2d(_Exact, nn.Conv2d):
+class Conv2d(Packable, _Exact, nn.Conv2d):
     """Over images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, out_channels, *size) for x of shape (B, channels, *size)."""
+        if self.packed is not None and self.takes_blocks(x) and x.is_contiguous(memory_format=torch.channels_last):
+            return self.packed.convolve(x, self)
+        return super().forward(x)
 
 
 class Conv3d(_Exact, nn.Conv3d):

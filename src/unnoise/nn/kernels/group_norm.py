@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .library import library, pointer
+from .library import followed, library, pointer
 
 _TABLE, _SUMS = 5, 5  # as in group_norm.cpp
 _INPUTS = 6
@@ -53,7 +53,7 @@ def fits(x: Tensor) -> bool:
     A tensor without memory counts as one on a CPU in `best_layout`: what a step will take is asked for with such, and the
     convolutions on them forget the order.
     """
-    if torch.compiler.is_compiling() or _transformed() or torch.autograd.forward_ad._current_level >= 0:
+    if followed():
         return False
     laid_out = x.ndim > 3 if x.device.type == "meta" else x.ndim > 2 and x.movedim(1, -1).is_contiguous()
     return (

@@ -17,6 +17,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ...files import cache_folder
@@ -101,3 +102,12 @@ def _build(compiling: list[str], linking: list[str], made: Path) -> None:
 def pointer(x: Tensor | None) -> ctypes.c_void_p | None:
     """Where the numbers of a tensor lie; null for none."""
     return None if x is None else ctypes.c_void_p(x.data_ptr())
+
+
+def followed() -> bool:
+    """Whether somebody follows what is computed who knows torch's own operations only: a compiler, torch.func, or dual numbers."""
+    return (
+        torch.compiler.is_compiling()
+        or bool(torch._C._are_functorch_transforms_active())
+        or torch.autograd.forward_ad._current_level >= 0
+    )
