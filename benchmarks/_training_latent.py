@@ -4,11 +4,12 @@ The U-Net sees two latents of 4 x 64 x 64 and the states of 77 words for each, o
 """
 
 import torch
-from _training_peers import SHIPPED, Contender, NotBuilt, Work, diffusers
+from _training_peers import SHIPPED, Contender, Work, diffusers
 from torch import nn
 
-from unnoise.codecs.base import codecs
-from unnoise.nn.base import networks
+from unnoise.nn import autoencoder
+from unnoise.nn.latent_unet import STABLE_DIFFUSION_1, LatentUNet
+from unnoise.nn.packing import pack
 from unnoise.precision import compute_dtype, keep_freed_memory, lower
 
 BF16 = "bf16, channels last"
@@ -105,24 +106,27 @@ def diffusers_decoder(variant, batch):
     return Work(*counted(Decoder, "decoder"), repeated(lambda: network(z)), calls=1.0)
 
 
-def our_unet(variant, batch):
-    """unnoise's network of that shape, lowered as its runs lower it; every condition but a label is words."""
-    if "latent_unet" not in networks:
-        raise NotBuilt("unnoise has no network latent_unet: not built yet")
+def as_sampled(network):
+    """A network as models place it for sampling, and what it computes in."""
     keep_freed_memory()
-    make = lambda: networks["latent_unet"]((4, 64, 64))
-    network = with_random_weights(make)
     dtype = compute_dtype("auto", torch.device("cpu"))
     lower(network, dtype)
-    level = torch.full((2,), 500.0)
-    cond = {name: torch.randn(2, 77, 768).to(dtype) for name in network.condition_keys if name != "label"}
+    pack(network)
+    return network, dtype
+
+
+def our_unet(variant, batch):
+    make = lambda: LatentUNet((4, 64, 64), config=STABLE_DIFFUSION_1)
+    network, dtype = as_sampled(with_random_weights(make))
+    level, cond = torch.full((2,), 500.0), {"context": torch.randn(2, 77, 768).to(dtype)}
     twin, (x, one, words) = counted(make, "unet")
-    inputs = x, one, dict.fromkeys(cond, words)
-    return Work(twin, inputs, guided(lambda x: network(x.to(dtype), level, cond)), calls=2.0)
+    return Work(twin, (x, one, {"context": words}), guided(lambda x: network(x.to(dtype), level, cond)), calls=2.0)
 
 
 def our_decoder(variant, batch):
-    raise NotBuilt(f"unnoise has no codec autoencoder: not built yet (it has {', '.join(codecs)})")
+    network, dtype = as_sampled(with_random_weights(autoencoder.Decoder))
+    z = torch.randn(1, 4, 64, 64).to(dtype)
+    return Work(*counted(autoencoder.Decoder, "decoder"), repeated(lambda: network(z)), calls=1.0)
 
 
 LATENT = {
@@ -131,6 +135,6 @@ LATENT = {
         Contender("diffusers UNet2DConditionModel", (SHIPPED, BF16), diffusers_unet),
         Contender("unnoise latent_unet", (SHIPPED,), our_unet),
         Contender("diffusers AutoencoderKL decoder", (SHIPPED, BF16), diffusers_decoder),
-        Contender("unnoise autoencoder decoder", (SHIPPED,), our_decoder),
+        Contender("unnoise decoder", (SHIPPED,), our_decoder),
     )
 }

@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 
+from unnoise.nn.blocks import Upsample
 from unnoise.nn.convolution import convolution
 from unnoise.nn.linear import Linear
-from unnoise.nn.packing import pack
+from unnoise.nn.packing import _of_doubled, pack
 
 
 def batch(shape):
@@ -74,6 +75,33 @@ def test_what_is_computed_in_float32_and_what_is_saved_do_not_change(make, shape
         assert packed.state_dict().keys() == plain.state_dict().keys()
         x = torch.randn(shape)
         assert torch.equal(packed.float()(x), plain.float()(x))
+
+
+@pytest.mark.parametrize("size", [(5, 7), (1, 1), (2, 3)], ids=str)
+def test_a_convolution_of_doubled_data_is_what_it_is_without_blocks(size):
+    plain, packed = pair(lambda: Upsample(2, 24, 40))
+    x = batch((2, 24, *size))
+    doubled = torch.Size(2 * each for each in size)
+    with torch.no_grad():
+        found = packed(x, doubled)
+        agree(found, plain(x, doubled))
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        assert packed.packed.blocks is not None
+        other = batch((3, 24, 4, 4))
+        agree(packed(other, (8, 8)), plain(other, (8, 8)))
+        odd = torch.Size(2 * each - (each > 1) for each in size)
+        agree(packed(x, odd), plain(x, odd))
+
+
+def test_four_layers_of_sums_of_weights_are_one_on_doubled_data_to_rounding():
+    torch.manual_seed(0)
+    weight, x = torch.randn(5, 3, 3, 3), torch.randn(2, 3, 4, 6, dtype=torch.float64)
+    expected = torch.nn.functional.conv2d(x.repeat_interleave(2, 2).repeat_interleave(2, 3), weight.double(), padding=1)
+    every = torch.nn.functional.conv2d(x, _of_doubled(weight).double(), padding=1).unflatten(1, (2, 2, 5))
+    for row in (0, 1):
+        for column in (0, 1):
+            found = every[:, row, column, :, row : row + 4, column : column + 6]
+            torch.testing.assert_close(found, expected[:, :, row::2, column::2], rtol=1e-5, atol=1e-5)
 
 
 def test_a_copy_makes_blocks_of_its_own():

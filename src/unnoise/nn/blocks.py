@@ -9,6 +9,7 @@ from .attention import attend
 from .convolution import convolution
 from .group_norm import GroupNorm
 from .linear import Linear
+from .packing import Packable
 
 
 def divisor(number: int, limit: int) -> int:
@@ -172,14 +173,17 @@ class Downsample(nn.Module):
         return out
 
 
-class Upsample(nn.Module):
+class Upsample(Packable, nn.Module):
     """Nearest neighbours, then a convolution, to any size that is asked for."""
 
     def __init__(self, dims: int, channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = convolution(dims, channels, out_channels)
 
-    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
+    def forward(self, x: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
         """Shape (B, out_channels, *size) for x of shape (B, channels, *any)."""
+        doubles = tuple(size) == tuple(2 * each for each in x.shape[2:])
+        if self.packed is not None and doubles and isinstance(self.conv, nn.Conv2d) and self.takes_blocks(x):
+            return self.packed.convolve_doubled(x, self.conv)
         out: Tensor = self.conv(nn.functional.interpolate(x, size=size, mode="nearest"))
         return out

@@ -43,7 +43,7 @@ class Conv2d(Packable, _Exact, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, out_channels, *size) for x of shape (B, channels, *size)."""
-        if self.packed is not None and self.takes_blocks(x) and x.is_contiguous(memory_format=torch.channels_last):
+        if self.packed is not None and self.takes_blocks(x):
             return self.packed.convolve(x, self)
         return super().forward(x)
 
