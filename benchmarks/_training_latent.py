@@ -135,6 +135,6 @@ LATENT = {
         Contender("diffusers UNet2DConditionModel", (SHIPPED, BF16), diffusers_unet),
         Contender("unnoise latent_unet", (SHIPPED,), our_unet),
         Contender("diffusers AutoencoderKL decoder", (SHIPPED, BF16), diffusers_decoder),
-        Contender("unnoise decoder", (SHIPPED,), our_decoder),
+        Contender("unnoise autoencoder decoder", (SHIPPED,), our_decoder),
     )
 }
