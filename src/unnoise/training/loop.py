@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -149,7 +150,7 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
         loss = processes.add(weighed(losses, batch).sum() / settings.batch_size)
         step = state.step
         last = step == settings.steps
-        if (logged or device.type == "cpu") and not bool(torch.isfinite(loss)):
+        if (logged or device.type == "cpu") and not math.isfinite(loss):
             what = broken(float(loss), losses, batch, processes, settings.batch_size)
             yield Diverged(step, what)
             if state.step == step:

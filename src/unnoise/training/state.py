@@ -9,6 +9,7 @@ from ..errors import BadOption, RunFolderError
 from ..objectives.companion import Companion
 from ..precision import lower
 from .flat import Flat
+from .optimizers.base import Rate
 from .parallel import ALONE, Processes
 from .settings import TrainingSettings
 from .sharded import forget_gathered, like, local, part_of, whole
@@ -49,7 +50,9 @@ class TrainState:
         self.masters = Flat({name: local(p.detach()) for name, p in trained.items()}, wide)
         self.masters.fill([local(p.detach()) for p in self.parameters])
         self.gradients = self.masters.another()
-        self.averages = {name: self.masters.another() for name in settings.averages}
+        kinds = settings.averages
+        self._kinds = list(kinds.values())
+        self.averages = {name: self.masters.another() for name in kinds}
         for flat in self.averages.values():
             flat.vector.copy_(self.masters.vector)
         if self.sharded and not settings.optimizer.elementwise:
@@ -94,29 +97,38 @@ class TrainState:
             The norm of the gradient before clipping, 0-dimensional.
         """
         self.accumulate()
-        settings, gradient = self.settings, self.gradients.vector
+        settings, learning_rate = self.settings, self.learning_rate
         if not self.sharded:  # else they are summed already
-            self.processes.add(gradient)
-        norm = self.norm()
-        if settings.clip:
-            gradient.mul_((settings.clip / (norm + 1e-6)).clamp(max=1.0))
-        settings.optimizer.update(self.memory, settings.rate(self.learning_rate))
-        self._update_companion()
-        gradient.zero_()
-        for name, average in settings.averages.items():
-            kept = average.kept(self.step, settings.batch_size)
-            self.averages[name].vector.lerp_(self.masters.vector, 1 - kept)
+            self.processes.add(self.gradients.vector)
+        rate = settings.rate(learning_rate)
+        shares = [1 - average.kept(self.step, settings.batch_size) for average in self._kinds]
+        first, *others = zip((flat.vector for flat in self.averages.values()), shares, strict=True)
+        found = None if self.sharded else settings.optimizer.at_once(self.memory, rate, settings.clip, *first)
+        norm = self._one_by_one(rate, *first) if found is None else torch.tensor(found)
+        for average, share in others:
+            average.lerp_(self.masters.vector, share)
+        self._update_companion(learning_rate)
         self.renew()
         self.step += 1
         return norm
 
-    def _update_companion(self) -> None:
+    def _one_by_one(self, rate: Rate, average: Tensor, share: float) -> Tensor:
+        """What `Optimizer.at_once` does, for any optimizer and anywhere."""
+        norm, gradient = self.norm(), self.gradients.vector
+        if self.settings.clip:
+            gradient.mul_((self.settings.clip / (norm + 1e-6)).clamp(max=1.0))
+        self.settings.optimizer.update(self.memory, rate)
+        gradient.zero_()
+        average.lerp_(self.masters.vector, share)
+        return norm
+
+    def _update_companion(self, learning_rate: float) -> None:
         for parameter in self.companion.parameters:
             if parameter.grad is not None:
                 self.processes.add(parameter.grad)
                 if self.sharded:  # whose losses are scaled for a mean over the processes
                     parameter.grad /= self.processes.count
-        self.companion.update(self.step + 1, self.learning_rate)
+        self.companion.update(self.step + 1, learning_rate)
 
     def norm(self) -> Tensor:
         """The norm of the gradient as it stands, 0-dimensional."""

@@ -86,6 +86,23 @@ class Optimizer(Checked, ABC):
             rate: Of this update.
         """
 
+    def at_once(self, memory: Memory, rate: Rate, clip: float, average: Tensor, share: float) -> float | None:
+        """An update with all that goes with it in one pass over memory, where there is a kernel for that; else nothing is done.
+
+        The gradient is clipped before and zeroed after it, and the new weights are brought into their average.
+
+        Args:
+            memory: See `update`.
+            rate: See `update`.
+            clip: Largest norm of the gradient; 0 for no limit.
+            average: Of the weights, a vector.
+            share: Of the new weights in their average.
+
+        Returns:
+            The norm of the gradient before clipping; None if nothing was done.
+        """
+        return None
+
 
 optimizers: Registry[Optimizer] = Registry("optimizer", "unnoise.training.optimizers")
 
