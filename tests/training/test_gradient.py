@@ -7,6 +7,7 @@ from torch import nn
 from unnoise.denoisers.base import denoisers
 from unnoise.nn.mlp import MLP, MLPConfig
 from unnoise.nn.seed_mlp import SeedMLP
+from unnoise.nn.unet import UNet, UNetConfig
 from unnoise.objectives.base import Draws
 from unnoise.objectives.mse import MSEObjective
 from unnoise.objectives.weightings import MinSNRWeighting
@@ -26,9 +27,9 @@ def weighty(network, dtype=torch.float64):
     return network.to(dtype)
 
 
-def prepared(objective, denoiser, dtype=torch.float64):
+def prepared(objective, denoiser, dtype=torch.float64, shape=(2,)):
     generator = torch.Generator().manual_seed(1)
-    x_0, eps = (torch.randn(BATCH, 2, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
+    x_0, eps = (torch.randn(BATCH, *shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
     t = (torch.randint(1, 1000, (BATCH,), generator=generator) / 1000).double()
     return objective.prepare(denoiser, Draws(x_0, eps, t, {"label": torch.arange(BATCH) % 4}))
 
@@ -119,7 +120,7 @@ class Dropping(SeedMLP):
         return super().forward(nn.functional.dropout(x, 0.5), noise_level, cond)
 
 
-def test_what_a_network_drops_depends_on_seed_step_and_place_in_the_batch():
+def test_what_torch_drops_in_a_network_depends_on_seed_step_and_place_in_the_batch():
     objective, denoiser, state = parts(weighty(Dropping((2,), None, 3)))
     examples = prepared(objective, denoiser)
     gradient = Gradient(objective, denoiser, state, seed=7)
@@ -132,6 +133,22 @@ def test_what_a_network_drops_depends_on_seed_step_and_place_in_the_batch():
         expected, losses = autograd(objective, denoiser, state, examples)
     assert torch.equal(gradient.add(examples, 1 / BATCH, 6), losses)
     torch.testing.assert_close(state.gradients.vector, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_micro_batches_drop_what_the_whole_batch_drops():
+    shape = (2, 8, 8)
+    network = weighty(UNet(shape, None, 3, UNetConfig(width=8, multipliers=(1, 2), blocks=1, dropout=0.4)))
+    objective, denoiser, state = parts(network)
+    examples, found = prepared(objective, denoiser, shape=shape), []
+    for size in (BATCH, 1, 3):
+        state.gradients.vector.zero_()
+        gradient = Gradient(objective, denoiser, state, seed=7)
+        losses = [gradient.add(examples.slice(i, i + size), 1 / BATCH, i) for i in range(0, BATCH, size)]
+        found.append((torch.cat(losses), state.gradients.vector.clone()))
+    assert found[0][1].abs().max() > 1e-3
+    for losses, slopes in found[1:]:
+        torch.testing.assert_close(losses, found[0][0], rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(slopes, found[0][1], rtol=1e-10, atol=1e-12)
 
 
 class Halved(MSEObjective):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .attention import attend
 from .convolution import convolution
+from .dropout import Dropout
 from .group_norm import GroupNorm
 from .linear import Linear
 from .packing import Packable
@@ -57,7 +58,7 @@ class ResidualBlock(nn.Module):
         self.conv_in = convolution(dims, channels, out_channels)
         self.modulation = nn.Linear(embedding, 2 * out_channels)
         self.norm_out = group_norm(out_channels, groups, silu=True)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv_out = convolution(dims, out_channels, out_channels, zero=True)
         same = channels == out_channels
         self.skip = nn.Identity() if same else convolution(dims, channels, out_channels, size=1)
@@ -105,7 +106,7 @@ class AddedResidualBlock(nn.Module):
         self.conv_in = convolution(dims, channels, out_channels)
         self.project = nn.Linear(embedding, out_channels)
         self.norm_out = group_norm(out_channels, groups, eps, silu=True)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv_out = convolution(dims, out_channels, out_channels, zero=True)
         same = channels == out_channels
         self.skip = nn.Identity() if same else convolution(dims, channels, out_channels, size=1)

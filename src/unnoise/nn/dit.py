@@ -12,6 +12,7 @@ from ..errors import BadOption, IncompatibleParts, ShapeError
 from ..options import Checked, option
 from .attention import Attention
 from .base import Condition, Network, networks
+from .dropout import Dropout
 from .embedding import ConditionEmbedding
 from .linear import Linear
 from .modulation import gated, gelu, modulated_norm
@@ -63,7 +64,7 @@ class DiTBlock(nn.Module):
         hidden = max(1, round(config.width * config.mlp_ratio))
         self.attention = Attention(config.width, config.heads, config.qk_norm)
         self.enter = Linear(config.width, hidden)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.leave = Linear(hidden, config.width)
 
     def forward(self, x: Tensor, steering: Tensor) -> Tensor:

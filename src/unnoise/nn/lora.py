@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ..errors import BadOption, ShapeError
 from ..options import Checked, option
 from .convolution import CONVOLUTIONS
+from .dropout import Dropout
 from .patterns import Layer, layer_groups, layers_of, matching, split_patterns
 
 CHILD = "lora"
@@ -105,7 +106,7 @@ class LowRank(nn.Module):
     def __init__(self, layer: Layer, rank: int, scale: float = 1.0, dropout: float = 0.0) -> None:
         super().__init__()
         self.scale, self.strength, self.merged = scale, 1.0, False
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.down: Layer
         self.up: Layer
         if isinstance(layer, nn.Linear):

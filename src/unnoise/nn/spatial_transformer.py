@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from .attention import Attention, CrossAttention
 from .blocks import divisor, group_norm
+from .dropout import Dropout
 from .linear import Linear
 from .modulation import geglu
 
@@ -48,7 +49,7 @@ class TransformerBlock(nn.Module):
         self.look_up = CrossAttention(width, heads, context) if context else None
         self.norm_feed = TokenNorm(width)
         self.enter = Linear(width, 8 * width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.leave = Linear(4 * width, width)
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:

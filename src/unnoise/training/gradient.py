@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..denoisers.base import Denoiser
 from ..nn.base import ByHand, Network
+from ..nn.dropout import address_dropout
 from ..objectives.base import Objective, Prepared
 from ..objectives.companion import Companion
 from ..objectives.mse import MSEObjective, network_inputs, preconditioned
@@ -47,8 +48,9 @@ class Gradient:
         return self._autograd(examples, scale, first) if self.derivative is None else self._written(examples, scale)
 
     def _autograd(self, examples: Prepared, scale: float, first: int) -> Tensor:
-        key = address(self.seed, "network", self.state.step, first)
-        with torch_seeded(key, examples.inputs.device):  # what the network drops
+        key = address(self.seed, "network", self.state.step)
+        address_dropout(self.denoiser, key, first)
+        with torch_seeded(address(self.seed, "network", self.state.step, first), examples.inputs.device):
             losses = self.objective.losses(self.denoiser, examples)
         (self.companion.minimised(losses, examples).sum() * scale).backward()
         self.state.accumulate()
