@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..randomness import Key
-
+Key = tuple[int, int]
 GOLDEN = 0x9E3779B97F4A7C15
 MIXERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 """Of SplitMix64."""
@@ -49,7 +48,7 @@ class Dropout(nn.Module):
             return x
         return x * self._mask(x)
 
-    @torch.compiler.disable  # it would be compiled anew for every address
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # it would be compiled anew for every address
     def _mask(self, x: Tensor) -> Tensor:
         assert self.address is not None
         if self.share == 1:
