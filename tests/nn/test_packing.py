@@ -8,7 +8,9 @@ import torch
 from unnoise.nn.blocks import Upsample
 from unnoise.nn.convolution import convolution
 from unnoise.nn.linear import Linear
-from unnoise.nn.packing import _of_doubled, pack
+from unnoise.nn.packing import _of_doubled, pack, packs
+
+pytestmark = pytest.mark.skipif(not packs(), reason="bfloat16 has no blocks on this processor")
 
 
 def batch(shape):

@@ -100,6 +100,12 @@ class Packable:
         )
 
 
+def packs() -> bool:
+    """Whether weights can be packed on this machine: by this torch, for a processor with wide enough vectors for bfloat16."""
+    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    return known and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def pack(network: nn.Module) -> None:
     """Lays weights out in blocks, at the first prediction without gradients in bfloat16 on a CPU; elsewhere it does nothing.
 
@@ -109,7 +115,7 @@ def pack(network: nn.Module) -> None:
     Args:
         network: What will predict only.
     """
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")):
+    if not packs():
         return
     for module in network.modules():
         if isinstance(module, Packable):
