@@ -32,7 +32,7 @@ def backward(run: Path, n: int, **request) -> Image.Image:
             # Both models let x grow with the noise; it is drawn at the size of the data.
             sigma, sigma_data = scales(model.blueprint.process, preview.t)[1], model.blueprint.sigma_data
             scale = (sigma**2 + sigma_data**2) ** 0.5 / sigma_data
-            x = model.blueprint.codec.decode(model.blueprint.codec.encode(preview.x) / scale)
+            x = model.blueprint.codec.decode(preview.z / scale)
             frames.append(_picture(model, x))
             captions.append(f"step {preview.step}")
     return strip(frames, captions)

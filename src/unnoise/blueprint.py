@@ -13,7 +13,7 @@ from .codecs.base import Codec, codecs
 from .data.base import Spec
 from .denoisers.base import Denoiser, denoisers
 from .denoisers.learned_variance import LearnedVarianceDenoiser
-from .errors import BadOption
+from .errors import BadOption, IncompatibleParts
 from .nn.base import networks
 from .process.base import Schedule, schedules
 from .registry import Choice
@@ -59,9 +59,15 @@ class Blueprint:
         out_shape = (2 * shape[0], *shape[1:]) if self.learned_variance else shape
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = networks[self.network.name](
-                self.input_shape, out_shape, self.spec.num_classes, self.network.config
-            )
+            try:
+                network = networks[self.network.name](
+                    self.input_shape, out_shape, self.spec.num_classes, self.network.config
+                )
+            except IncompatibleParts as error:
+                if not self.codec.learned:
+                    raise
+                made = f"the codec makes latents of shape {shape} of data of shape {self.spec.shape}"
+                raise IncompatibleParts(f"{made}, which the network cannot take: {error}") from None
         denoiser = denoisers[self.prediction](network, self.process, self.sigma_data, self.self_conditioning)
         return LearnedVarianceDenoiser(denoiser) if self.learned_variance else denoiser
 
@@ -69,7 +75,7 @@ class Blueprint:
         """Plain values that `Blueprint.of` reads."""
         return {
             "data": {"kind": self.spec.kind, "shape": list(self.spec.shape)},
-            "codec": codecs.describe(self.codec),
+            "codec": self.codec.describe(),
             "process": schedules.describe(self.process),
             "denoiser": {
                 "name": self.prediction,

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ from .denoisers.base import Condition, Denoiser
 from .errors import BadOption, ModelFolderError, ShapeError, UnnoiseError
 from .guidance.base import Guidance, Guided, guidances
 from .guidance.classifier_free import ClassifierFreeGuidance
-from .model_folder import MODEL_FILE, encode, read_folder, read_tuned, write_folder
+from .model_folder import MODEL_FILE, described_parts, digest, encode, read_folder, read_parts, read_tuned, write_folder
 from .objectives.mse import preconditioned
 from .options import Checked, build, option, plain
 from .placement import placed, precision_of
-from .precision import Precision
+from .precision import Precision, dtype_of
 from .request import plain_grid, plain_label, whole_number
 from .samplers.base import Sampler, samplers, trajectory
 from .samplers.brownian import BrownianNoise
@@ -47,21 +48,33 @@ class SamplingSettings(Checked):
 
 @dataclass(frozen=True)
 class Preview:
-    """One step of a run, in the units of the data.
+    """One step of a run.
 
     Args:
         step: How many steps are made, from 1 on.
         steps: How many there are.
-        t: Where x now is.
-        x: The noisy samples.
-        denoised: The estimate of the clean samples.
+        t: Where the samples now are.
+        z: The noisy samples, in the space of the model.
+        estimate: What they are estimated to be without noise, in the space of the model.
+        decode: From there to the units of the data, which is done only for what is looked at.
     """
 
     step: int
     steps: int
     t: float
-    x: Tensor
-    denoised: Tensor
+    z: Tensor
+    estimate: Tensor
+    decode: Callable[[Tensor], Tensor]
+
+    @cached_property
+    def x(self) -> Tensor:
+        """The noisy samples, in the units of the data."""
+        return self.decode(self.z)
+
+    @cached_property
+    def denoised(self) -> Tensor:
+        """The estimate of the clean samples, in the units of the data."""
+        return self.decode(self.estimate)
 
 
 class Model:
@@ -108,13 +121,14 @@ class Model:
     def hash(self) -> str:
         """SHA-256 of the description and the weights, 64 hexadecimal digits."""
         if self._hash is None:
-            self._hash = hashlib.sha256(encode(self._values(), self._weights())[0].encode()).hexdigest()
+            described, _ = encode(self._values(), self._weights(), self._parts())
+            self._hash = hashlib.sha256(described.encode()).hexdigest()
         return self._hash
 
     @property
     def weights_hash(self) -> str:
-        """SHA-256 of the weights alone, as it stands in `model.yaml`."""
-        return hashlib.sha256(encode({}, self._weights())[1]).hexdigest()
+        """SHA-256 of the network's weights alone, as it stands in `model.yaml`."""
+        return digest(self._weights())
 
     def parameters(self) -> int:
         """The number of weights."""
@@ -123,10 +137,19 @@ class Model:
     def _values(self) -> dict[str, Any]:
         return {**self.blueprint.describe(), "sampling": plain(self.sampling), "trained": self.trained}
 
+    def describe(self) -> dict[str, Any]:
+        """The description as plain values, without what it says of the network's weights."""
+        return {**self._values(), **described_parts(self._parts())}
+
     def _weights(self) -> dict[str, Tensor]:
         network = preconditioned((self._source or self).denoiser).network
         assert network is not None
         return network.state_dict()
+
+    def _parts(self) -> dict[str, Mapping[str, Tensor]]:
+        """What is learned beside the network."""
+        codec = (self._source or self).blueprint.codec
+        return {"codec": codec.weights()} if codec.learned else {}
 
     def save(self, path: str | Path) -> Path:
         """Writes the model's folder; a model that stands there is replaced at once and whole.
@@ -137,7 +160,7 @@ class Model:
         folder = Path(path)
         if self.adapter is not None:
             self.adapter.save(folder / ADAPTER_FILE)
-        write_folder(folder, self._values(), self._weights())
+        write_folder(folder, self._values(), self._weights(), self._parts())
         return folder
 
     @classmethod
@@ -152,16 +175,17 @@ class Model:
         folder = Path(path)
         inner = folder / "model"
         if (folder / MODEL_FILE).is_file() or not (inner.is_dir() or (folder / "checkpoints").is_dir()):
-            return _with_tuned(_assemble(*read_folder(folder), str(path)), folder)
+            return _with_tuned(_read(folder, str(path)), folder)
         try:
-            return _with_tuned(_assemble(*read_folder(inner), str(path)), inner)
+            return _with_tuned(_read(inner, str(path)), inner)
         except ModelFolderError as error:
             found, damaged = newest_whole(folder / "checkpoints")
             if found is None:
                 raise
             if "start" in found.facts:  # the rest of the weights stands with the model that the run began with
                 raise ModelFolderError(f"{error}; the `unnoise train` that made it makes it again") from None
-            model = _assemble(found.facts["model"], found.part("ema/"), str(path))  # type: ignore[arg-type]
+            described: Mapping[str, Any] = found.facts["model"]  # type: ignore[assignment]
+            model = _assemble(described, found.part("ema/"), read_parts(inner, described), str(path))
             model.notes += [str(error), *damaged, f"the model was made again from the checkpoint of step {found.step}"]
             return model
 
@@ -220,7 +244,12 @@ class Model:
         denoiser = placed(source.denoiser, self.blueprint.input_shape, device, precision)
         if denoiser is source.denoiser:
             return source
-        moved = Model(self.blueprint, denoiser, self.sampling, self.trained, self.path, self.adapter)
+        inner = preconditioned(denoiser).network
+        assert inner is not None
+        dtype = dtype_of(inner) or torch.float32
+        codec = source.blueprint.codec.on(next(inner.parameters()).device, dtype)
+        blueprint = replace(source.blueprint, codec=codec)
+        moved = Model(blueprint, denoiser, self.sampling, self.trained, self.path, self.adapter)
         moved.loras, moved.notes, moved.tuned = self.loras, self.notes, self.tuned
         moved._hash, moved._source = self.hash, source
         return moved
@@ -401,9 +430,9 @@ class Model:
             cond = {name: value.to(device) for name, value in cond.items()}
         steps = len(grid) - 1
         decode = self.blueprint.codec.decode
-        yield Preview(0, steps, float(grid[0]), decode(x), decode(torch.zeros_like(x)))
+        yield Preview(0, steps, float(grid[0]), x, torch.zeros_like(x), decode)
         for k, stepped in enumerate(trajectory(sampler, Guided(self.denoiser, rule), x, grid, cond=cond, noise=noise)):
-            yield Preview(k + 1, steps, float(grid[k + 1]), decode(stepped.x), decode(stepped.denoised))
+            yield Preview(k + 1, steps, float(grid[k + 1]), stepped.x, stepped.denoised, decode)
 
     def _find_tuned(
         self, sampler: str | Mapping[str, Any], calls: int | None, grid: GridSpec | None
@@ -493,9 +522,18 @@ def _built(blueprint: Blueprint, weights: Mapping[str, Tensor]) -> Denoiser:
     return denoiser
 
 
-def _assemble(values: Mapping[str, Any], weights: Mapping[str, Tensor], name: str) -> Model:
+def _read(folder: Path, name: str) -> Model:
+    values, weights = read_folder(folder)
+    return _assemble(values, weights, read_parts(folder, values), name)
+
+
+def _assemble(
+    values: Mapping[str, Any], weights: Mapping[str, Tensor], parts: Mapping[str, Mapping[str, Tensor]], name: str
+) -> Model:
     try:
         blueprint = Blueprint.of(values)
+        if blueprint.codec.learned:
+            blueprint = replace(blueprint, codec=blueprint.codec.with_weights(parts["codec"]))
         denoiser = _built(blueprint, weights)
         sampling = build(SamplingSettings, values["sampling"], "sampling")
         trained = dict(values["trained"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,39 +16,75 @@ from .files import write_atomically
 FORMAT = 1
 MODEL_FILE = "model.yaml"
 TUNED_FILE = "tuned.json"
+_HASHED = re.compile(r"[a-z_]+-[0-9a-f]{12}\.safetensors")
 
 
-def encode(values: Mapping[str, Any], weights: Mapping[str, Tensor]) -> tuple[str, bytes, str]:
-    """A model as the text and the bytes of its two files, and the name of the second.
+Tensors = Mapping[str, Tensor]
+
+
+def digest(weights: Tensors) -> str:
+    """SHA-256 of weights as a model's folder holds them, 64 hexadecimal digits."""
+    return _file("", weights)[0]["sha256"]
+
+
+def _file(name: str, weights: Tensors) -> tuple[dict[str, str], bytes]:
+    """What the description says of a file of weights, and its bytes. Its hash is in its name."""
+    from safetensors.torch import save
+
+    content = save({key: value.cpu().contiguous() for key, value in weights.items()})
+    sha256 = hashlib.sha256(content).hexdigest()
+    return {"file": f"{name}-{sha256[:12]}.safetensors", "sha256": sha256}, content
+
+
+def described_parts(parts: Mapping[str, Tensors]) -> dict[str, Any]:
+    """What a description says of the weights beside the network's; nothing where there are none."""
+    return {"parts": {name: _file(name, each)[0] for name, each in parts.items()}} if parts else {}
+
+
+def encode(
+    values: Mapping[str, Any], weights: Tensors | None = None, parts: Mapping[str, Tensors] | None = None
+) -> tuple[str, dict[str, bytes]]:
+    """A model as the text of its description, and the bytes of its files of weights by their names.
 
     Args:
         values: The description, plain values.
-        weights: By the network's own names.
+        weights: Of the network, by its own names; None where there is none, as beside an autoencoder.
+        parts: Those of whatever else was learned, such as a codec, by the names of these parts.
     """
     import yaml
-    from safetensors.torch import save
 
-    content = save({name: value.cpu().contiguous() for name, value in weights.items()})
-    digest = hashlib.sha256(content).hexdigest()
-    file = f"network-{digest[:12]}.safetensors"
-    whole = {"format": FORMAT, **values, "weights": {"file": file, "sha256": digest}}
-    return str(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=120)), content, file
+    whole: dict[str, Any] = {"format": FORMAT, **values}
+    files = {}
+    if weights is not None:
+        whole["weights"], content = _file("network", weights)
+        files[whole["weights"]["file"]] = content
+    for name, each in (parts or {}).items():
+        entry, content = _file(name, each)
+        whole.setdefault("parts", {})[name] = entry
+        files[entry["file"]] = content
+    return str(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=120)), files
 
 
-def write_folder(folder: Path, values: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+def write_folder(
+    folder: Path,
+    values: Mapping[str, Any],
+    weights: Tensors | None = None,
+    parts: Mapping[str, Tensors] | None = None,
+) -> None:
     """Writes a model; one that stands there is replaced at once and whole.
 
-    The weights have their hash in their name, so the description, which is replaced last, always names a whole file.
+    Weights have their hash in their name, so the description, which is replaced last, always names whole files.
 
     Raises:
         OSError: The folder cannot be written; a model that stands there stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    description, content, file = encode(values, weights)
-    write_atomically(folder / file, content)
+    description, files = encode(values, weights, parts)
+    for name, content in files.items():
+        write_atomically(folder / name, content)
     write_atomically(folder / MODEL_FILE, description.encode())
-    for old in folder.glob("network-*.safetensors"):
-        if old.name != file:
+    for old in folder.glob("*.safetensors"):
+        if old.name not in files and _HASHED.fullmatch(old.name):
             old.unlink(missing_ok=True)
 
 
@@ -78,19 +115,41 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The description and the weights of a model.
+    """The description and the weights of a model; see `read_parts` for what else it may hold.
 
     Raises:
-        ModelFolderError: There is no model, or it is damaged or of another format.
+        ModelFolderError: There is no model, or it is damaged or of another format, or it is an autoencoder alone.
     """
+    values = read_description(folder)
+    if "weights" not in values and values.get("kind"):
+        raise ModelFolderError(
+            f"{folder} holds an {values['kind']}, which makes no samples by itself: train a model with codec.path={folder}"
+        )
+    return values, _read_weights(folder, values.get("weights"))
+
+
+def read_parts(folder: Path, values: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+    """The weights of all that a model's folder holds beside its network, by the names of these parts.
+
+    Args:
+        folder: Of the model.
+        values: Its description.
+
+    Raises:
+        ModelFolderError: One is missing or damaged.
+    """
+    return {name: _read_weights(folder, entry) for name, entry in (values.get("parts") or {}).items()}
+
+
+def _read_weights(folder: Path, entry: Any) -> dict[str, Tensor]:
     from safetensors.torch import load
 
-    values = read_description(folder)
     try:
-        content = (folder / values["weights"]["file"]).read_bytes()
-        if hashlib.sha256(content).hexdigest() != values["weights"]["sha256"]:
-            raise ModelFolderError(f"{folder / values['weights']['file']} is damaged: its checksum does not fit")
-        return values, load(content)
+        file, sha256 = folder / entry["file"], entry["sha256"]
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise ModelFolderError(f"{file} is damaged: its checksum does not fit")
+        return load(content)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ModelFolderError(f"the model at {folder} is damaged: {str(error).splitlines()[0]}") from None
 

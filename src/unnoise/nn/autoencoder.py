@@ -1,19 +1,23 @@
-"""The two halves of the autoencoder of latent diffusion: data to the moments of its latents, and latents to data."""
+"""The autoencoder of latent diffusion: data to the moments of its latents, and latents to data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import BadOption, ShapeError
 from ..options import Checked, option
+from ..precision import dtype_of
 from .blocks import Downsample, SelfAttention, Upsample, group_norm
 from .convolution import convolution
 from .group_norm import best_layout
 
 EPSILON = 1e-6
 """What is added to the variances of normalisations."""
+LOG_VARIANCES = -30.0, 20.0
+"""Between what logarithms of variances are held, as in Stable Diffusion."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class AutoencoderConfig(Checked):
     latent_channels: int = option(4, help="channels of the latents", low=1)
     attention: bool = option(True, help="attention among all places of the latents, in the middle")
     mixes: bool = option(True, help="a linear layer over the channels of the latents, at their side of either half")
+    variational: bool = option(True, help="whether a variance of the latents is told beside their mean")
     groups: int = option(32, help="most groups of a normalisation; each has at least four channels", low=1)
 
     def __post_init__(self) -> None:
@@ -115,7 +120,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.dims, self.channels = dims, channels
         self.config = config = config or AutoencoderConfig()
-        widths, moments = config.widths, 2 * config.latent_channels
+        widths, moments = config.widths, (2 if config.variational else 1) * config.latent_channels
         self.enter = convolution(dims, channels, widths[0])
         pairs = zip([widths[0], *widths], widths, strict=False)
         self.down = nn.ModuleList(_level(dims, before, out, config.blocks, config.groups) for before, out in pairs)
@@ -132,7 +137,7 @@ class Encoder(nn.Module):
             x: Shape (B, channels, *size).
 
         Returns:
-            Shape (B, 2 latent_channels, *size / stride): means, then logarithms of variances.
+            Shape (B, 2 latent_channels, *size / stride): means, then logarithms of variances; means alone where it tells no others.
 
         Raises:
             ShapeError: x has another shape, or is smaller than the stride.
@@ -201,3 +206,56 @@ class Decoder(nn.Module):
     def checkpointed_blocks(self) -> list[nn.Module]:
         """Every block; see `Network.checkpointed_blocks`."""
         return [*self.middle, *(block for blocks in self.up for block in blocks)]  # type: ignore[attr-defined]
+
+
+class Autoencoder(nn.Module):
+    """Both halves: data to a normal density of its latents, and back.
+
+    Whatever its weights are in, what it takes and gives is float32 (float64 stays float64).
+
+    References:
+        Auto-Encoding Variational Bayes (Kingma and Welling, 2014), Sections 2.4 and 3, https://arxiv.org/abs/1312.6114
+
+    Args:
+        dims: 1, 2 or 3.
+        channels: Channels of the data.
+        config: The options; None for the defaults.
+    """
+
+    def __init__(self, dims: int = 2, channels: int = 3, config: AutoencoderConfig | None = None) -> None:
+        super().__init__()
+        self.dims, self.channels = dims, channels
+        self.config = config or AutoencoderConfig()
+        self.encoder = Encoder(dims, channels, self.config)
+        self.decoder = Decoder(dims, channels, self.config)
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Mean and standard deviation of the latents, shape (B, latent_channels, *size / stride) each.
+
+        Args:
+            x: Shape (B, channels, *size), about in [-1, 1].
+
+        Returns:
+            The second is None where no variance is told.
+        """
+        told = self.encoder(x.to(dtype_of(self))).to(_wide(x))
+        if not self.config.variational:
+            return told, None
+        mean, log_variance = told.chunk(2, dim=1)
+        return mean, torch.exp(log_variance.clamp(*LOG_VARIANCES) / 2)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The data, shape (B, channels, *size), of latents of shape (B, latent_channels, *size / stride)."""
+        return self.decoder(z.to(dtype_of(self))).to(_wide(z))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The data by way of the means of its latents, shape of x."""
+        return self.decode(self.moments(x)[0])
+
+    def checkpointed_blocks(self) -> list[nn.Module]:
+        """Every block; see `Network.checkpointed_blocks`."""
+        return [*self.encoder.checkpointed_blocks(), *self.decoder.checkpointed_blocks()]
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -203,7 +203,7 @@ def reverse_animation(
     behind = data.x if data is not None and spec.kind == "points" else None
     frames = []
     for preview in previews:
-        x = codec.decode(codec.encode(preview.x) / _growth(schedule, preview.t))
+        x = codec.decode(preview.z / _growth(schedule, preview.t))
         pair = [_frame(spec, each, size, limits, behind) for each in (x, preview.denoised)]
         frames.append(strip(pair, [f"x at t = {preview.t:.3f}", "estimated clean data"]))
     return _of_one_size(frames)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from ..blueprint import Blueprint
 from ..codecs.identity import IdentityCodec
 from ..data.base import AnyDataset, Progress
+from .codec_folder import settled_codec
 from .finetune import Start
 from .recipe import Recipe
 
@@ -54,7 +55,8 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
     train, held_out = data.split(recipe.training.validation_share, recipe.seed)
     if len(train) == 0:
         train.check()
-    codec, sigma_data = recipe.codec, recipe.denoiser.sigma_data
+    codec = None if recipe.codec is None else settled_codec(recipe.codec)
+    sigma_data = recipe.denoiser.sigma_data
     measured = train.part(MOST_READ) if codec is None or sigma_data == "auto" else None
     if codec is None:
         assert measured is not None
@@ -72,5 +74,7 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
         recipe.network,
         recipe.denoiser.self_conditioning,
     )
-    settled = replace(recipe, codec=codec, denoiser=replace(recipe.denoiser, sigma_data=float(sigma_data)))
+    settled = replace(
+        recipe, codec=recipe.codec or codec, denoiser=replace(recipe.denoiser, sigma_data=float(sigma_data))
+    )
     return Prepared(settled, blueprint, train, held_out, data.skipped, start)

@@ -30,7 +30,6 @@ from ..files import write_atomically
 from ..model import Model
 from ..model_folder import read_folder
 from ..objectives.mse import preconditioned
-from ..options import plain
 from ..precision import dtype_of, keep_freed_memory
 from ..training.checkpoint import (
     Checkpoint,
@@ -248,7 +247,7 @@ class Run:
             **({"start": self.start.hash} if self.start is not None else {}),
             "scores": self.scores,
             "watcher": self.watcher.state,
-            "model": {**self.blueprint.describe(), "sampling": plain(self.recipe.sampling), "trained": model.trained},
+            "model": model.describe(),
         }  # fmt: skip
         if self.state.sharded:
             save_shares(place, self.state, facts, self.processes)

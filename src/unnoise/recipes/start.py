@@ -47,6 +47,8 @@ def start_sections(path: str) -> dict[str, Any]:
     folder = _place(path)
     described = read_description(folder)
     found = {name: described[name] for name in SECTIONS if name in described}
+    if "codec" in (described.get("parts") or {}):  # its weights stand in that folder too
+        found["codec"] = {"name": described["codec"]["name"], "path": path}
     recipe = _run_recipe(folder)
     return {**found, "objective": recipe["objective"]} if "objective" in recipe else found
 
