@@ -4,7 +4,7 @@ The U-Net sees two latents of 4 x 64 x 64 and the states of 77 words for each, o
 """
 
 import torch
-from _training_peers import SHIPPED, Contender, Work, diffusers
+from _training_peers import BF16, SHIPPED, Contender, Work, diffusers
 from torch import nn
 
 from unnoise.nn import autoencoder
@@ -12,7 +12,7 @@ from unnoise.nn.latent_unet import STABLE_DIFFUSION_1, LatentUNet
 from unnoise.nn.packing import pack
 from unnoise.precision import compute_dtype, keep_freed_memory, lower
 
-BF16 = "bf16, channels last"
+LAST = "bf16, channels last" if BF16 else "channels last"
 GUIDANCE = 7.5
 UNET = {
     "sample_size": 64, "in_channels": 4, "out_channels": 4, "layers_per_block": 2, "cross_attention_dim": 768,
@@ -41,8 +41,9 @@ def for_variant(network, variant):
     if variant == SHIPPED:
         return torch.float32
     keep_freed_memory()
-    network.to(torch.bfloat16).to(memory_format=torch.channels_last)
-    return torch.bfloat16
+    dtype = torch.bfloat16 if BF16 else torch.float32
+    network.to(dtype).to(memory_format=torch.channels_last)
+    return dtype
 
 
 def guided(answer):
@@ -132,9 +133,9 @@ def our_decoder(variant, batch):
 LATENT = {
     each.name: each
     for each in (
-        Contender("diffusers UNet2DConditionModel", (SHIPPED, BF16), diffusers_unet),
+        Contender("diffusers UNet2DConditionModel", (SHIPPED, LAST), diffusers_unet),
         Contender("unnoise latent_unet", (SHIPPED,), our_unet),
-        Contender("diffusers AutoencoderKL decoder", (SHIPPED, BF16), diffusers_decoder),
+        Contender("diffusers AutoencoderKL decoder", (SHIPPED, LAST), diffusers_decoder),
         Contender("unnoise autoencoder decoder", (SHIPPED,), our_decoder),
     )
 }

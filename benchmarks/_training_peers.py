@@ -1,7 +1,8 @@
 """What contenders of the training benchmark have in common: what peers are given, and unnoise's own run as one of them.
 
-A variant says what a peer gets beyond what it ships with: bf16 arithmetic by autocast, a fused optimizer and an allocator that
-keeps freed memory; and the same with its weights in channels-last order. What is not installed raises ImportError and is named.
+A variant says what a peer gets beyond what it ships with: bf16 arithmetic by autocast where the hardware has it, a fused
+optimizer and an allocator that keeps freed memory; and the same with its weights in channels-last order. What is not installed
+raises ImportError and is named.
 """
 
 import contextlib
@@ -15,12 +16,15 @@ import torch
 from torch import nn
 
 from unnoise.objectives.mse import preconditioned
-from unnoise.precision import keep_freed_memory
+from unnoise.precision import keep_freed_memory, multiplies_bf16
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import Run
 from unnoise.training.loop import Stepped
 
-SHIPPED, GIVEN, LAST = "as shipped", "given bf16", "given bf16, channels last"
+BF16 = multiplies_bf16(torch.device("cpu"))
+"""Whether bf16 is a gift: where the hardware does not multiply it, a convolution in it takes thirty times as long."""
+SHIPPED, GIVEN = "as shipped", "given bf16" if BF16 else "given fp32"
+LAST = f"{GIVEN}, channels last"
 NEVER = 10**9
 
 
@@ -96,7 +100,7 @@ def given(variant, network):
     keep_freed_memory()
     if variant == LAST:
         network.to(memory_format=torch.channels_last)
-    return True, lambda: torch.autocast("cpu", torch.bfloat16)
+    return True, lambda: torch.autocast("cpu", torch.bfloat16, enabled=BF16)
 
 
 def loop(loss_of, optimizer, context, clip=None, after=None):

@@ -1,12 +1,12 @@
 """FID after the same minutes of training, on Fashion-MNIST and CIFAR-10, by unnoise's own features of the real data.
 
 unnoise trains its shipped recipe. lucidrains' Trainer trains the model of its README, from a folder of PNG as it wants them;
-its mixed precision is asked for as there, in bf16, since fp16 does not exist on a CPU. diffusers trains as
+its mixed precision is asked for as there, but in bf16, for want of fp16, and only where the hardware has that. diffusers trains as
 examples/unconditional_image_generation/train_unconditional.py does by its defaults, from memory. Pictures of 28 x 28 get a
 border of two for the peers, whose networks halve sizes more often than 28 can be halved; it is cut off their samples. Every
 sample costs the same number of network evaluations: DDIM of their own for the peers, unnoise as its recipe says, with labels as
-often as the real data has them and without guidance, which would need a second evaluation. All networks are asked in bf16 where
-that is faster: it moves a picture by a grey level, and the peers' would take twice as long.
+often as the real data has them and without guidance, which would need a second evaluation. Where the hardware has bf16, all
+networks are asked in it: it moves a picture by a grey level, and the peers' would take twice as long.
 
     python benchmarks/training.py --only quality --data fashion-mnist=fashion_mnist/train.parquet \\
         --data 'cifar10=cifar10/train-*.parquet' [--minutes 10] [--samples 5000] [--calls 20] [--who lucidrains]
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 from _training_networks import diffusers_loop
-from _training_peers import GIVEN, SHIPPED, diffusers, given, lucidrains, our_network
+from _training_peers import BF16, GIVEN, SHIPPED, diffusers, given, lucidrains, our_network
 from torch.nn import functional
 
 BLOCK = 50  # samples between two files
@@ -134,7 +134,7 @@ def train_lucidrains(spec):
     diffusion = lucidrains_diffusion(data.x.shape[1], spec["calls"])
     trainer = lucidrains().Trainer(
         diffusion, str(pictures), train_batch_size=32, train_lr=8e-5, train_num_steps=10**9, gradient_accumulate_every=2,
-        ema_decay=0.995, amp=True, mixed_precision_type="bf16", calculate_fid=False, save_and_sample_every=10**9,
+        ema_decay=0.995, amp=BF16, mixed_precision_type="bf16", calculate_fid=False, save_and_sample_every=10**9,
         results_folder=str(folder / "results"),
     )  # fmt: skip
     update, begin = trainer.ema.update, time.perf_counter()
@@ -221,7 +221,7 @@ def sample(spec):
     begin = time.perf_counter()
     if missing:
         make, context = SAMPLE[spec["name"]](spec), contextlib.nullcontext
-        if spec["name"] != "unnoise":  # which knows by itself where bf16 is faster
+        if spec["name"] != "unnoise":  # which knows by itself
             context = given(GIVEN, None)[1]
         for first in missing:
             torch.manual_seed(first)

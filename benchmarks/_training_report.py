@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 SHIPPED = "as shipped"
 OURS = {"unet": "unnoise ddpm_unet", "dit": "unnoise dit", "points": "unnoise"}
-PEAKS = {"unet": "convolution bf16", "dit": "matmul bf16"}
+PEAKS = {"unet": "convolution", "dit": "matmul"}
 UNITS = {"unet": "images", "dit": "images", "points": "samples", "sd": "steps"}
 
 
@@ -103,11 +103,14 @@ def _speed_targets(result):
             others = [row for row in rows if row["name"] == peer and row["variant"] != SHIPPED]
             if given is not None and others:
                 best = least(ratio(ours, row) for row in others)
-                yield Target(part, f"times {peer} given bf16, fused optimizer and allocator, at its best", best, given)
+                what = others[0]["variant"].split()[1].rstrip(",")
+                yield Target(
+                    part, f"times {peer} given {what}, fused optimizer and allocator, at its best", best, given
+                )
         peak = peak_of(part, result.get("peak", {}))
         if rows and peak:
             reached = None if ours is None or ours["gflops"] is None else ours["gflops"] / peak
-            yield Target(part, f"share of the measured {PEAKS[part]} rate", reached, share)
+            yield Target(part, f"share of the best measured {PEAKS[part]} rate", reached, share)
     rows = result.get("points", [])
     for peer in ("smalldiffusion training_loop", "azula README loop"):
         if find(rows, peer):

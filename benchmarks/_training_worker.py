@@ -98,11 +98,13 @@ def peak(spec):
     import torch
     from torch.nn import functional
 
-    from unnoise.precision import keep_freed_memory
+    from unnoise.precision import keep_freed_memory, multiplies_bf16
 
     keep_freed_memory()
-    found = {}
-    for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    found, kinds = {}, {"fp32": torch.float32, "bf16": torch.bfloat16}
+    if not multiplies_bf16(torch.device("cpu")):
+        del kinds["bf16"]
+    for kind, dtype in kinds.items():
         for side in (1024, 2048):
             a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
             out = torch.empty_like(a)

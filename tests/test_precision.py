@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from unnoise.errors import BadOption
-from unnoise.precision import compute_dtype, dtype_of, keep_freed_memory, lower, multiplies_bf16
+from unnoise.precision import compute_dtype, dtype_of, find_device, keep_freed_memory, lower, multiplies_bf16
 
 CPU = torch.device("cpu")
 
@@ -55,3 +55,12 @@ def test_the_allocator_is_asked_where_it_can_be():
     import platform
 
     assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+
+
+def test_every_process_has_a_gpu_of_its_own_or_is_told_how_many_there_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [find_device("auto", rank) for rank in (0, 1)] == [torch.device("cuda", rank) for rank in (0, 1)]
+    for name in ("auto", "cuda"):
+        with pytest.raises(BadOption, match="3 processes or more were started on a machine with 2 GPUs"):
+            find_device(name, 2)

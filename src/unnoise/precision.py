@@ -31,11 +31,11 @@ def find_device(name: str = "auto", local_rank: int = 0, option: str = "device")
         option: What the name was given as, for messages.
 
     Raises:
-        BadOption: There is no such device here.
+        BadOption: There is no such device here, or more processes than GPUs.
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", local_rank % torch.cuda.device_count())
+            return _own_gpu(local_rank)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -45,8 +45,18 @@ def find_device(name: str = "auto", local_rank: int = 0, option: str = "device")
     if (device.index or 0) >= there.get(device.type, 0):
         raise BadOption(f"{option}: there is no {name} on this machine: take auto or cpu")
     if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", local_rank % torch.cuda.device_count())
+        return _own_gpu(local_rank)
     return device
+
+
+def _own_gpu(local_rank: int) -> torch.device:
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise BadOption(
+            f"{local_rank + 1} processes or more were started on a machine with {count} GPU{'s' * (count > 1)}: "
+            f"start at most --nproc-per-node={count}, or add machine.device=cpu"
+        )
+    return torch.device("cuda", local_rank)
 
 
 def multiplies_bf16(device: torch.device) -> bool:

@@ -130,7 +130,7 @@ def test_bf16_without_hardware_for_it_is_found(monkeypatch):
 
 
 def test_a_batch_that_does_not_fit_is_found_and_the_fix_fits(monkeypatch):
-    monkeypatch.setattr(settings_checks, "free_bytes", lambda: 30_000_000)
+    monkeypatch.setattr(settings_checks, "free_bytes", lambda device: 30_000_000)
     options = ["data=digits", "data.name=digits", "training.batch_size=1024", "training.steps=100", "training.ema=0.9"]
     found = examine_recipe(recipe(*options, network=UNET), seconds=0)
     assert found.named("error") == ["memory"]

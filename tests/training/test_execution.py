@@ -64,7 +64,7 @@ def test_devices_that_are_not_there_are_refused():
 
 
 def test_a_batch_larger_than_memory_is_refused_before_the_first_step(monkeypatch):
-    monkeypatch.setattr("unnoise.training.execution.free_bytes", lambda: 2_000_000)
+    monkeypatch.setattr("unnoise.training.execution.free_bytes", lambda device: 2_000_000)
     with pytest.raises(BadOption, match=r"samples at once need about .* GB, and 0\.0 GB are free"):
         begin_state(dit(), (2, 8, 8), TrainingSettings(batch_size=4096), MachineSettings(), CPU)
 
@@ -77,7 +77,7 @@ def test_a_batch_that_fits_in_bfloat16_is_taken(monkeypatch):
     lower(low, torch.bfloat16)
     size = 256
     need = MARGIN * kept_bytes(low, (2, 8, 8), size) + state_bytes(low)
-    monkeypatch.setattr("unnoise.training.execution.free_bytes", lambda: int(1.1 * need))
+    monkeypatch.setattr("unnoise.training.execution.free_bytes", lambda device: int(1.1 * need))
     begin_state(dit(), (2, 8, 8), TrainingSettings(batch_size=size), MachineSettings(precision="bf16"), CPU)
     with pytest.raises(BadOption, match="the largest number that fits is"):
         begin_state(dit(), (2, 8, 8), TrainingSettings(batch_size=size), MachineSettings(precision="fp32"), CPU)

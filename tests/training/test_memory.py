@@ -66,6 +66,14 @@ def test_what_is_free_is_less_than_what_there_is():
     assert free is None or 0 < free < 2**50
 
 
+def test_what_torch_has_set_aside_on_a_gpu_is_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (300, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 70)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 50)
+    assert free_bytes(torch.device("cuda", 0)) == 320
+    assert free_bytes(torch.device("mps")) is None
+
+
 def test_a_copy_without_memory_is_counted_as_what_will_compute():
     network = Chain()
     twin = without_memory(network)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .places import ADDRESS, ON, WORKERS, place_spec
+from .places import ADDRESS, DEVICE, ON, PRECISION, WORKERS, place_spec
 from .progress import DataProgress, StopSignals, say
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def evaluate(
     size: Annotated[int, typer.Option(help="Side that pictures of both sides are brought to; 0 leaves them.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the noise, and of what a metric draws.")] = 0,
     memorisation: Annotated[bool, typer.Option(help="Whether to look for copies of the training data.")] = True,
+    device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
+    precision: Annotated[str, typer.Option(help=PRECISION)] = "auto",
     on: Annotated[str, typer.Option(help=ON)] = "here",
     workers: Annotated[int | None, typer.Option(help=WORKERS)] = None,
     address: Annotated[str | None, typer.Option(help=ADDRESS)] = None,
@@ -85,7 +87,8 @@ def evaluate(
         judged = run(
             what, data=data, train=train, n=n, metrics=names(metrics), features=parts["features"],
             memorisation=memorisation, size=size, seed=seed, out=out, progress=DataProgress(), stop=stop,
-            place=place_spec(on, workers, address), command=command(),
+            place=place_spec(on, workers, address, device), device=device,
+            precision=precision, command=command(),  # type: ignore[arg-type]
             **asked(sampler=parts["sampler"], steps=steps, grid=grid, guidance=guidance, label=label),
         )  # fmt: skip
     if judged is None:

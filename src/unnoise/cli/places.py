@@ -9,6 +9,8 @@ WORKERS = "Workers of Ray; one a GPU by default, or one a processor where there 
 ADDRESS = (
     "Of a Ray cluster that runs; $RAY_ADDRESS by default, else one is made on this machine for as long as it takes."
 )
+DEVICE = "cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."
+PRECISION = "fp32, bf16; auto is bf16 for large networks where that is faster."
 
 
 def place_spec(on: str, workers: int | None = None, address: str | None = None, device: str = "auto") -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .places import ADDRESS, ON, WORKERS, place_spec
+from .places import ADDRESS, DEVICE, ON, PRECISION, WORKERS, place_spec
 from .progress import StopSignals, bar, say
 
 
@@ -54,10 +54,8 @@ def sample(
     seed: Annotated[int, typer.Option(help="Sample k of a seed is the same in any batch.")] = 0,
     first: Annotated[int, typer.Option(help="Index of the first sample.")] = 0,
     batch_size: Annotated[int | None, typer.Option(help="Samples at a time; chosen by their size by default.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes a GPU where there is one.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="fp32, bf16; auto is bf16 for large networks where that is faster.")
-    ] = "auto",
+    device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
+    precision: Annotated[str, typer.Option(help=PRECISION)] = "auto",
     on: Annotated[str, typer.Option(help=ON)] = "here",
     workers: Annotated[int | None, typer.Option(help=WORKERS)] = None,
     address: Annotated[str | None, typer.Option(help=ADDRESS)] = None,

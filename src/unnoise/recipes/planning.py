@@ -184,7 +184,7 @@ def _memory(prepared: Prepared, devices: int, device: str, averages: int) -> tup
     at_once = -(-recipe.training.batch_size // devices)
     if recipe.machine.micro_batch:
         at_once = min(at_once, recipe.machine.micro_batch)
-    room = free_bytes() if device == "this" else ACCELERATORS[device].memory_gb * 1e9
+    room = free_bytes(recipe.machine.torch_device()) if device == "this" else ACCELERATORS[device].memory_gb * 1e9
     dtype = torch.float32 if recipe.machine.precision == "fp32" else torch.bfloat16
     if device == "this":
         dtype = compute_dtype(recipe.machine.precision, recipe.machine.torch_device())

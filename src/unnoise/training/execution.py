@@ -66,8 +66,8 @@ def begin_state(
     sharded = machine.parallel == "fsdp" and processes.count > 1
     if machine.activation_checkpointing:
         checkpoint_blocks(network)
-    if device.type == "cpu":
-        free = free_bytes()
+    free = free_bytes(device)
+    if free is not None:
         sharers = processes.count if sharded else 1
         twin = without_memory(network)
         lower(twin, dtype)

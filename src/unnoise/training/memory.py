@@ -71,8 +71,18 @@ def state_bytes(network: nn.Module, averages: int = 1) -> int:
     return own + backward + 4 * (4 + averages) * sum(p.numel() for p in trained)
 
 
-def free_bytes() -> int | None:
-    """What a process may still take of this machine's memory, by Linux and its control groups; None where nobody says."""
+def free_bytes(device: torch.device | None = None) -> int | None:
+    """What a process may still take of a device's memory; None where nobody says.
+
+    Args:
+        device: A GPU; by default the processor, whose memory Linux and its control groups tell of.
+    """
+    if device is not None and device.type == "cuda":
+        # What torch has set aside and does not use is free for it, and for nobody else.
+        aside = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + aside
+    if device is not None and device.type != "cpu":
+        return None
     found = []
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

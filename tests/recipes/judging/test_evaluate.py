@@ -63,6 +63,16 @@ def test_everything_that_a_number_depends_on_stands_beside_it(digits, tmp_path):
     assert "<script" not in page
 
 
+def test_the_numbers_that_a_model_computes_in_are_asked_for_and_noted(moons, tmp_path):
+    asked = {"n": 12, "device": "cpu", **QUICK}
+    made = [evaluate(moons, out=tmp_path / each, precision=each, **asked).result for each in ("fp32", "bf16")]
+    assert [each.values["subject"].get("precision") for each in made] == [None, "bf16"]
+    apart = (made[0].made.double() - made[1].made.double()).abs()
+    assert 0 < apart.max() < 0.1
+    with pytest.raises(BadOption, match="device: there is no cuda:9 on this machine"):
+        evaluate(moons, out=tmp_path / "none", **{**asked, "device": "cuda:9"})
+
+
 def test_real_data_that_was_held_out_is_measured_in_the_same_way(digits, tmp_path):
     result = evaluate(
         digits, n=200, features="pixels", metrics=("kid",), memorisation=False, out=tmp_path / "out"

@@ -180,15 +180,11 @@ class Memory(RecipeCheck):
 
     def look(self, patient: RecipePatient) -> Iterator[Finding]:
         """See `RecipeCheck.look`."""
-        recipe, free = patient.recipe, free_bytes()
-        device = patient.device
-        if (
-            patient.denoiser is None
-            or patient.prepared is None
-            or free is None
-            or device is None
-            or device.type != "cpu"
-        ):
+        recipe, device = patient.recipe, patient.device
+        if patient.denoiser is None or patient.prepared is None or device is None:
+            return
+        free = free_bytes(device)
+        if free is None:
             return
         network = preconditioned(patient.beginning()).network
         assert network is not None

@@ -15,6 +15,8 @@ from ...data.base import Progress
 from ...errors import BadOption, DataError
 from ...model import Model
 from ...options import build
+from ...precision import Precision, find_device
+from ...training.parallel import told_by_torchrun
 from ..places.base import Place, places
 from .evaluation import Evaluation, Result
 from .page import write_page
@@ -51,6 +53,8 @@ def find_subject(
     train: str | None = None,
     size: int = 0,
     progress: Progress | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
 ) -> tuple[Subject, RealData]:
     """What is judged, and the real data that it is judged by.
 
@@ -61,13 +65,16 @@ def find_subject(
         train: Where the data stands that must not be copied.
         size: Side that pictures are brought to; 0 leaves them as they are.
         progress: Told while data is read.
+        device: What a model that stands in a folder is sampled on; one that is given stays where it is.
+        precision: Likewise.
 
     Raises:
         DataError: Something cannot be read, or cannot be compared.
         BadOption: The model cannot be sampled so, or samples of a folder are asked to be.
     """
+    place = find_device(device, told_by_torchrun().local_rank)
     asked = request if isinstance(request, Request) else build(Request, dict(request or {}))
-    model = what if isinstance(what, Model) else Model.load(what) if is_model(what) else None
+    model = what if isinstance(what, Model) else Model.load(what).on(place, precision) if is_model(what) else None
     if model is None:
         if not Path(str(what)).exists():
             raise DataError(f"there is nothing at {what}: give a model, a run folder, or a folder of samples")
@@ -109,6 +116,8 @@ def evaluate(
     seed: int = 0,
     out: str | Path | None = None,
     place: str | Mapping[str, Any] | Place = "here",
+    device: str = "auto",
+    precision: Precision = "auto",
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
     command: str = "",
@@ -129,6 +138,8 @@ def evaluate(
         seed: Of the noise, and of whatever a metric draws.
         out: Where all of it is kept; the same call goes on with what stands there.
         place: Where samples are made: "here", "ray", or {name: ray, workers: 8}; the numbers are the same.
+        device: What a model that stands in a folder is sampled on; one that is given stays where it is.
+        precision: Likewise; bf16 moves pictures by about a grey level.
         progress: Told what is being done.
         stop: Asked between blocks of samples; when true, what is done stays.
         command: The command that a person gave, for the page.
@@ -146,7 +157,9 @@ def evaluate(
         {"metrics": metrics, "features": features, "memorisation": memorisation, "seed": seed},
     )
     where: Place = places.build(place, "on")
-    subject, real = find_subject(what, asked, data=data, train=train, size=size, progress=progress)
+    subject, real = find_subject(
+        what, asked, data=data, train=train, size=size, progress=progress, device=device, precision=precision
+    )
     folder = Path(out) if out is not None else default_folder(subject)
     return judge(subject, real, settings, folder, n, progress, stop, command, place=where)
 

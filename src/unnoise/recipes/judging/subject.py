@@ -243,6 +243,8 @@ class ModelSubject(Subject):
             "label": self._asked,
             **self.settled,
         }
+        if precision_of(self.model.denoiser) != "fp32":
+            asked["precision"] = precision_of(self.model.denoiser)
         if self._asked == DATA:
             assert self.real.labels is not None
             asked["label counts"] = torch.bincount(self.real.labels, minlength=self.real.spec.num_classes).tolist()
