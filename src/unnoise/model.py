@@ -426,12 +426,15 @@ class Model:
         device = next(self.denoiser.parameters()).device
         start = noise.start(self.blueprint.codec.shape(self.spec.shape)).to(device)
         x = float(self.denoiser.schedule.sigma(grid[0])) * start
-        if cond is not None:
-            cond = {name: value.to(device) for name, value in cond.items()}
+        away = None
+        if cond is not None:  # what the network makes of a prompt alone is made here, once for all steps
+            cond = self.denoiser.remember({name: value.to(device) for name, value in cond.items()})
+            away = self.denoiser.remember(self.denoiser.null_condition(len(indices), device))
+        guided = Guided(self.denoiser, rule, away)
         steps = len(grid) - 1
         decode = self.blueprint.codec.decode
         yield Preview(0, steps, float(grid[0]), x, torch.zeros_like(x), decode)
-        for k, stepped in enumerate(trajectory(sampler, Guided(self.denoiser, rule), x, grid, cond=cond, noise=noise)):
+        for k, stepped in enumerate(trajectory(sampler, guided, x, grid, cond=cond, noise=noise)):
             yield Preview(k + 1, steps, float(grid[k + 1]), stepped.x, stepped.denoised, decode)
 
     def _find_tuned(

@@ -7,10 +7,12 @@ from unnoise.nn import attention
 from unnoise.nn.attention import Attention, attend
 
 
-def by_definition(query, key, value):
+def by_definition(query, key, value, mask=None):
     """softmax(Q K / sqrt(d)) V, each head for itself."""
     query, key, value = (part.double() for part in (query, key, value))
     scores = torch.einsum("bqhc,bkhc->bhqk", query, key) / query.shape[-1] ** 0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None, None], float("-inf"))
     return torch.einsum("bhqk,bkhc->bqhc", scores.softmax(-1), value)
 
 
@@ -38,11 +40,13 @@ SHAPES = {
     ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.01)], ids=str
 )
 @pytest.mark.parametrize("at_once", [1, 4000, 2**23], ids=lambda n: f"at most {n} scores")
-def test_it_is_what_its_definition_says_and_so_are_its_gradients(monkeypatch, shape, dtype, tolerance, at_once):
+@pytest.mark.parametrize("masked", [False, True], ids=["all are looked at", "some are"])
+def test_it_is_what_its_definition_says_and_so_are_its_gradients(monkeypatch, shape, dtype, tolerance, at_once, masked):
     monkeypatch.setattr(attention, "SCORES_AT_ONCE", at_once)
     parts = triple(dtype, *shape)
     exact = [part.detach().double().requires_grad_() for part in parts]
-    found, expected = attend(*parts), by_definition(*exact)
+    mask = torch.arange(shape[1]).expand(2, -1) < torch.tensor([[1], [shape[1] // 2 + 1]]) if masked else None
+    found, expected = attend(*parts, mask), by_definition(*exact, mask)
     assert found.dtype == dtype
     assert error(found, expected) < tolerance
     pull = torch.randn_like(expected).to(dtype)

@@ -61,6 +61,10 @@ class Denoiser(nn.Module, ABC):
         """The condition that says nothing, for `batch` samples."""
         return {}
 
+    def remember(self, cond: Condition | None) -> Condition | None:
+        """The condition with what can be made of it once for a whole run; see `Network.remember`."""
+        return cond
+
     def rows(self, index: Tensor) -> Denoiser:
         """The denoiser of some samples of the batch: itself, unless it holds something for each sample.
 
@@ -205,6 +209,12 @@ class PreconditionedDenoiser(Denoiser):
         """The network's null condition; see `Denoiser.null_condition`."""
         null = getattr(self.network, "null_condition", None)
         return {} if null is None else null(batch, device)
+
+    def remember(self, cond: Condition | None) -> Condition | None:
+        """See `Denoiser.remember`."""
+        remember = getattr(self.network, "remember", None)
+        found: Condition | None = cond if remember is None else remember(cond)
+        return found
 
     def _at(self, t: float) -> tuple[float, ...]:
         # Remembered: a sampler asks for the same few times for every batch, and each costs a dozen tensor operations.

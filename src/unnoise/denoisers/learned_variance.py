@@ -53,6 +53,10 @@ class LearnedVarianceDenoiser(Denoiser):
         """The network's null condition."""
         return self.inner.null_condition(batch, device)
 
+    def remember(self, cond: Condition | None) -> Condition | None:
+        """See `Denoiser.remember`."""
+        return self.inner.remember(cond)
+
     def recalling(self, estimate: Tensor) -> LearnedVarianceDenoiser:
         """See `Denoiser.recalling`."""
         return LearnedVarianceDenoiser(self.inner.recalling(estimate)) if self.self_conditioned else self

@@ -73,6 +73,10 @@ class Guided(Denoiser):
         """That of the steered denoiser."""
         return self.denoiser.null_condition(batch, device)
 
+    def remember(self, cond: Condition | None) -> Condition | None:
+        """With what the steered denoiser makes of it."""
+        return self.denoiser.remember(cond)
+
     def rows(self, index: Tensor) -> Guided:
         """With what is held for these samples, the negative condition among it; see `Denoiser.rows`."""
         denoiser, negative = self.denoiser.rows(index), self.negative

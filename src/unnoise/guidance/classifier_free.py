@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..denoisers.base import Condition, Denoiser
 from ..errors import BadOption
+from ..nn.conditions import joined
 from ..options import option
 from ..shapes import over
 from .base import Guidance, guidances
@@ -53,10 +54,11 @@ class ClassifierFreeGuidance(Guidance):
         acts = self._acts(t)
         if cond is None or self.scale == 1 or not bool(acts.any()):
             return denoiser.with_variance(x_t, t, cond)
-        away = denoiser.null_condition(len(x_t), x_t.device) if negative is None else negative
+        null = denoiser.null_condition(len(x_t), x_t.device)
+        away = null if negative is None else {**null, **negative}
         if self.scale == 0 and bool(acts.all()):
             return denoiser.with_variance(x_t, t, away)
-        both = {name: torch.cat([value, away[name].to(value)]) for name, value in cond.items()}
+        both = joined({**null, **cond}, away)
         times = t if t.ndim == 0 else torch.cat([t, t])
         if denoiser.self_conditioned:  # what it recalls is needed twice, too
             denoiser = denoiser.rows(torch.arange(len(x_t)).repeat(2))

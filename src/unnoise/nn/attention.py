@@ -9,8 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .conditions import Context
 from .kernels.tokens import softmax
 from .linear import Linear
+
+EPSILON = 1e-6
+"""What is added to the mean square of a query or key before its root is taken."""
+
+HIDDEN = -1e6
+"""What is added to the score of a token that is not looked at: no weight is left of it in any precision."""
 
 
 class Attention(nn.Module):
@@ -28,27 +35,30 @@ class Attention(nn.Module):
         heads: A divisor of the width.
         qk_norm: Whether queries and keys are normalised.
         bias: Whether queries, keys and values have one.
+        leaves: Whether a linear layer follows the attention.
     """
 
-    def __init__(self, width: int, heads: int, qk_norm: bool = False, bias: bool = True) -> None:
+    def __init__(self, width: int, heads: int, qk_norm: bool = False, bias: bool = True, leaves: bool = True) -> None:
         super().__init__()
         self.heads = heads
         self.project_in = Linear(width, 3 * width, bias=bias)
-        self.project_out = Linear(width, width)
-        self.query_norm = nn.RMSNorm(width // heads, eps=1e-6) if qk_norm else None
-        self.key_norm = nn.RMSNorm(width // heads, eps=1e-6) if qk_norm else None
+        self.project_out = Linear(width, width) if leaves else None
+        self.query_norm = nn.RMSNorm(width // heads, eps=EPSILON) if qk_norm else None
+        self.key_norm = nn.RMSNorm(width // heads, eps=EPSILON) if qk_norm else None
+
+    def ask(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each of shape (B, tokens, heads, width / heads), of x of shape (B, tokens, width)."""
+        query, key, value = self.project_in(x).unflatten(2, (3, self.heads, -1)).unbind(2)
+        return normed(self.query_norm, query), normed(self.key_norm, key), value
+
+    def answer(self, mixed: Tensor) -> Tensor:
+        """Shape (B, tokens, width), of what attention gives, shape (B, tokens, heads, width / heads)."""
+        flat = mixed.flatten(2)
+        return flat if self.project_out is None else self.project_out(flat)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, tokens, width), as x."""
-        query, key, value = self.project_in(x).unflatten(2, (3, self.heads, -1)).unbind(2)
-        if self.query_norm is not None and self.key_norm is not None:
-            precise = self.query_norm.weight.dtype
-            query, key = (
-                norm(part.to(precise)).to(x.dtype) for norm, part in ((self.query_norm, query), (self.key_norm, key))
-            )
-        mixed = attend(query, key, value)  # (B, tokens, heads, width / heads)
-        out: Tensor = self.project_out(mixed.flatten(2))
-        return out
+        return self.answer(attend(*self.ask(x)))
 
 
 class CrossAttention(nn.Module):
@@ -61,42 +71,101 @@ class CrossAttention(nn.Module):
         width: Channels that enter and leave.
         heads: A divisor of the width.
         context: The dimension of the tokens that are looked at.
+        qk_norm: Whether queries and keys are normalised.
+        bias: Whether queries, keys and values have one.
     """
 
-    def __init__(self, width: int, heads: int, context: int) -> None:
+    def __init__(self, width: int, heads: int, context: int, qk_norm: bool = False, bias: bool = False) -> None:
         super().__init__()
         self.heads = heads
-        self.project_query = Linear(width, width, bias=False)
-        self.project_context = Linear(context, 2 * width, bias=False)
+        self.project_query = Linear(width, width, bias=bias)
+        self.project_context = Linear(context, 2 * width, bias=bias)
         self.project_out = Linear(width, width)
+        self.query_norm = nn.RMSNorm(width // heads, eps=EPSILON) if qk_norm else None
+        self.key_norm = nn.RMSNorm(width // heads, eps=EPSILON) if qk_norm else None
+        self.columns = slice(0, 2 * width)
+        """Where its keys and values stand among those that `keys_and_values` makes for a whole network."""
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Shape (B, tokens, width), as x, for a context of shape (B, others, dim)."""
-        query = self.project_query(x).unflatten(2, (self.heads, -1))  # (B, tokens, heads, width / heads)
-        key, value = self.project_context(context).unflatten(2, (2, self.heads, -1)).unbind(2)
-        out: Tensor = self.project_out(attend(query, key, value).flatten(2))
+    def look_up(self, tokens: Tensor) -> Tensor:
+        """Keys beside values, shape (B, others, 2 width), of tokens of shape (B, others, dim)."""
+        both: Tensor = self.project_context(tokens)
+        if self.key_norm is None:
+            return both
+        key, value = both.chunk(2, dim=2)
+        return torch.cat([normed(self.key_norm, key.unflatten(2, (self.heads, -1))).flatten(2), value], dim=2)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """Shape (B, tokens, width), as x; zero before the last layer for a sample whose mask hides every token."""
+        query = normed(self.query_norm, self.project_query(x).unflatten(2, (self.heads, -1)))
+        both = self.look_up(context.tokens) if context.made is None else context.made[:, :, self.columns]
+        key, value = both.unflatten(2, (2, self.heads, -1)).unbind(2)  # each (B, others, heads, width / heads)
+        if context.mask is None:
+            mixed = attend(query, key, value)
+        else:
+            some = context.mask.any(dim=1)
+            # Where all is hidden, all is looked at and then set to zero: a softmax over nothing would not be a number.
+            mixed = attend(query, key, value, context.mask | ~some[:, None]) * some[:, None, None, None]
+        out: Tensor = self.project_out(mixed.flatten(2))
         return out
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def _lookers(network: nn.Module) -> list[CrossAttention]:
+    return [module for module in network.modules() if isinstance(module, CrossAttention)]
+
+
+def share_columns(network: nn.Module) -> None:
+    """Gives the cross-attention layers of a network their columns of `keys_and_values`, one after another."""
+    start = 0
+    for layer in _lookers(network):
+        width = layer.project_context.out_features
+        layer.columns, start = slice(start, start + width), start + width
+
+
+def keys_and_values(network: nn.Module, tokens: Tensor) -> Tensor:
+    """What all cross-attention layers of a network make of the tokens of a context.
+
+    Args:
+        network: Whose layers have their columns; see `share_columns`.
+        tokens: Shape (B, others, dim).
+
+    Returns:
+        Shape (B, others, sum of 2 width over the layers).
+    """
+    return torch.cat([layer.look_up(tokens) for layer in _lookers(network)], dim=2)
+
+
+def normed(norm: nn.RMSNorm | None, part: Tensor) -> Tensor:
+    """Queries or keys of any shape (..., channels of a head), normalised in the precision of the norm's weight."""
+    return part if norm is None else norm(part.to(norm.weight.dtype)).to(part.dtype)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """Attention with the softmax in float32, by the quickest way that the machine has.
 
     Args:
         query: Shape (B, tokens, heads, channels of a head).
         key: Shape (B, others, heads, channels of a head).
         value: As the keys.
+        mask: Which of the others are looked at, shape (B, others), bool, at least one of every sample; None for all.
 
     Returns:
         Shape of the queries.
     """
     query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
     if query.device.type != "cpu" or query.dtype != torch.bfloat16:
-        return nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+        seen = None if mask is None else mask[:, None, None]
+        return nn.functional.scaled_dot_product_attention(query, key, value, seen).transpose(1, 2)
     # On a CPU in bfloat16 torch's own is 2 (1,024 tokens) to 6 times (64 tokens) slower than two products of matrices.
-    folded = [part.flatten(0, 1) for part in (query, key, value)]  # each (B heads, tokens, channels)
-    small = key.shape[2] <= 4 * query.shape[3]  # what the weights take is half of what an MLP keeps: keep them too
-    mixed = _by_products(*folded) if small else _InTurns.apply(*folded)  # type: ignore[no-untyped-call]
-    return mixed.unflatten(0, query.shape[:2]).transpose(1, 2)
+    batch = query.shape[:2]
+    query, key, value = (part.flatten(0, 1) for part in (query, key, value))  # each (B heads, tokens, channels)
+    hidden = None
+    if mask is not None:  # what is added to scores, shape (B heads, 1, others)
+        away = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, HIDDEN)
+        hidden = away.repeat_interleave(batch[1], dim=0)[:, None]
+    small = key.shape[1] <= 4 * query.shape[2]  # what the weights take is half of what an MLP keeps: keep them too
+    way = _by_products if small else _InTurns.apply
+    mixed: Tensor = way(query, key, value, hidden)
+    return mixed.unflatten(0, batch).transpose(1, 2)
 
 
 SCORES_AT_ONCE = 2**21
@@ -106,10 +175,10 @@ HEADS_AT_ONCE = 4
 """Heads for whose scores there is room; threads share them out."""
 
 
-def _by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention of heads laid out one after the other, each argument of shape (heads, tokens, channels)."""
-    nothing = query.new_zeros(1, 1, 1)
-    scores = torch.baddbmm(nothing, query, key.transpose(1, 2), beta=0, alpha=query.shape[2] ** -0.5)
+def _by_products(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """Attention of heads laid out one after the other, each of shape (heads, tokens, channels); `hidden`: (heads, 1, others)."""
+    beginning, beta = (query.new_zeros(1, 1, 1), 0) if hidden is None else (hidden, 1)
+    scores = torch.baddbmm(beginning, query, key.transpose(1, 2), beta=beta, alpha=query.shape[2] ** -0.5)
     return torch.bmm(softmax(scores), value)
 
 
@@ -117,27 +186,34 @@ class _InTurns(torch.autograd.Function):
     """`_by_products`, for a few heads and queries at a time, with the weights computed again for the gradients instead of kept."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None) -> Tensor:
         ctx.save_for_backward(query, key, value)
+        ctx.hidden = hidden  # neither an input whose gradient is asked for nor an output
         out = torch.empty_like(query)
         for heads, rows in _turns(query, key):
-            out[heads, rows] = _by_products(query[heads, rows], key[heads], value[heads])
+            unseen = None if hidden is None else hidden[heads]
+            out[heads, rows] = _by_products(query[heads, rows], key[heads], value[heads], unseen)
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value = ctx.saved_tensors
         of_query = torch.empty_like(query)
         of_key, of_value = (torch.zeros(part.shape, device=part.device) for part in (key, value))  # sums of many turns
         for heads, rows in _turns(query, key):
-            parts = [part.detach().requires_grad_() for part in (query[heads, rows], key[heads], value[heads])]
+            asked, found, given = (
+                part.detach().requires_grad_() for part in (query[heads, rows], key[heads], value[heads])
+            )
+            unseen = None if ctx.hidden is None else ctx.hidden[heads]
             with torch.enable_grad():
-                mixed = _by_products(*parts)
-            of_query[heads, rows], by_key, by_value = torch.autograd.grad(mixed, parts, gradient[heads, rows])
+                mixed = _by_products(asked, found, given, unseen)
+            of_query[heads, rows], by_key, by_value = torch.autograd.grad(
+                mixed, (asked, found, given), gradient[heads, rows]
+            )
             of_key[heads] += by_key
             of_value[heads] += by_value
-        return of_query, of_key.to(key.dtype), of_value.to(value.dtype)
+        return of_query, of_key.to(key.dtype), of_value.to(value.dtype), None
 
 
 def _turns(query: Tensor, key: Tensor) -> Iterator[tuple[slice, slice]]:

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ..options import option
+from .attention import keys_and_values, share_columns
 from .base import Condition, Network, networks
 from .blocks import AddedResidualBlock, Downsample, Upsample, group_norm
+from .conditions import Context
 from .convolution import convolution
 from .embedding import ConditionEmbedding
 from .group_norm import best_layout
@@ -58,13 +60,13 @@ class Stage(nn.Module):
             SpatialTransformer(out_channels, heads, config.context, config.depth, groups, dropout) if attends else None
         )
 
-    def forward(self, x: Tensor, told: Tensor, context: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, told: Tensor, context: Context | None) -> Tensor:
         """The data after the stage.
 
         Args:
             x: Shape (B, channels, *size).
             told: Shape (B, embedding).
-            context: Shape (B, tokens, dim); None where the network has none.
+            context: What is looked up; None where the network has none.
 
         Returns:
             Shape (B, out_channels, *size).
@@ -78,8 +80,9 @@ class LatentUNet(Network):
     """A U-Net with transformers at chosen levels, conditioned on labels, on tokens such as the states of a text encoder, or both.
 
     The network of latent diffusion as diffusers' `UNet2DConditionModel` computes it. Tokens of shape (B, tokens, `context`) go by
-    the name "context" in a condition; what asks for nothing are the tokens in `null_context`, zeros until others are put there
-    (Stable Diffusion's are the states of an empty text), which are saved with the weights.
+    the name "context" in a condition, and those of them that are read, where not all are, by "context_mask"; what asks for
+    nothing are the tokens in `null_context`, zeros until others are put there (Stable Diffusion's are the states of an empty
+    text), which are saved with the weights.
 
     Reads samples of shape (C, L), (C, H, W) or (C, T, H, W), of any size down to 2 ** (levels - 1) in each dimension: sizes are
     halved with rounding up, and brought back to the size of the skip connection. Inside, channels lie innermost wherever that is
@@ -130,6 +133,7 @@ class LatentUNet(Network):
             now = out
         self.norm = group_norm(now, self.config.groups, EPSILON, silu=True)
         self.leave = convolution(dims, now, self.out_shape[0], zero=True)
+        share_columns(self)
 
     def _level(self, dims: int, level: int, entering: list[int], channels: int) -> nn.ModuleList:
         attends = self.config.attends(level)
@@ -144,7 +148,7 @@ class LatentUNet(Network):
         """
         self.check(x, noise_level)
         told = self.embedding(noise_level, self.labels(cond, x))  # (B, embedding)
-        context = self.context(cond, x) if self.config.context else None  # (B, tokens, dim)
+        context = self.context(cond, x)
         h = self.enter(best_layout(x))  # (B, width, *size)
         skips = [h]
         for level, stages in enumerate(self.down):
@@ -163,6 +167,10 @@ class LatentUNet(Network):
                 h = stage(torch.cat([h, skips.pop()], dim=1), told, context)
         out: Tensor = self.leave(self.norm(h))  # (B, *out_shape)
         return out.contiguous()
+
+    def digest(self, tokens: Tensor) -> Tensor | None:
+        """The keys and values of every transformer; see `Network.digest`."""
+        return keys_and_values(self, tokens) if self.config.attention else None
 
     def checkpointed_blocks(self) -> list[nn.Module]:
         """Every stage; see `Network.checkpointed_blocks`."""

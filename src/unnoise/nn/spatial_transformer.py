@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from .attention import Attention, CrossAttention
 from .blocks import divisor, group_norm
+from .conditions import Context
 from .dropout import Dropout
 from .linear import Linear
 from .modulation import geglu
@@ -52,10 +53,10 @@ class TransformerBlock(nn.Module):
         self.dropout = Dropout(dropout)
         self.leave = Linear(4 * width, width)
 
-    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Shape (B, tokens, width), as x, for a context of shape (B, others, dim); None where there is none."""
+    def forward(self, x: Tensor, context: Context | None) -> Tensor:
+        """Shape (B, tokens, width), as x, for a context; None where there is none."""
         x = x + self.attention(self.norm_attention(x))
-        if self.look_up is not None and self.norm_context is not None:
+        if self.look_up is not None and self.norm_context is not None and context is not None:
             x = x + self.look_up(self.norm_context(x), context)
         out: Tensor = x + self.leave(self.dropout(geglu(self.enter(self.norm_feed(x)))))
         return out
@@ -90,8 +91,8 @@ class SpatialTransformer(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
-    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Shape (B, channels, *size), as x, for a context of shape (B, tokens, dim); None where there is none."""
+    def forward(self, x: Tensor, context: Context | None) -> Tensor:
+        """Shape (B, channels, *size), as x, for a context; None where there is none."""
         tokens = self.enter(self.norm(x).flatten(2).transpose(1, 2))  # (B, places, channels)
         for block in self.blocks:
             tokens = block(tokens, context)

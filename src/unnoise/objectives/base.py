@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..denoisers.base import Condition, Denoiser
+from ..nn.conditions import level
 from ..options import Checked
 from ..process.base import Schedule
 from ..registry import Registry
@@ -56,12 +57,13 @@ def drop_conditions(cond: Condition | None, null: Condition, drop: Tensor) -> Co
 
     Args:
         cond: Tensors of shape (B, ...).
-        null: What asks for nothing, same shapes.
+        null: What asks for nothing, of as many samples; its context may have another number of tokens.
         drop: Which samples, shape (B,), bool.
     """
     if cond is None:
         return None
+    kept, empty = level(cond, null)
     return {
-        name: torch.where(drop.reshape(-1, *[1] * (value.ndim - 1)), null[name].to(value), value)
-        for name, value in cond.items()
+        name: torch.where(drop.reshape(-1, *[1] * (value.ndim - 1)), empty[name].to(value), value)
+        for name, value in kept.items()
     }
