@@ -1,5 +1,6 @@
 """What every network must do, over the whole registry."""
 
+import copy
 import json
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from unnoise.errors import BadOption, ShapeError, UnknownName
 from unnoise.nn.base import networks
 from unnoise.options import build, plain
+from unnoise.precision import lower
 
 SHAPES = {"unet": (2, 6, 5), "ddpm_unet": (2, 9, 8), "latent_unet": (2, 5, 6), "dit": (2, 4, 6)}
 """The shape of the samples that a network is tried on; three numbers where nothing is said."""
@@ -84,6 +86,18 @@ def test_a_sample_does_not_depend_on_its_batch(name):
     for i in range(5):
         alone = network(x[i : i + 1].float(), levels[i : i + 1], {"label": cond["label"][i : i + 1]})
         torch.testing.assert_close(alone[0], together[i], rtol=1e-5, atol=1e-5)
+
+
+def test_in_bfloat16_it_says_about_the_same(name):
+    x, levels, cond = batch(name)
+    fine = make(name).float()
+    coarse = copy.deepcopy(fine)
+    lower(coarse, torch.bfloat16)
+    x = x.bfloat16()
+    with torch.no_grad():
+        expected, found = fine(x.float(), levels.float(), cond), coarse(x, levels.float(), cond)
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - expected).square().mean().sqrt() < 0.05 * expected.square().mean().sqrt()
 
 
 def test_a_batch_as_large_as_the_last_dimension_is_not_broadcast(name):

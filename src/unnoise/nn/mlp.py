@@ -115,7 +115,7 @@ class MLP(Network):
         if not self.config.fourier:
             return x
         angles = (x[:, :, None] * self.octaves).flatten(1)  # (B, D fourier)
-        return torch.cat([x, angles.sin(), angles.cos()], dim=1)
+        return torch.cat([x, angles.sin(), angles.cos()], dim=1).to(x.dtype)
 
     def by_hand(self, gradients: Mapping[str, Tensor]) -> ByHand | None:
         """See `Network.by_hand`."""

@@ -117,8 +117,6 @@ def pack(network: nn.Module) -> None:
     """
     if not packs():
         return
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # of an older processor, which has nothing to win either
-        return
     for module in network.modules():
         if isinstance(module, Packable):
             module.packed = Packed()
