@@ -7,11 +7,18 @@ from unnoise.data.base import datasets
 from unnoise.options import option_fields
 
 PATHLESS = [name for name in datasets if "path" not in option_fields(datasets.options_class(name))]
+DRAWN = [name for name in PATHLESS if "seed" in option_fields(datasets.options_class(name))]
+
+
+def some(name, number, **more):
+    """A data set that needs no path, of so many samples where it has a choice."""
+    counts = {"num_points", "number"} & set(option_fields(datasets.options_class(name)))
+    return datasets.build({"name": name, **dict.fromkeys(counts, number), **more})
 
 
 @pytest.fixture(params=PATHLESS)
 def source(request):
-    return datasets.build(request.param)
+    return some(request.param, 300)
 
 
 def test_the_room_holds_the_known_data_sets():
@@ -24,6 +31,7 @@ def test_the_room_holds_the_known_data_sets():
         "swiss_roll",
         "eight_gaussians",
         "three_shapes",
+        "shapes",
     } <= set(PATHLESS)
     assert {"folder", "parquet", "array", "csv"} <= set(datasets) - set(PATHLESS)
 
@@ -65,10 +73,8 @@ def test_every_option_has_a_help_text():
         assert all(entry["help"] for entry in datasets.schema(name).values())
 
 
-@pytest.mark.parametrize("name", [name for name in PATHLESS if "seed" in option_fields(datasets.options_class(name))])
-def test_another_seed_gives_other_points_in_the_number_asked_for(name):
-    one, other = (
-        datasets.build({"name": name, "num_points": 17, "noise": 0.1, "seed": seed}).load() for seed in (0, 1)
-    )
+@pytest.mark.parametrize("name", DRAWN)
+def test_another_seed_gives_other_samples_in_the_number_asked_for(name):
+    one, other = (some(name, 17, seed=seed).load() for seed in (0, 1))
     assert len(one) == len(other) == 17
     assert not torch.equal(one.x, other.x)

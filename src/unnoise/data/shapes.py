@@ -1,0 +1,123 @@
+"""Pictures of coloured shapes with captions, as many as wanted, of which everything is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+
+from ..options import option
+from ..randomness import address, uniform
+from .base import Dataset, DataSource, Progress, Spec, datasets
+from .scenes.drawing import draw
+from .scenes.layout import GREYS, NUMBERS, Placed, place
+from .scenes.scene import MOST_ALIKE, SIZES, Scene, Split, arrangements, single_things
+from .scenes.words import long_captions, short_captions
+
+T = TypeVar("T")
+
+_CHOICES = 11  # random numbers that decide what a picture shows, before those that decide where it stands
+_AT_ONCE = 2048
+_ONE, _TWO = 0.35, 0.8  # up to here one object, up to here two things, the rest several alike
+_SIZE_SAID, _RELATION_SAID = 0.6, 0.8
+
+
+@dataclass(frozen=True)
+class Picture:
+    """All that is known of one picture.
+
+    Args:
+        caption: What is said of it.
+        said: The scene that the caption tells of: sizes and relation only where they are said.
+        shown: The scene that it shows, with the size of everything and the relation of two things.
+        objects: Where they stand, in the order of `shown`.
+        grey: Of the background, in [0, 255].
+    """
+
+    caption: str
+    said: Scene
+    shown: Scene
+    objects: tuple[Placed, ...]
+    grey: float
+
+
+@datasets.register("shapes")
+@dataclass(frozen=True)
+class ShapesDataset(DataSource):
+    """Colour pictures of one to four objects with captions such as "a small red circle left of a large blue square".
+
+    Eight colours, six shapes, two sizes, one object or two things beside or above each other or several alike. Picture k
+    of a seed is the same whatever the number. One shape of every colour and some arrangements of two shapes are shown by the
+    split `held_out` alone, every picture of which holds at least one of them: `unnoise.data.scenes.scene` lists them.
+
+    Args:
+        number: How many pictures.
+        size: Side in pixels; at 64 everything is large enough to be told apart.
+        most_objects: In one picture.
+        split: Which combinations are shown.
+        captions: Few words, whole sentences, or each as often.
+        seed: Which draw; the same pictures for the same seed.
+    """
+
+    number: int = option(10_000, help="how many pictures", low=1)
+    size: int = option(64, help="side of the pictures in pixels", low=32, high=512)
+    most_objects: int = option(MOST_ALIKE, help="objects in one picture, at most", low=1, high=MOST_ALIKE)
+    split: Split = option("train", help="train, or the combinations that training never shows: held_out")
+    captions: Literal["short", "long", "mixed"] = option("mixed", help="few words, whole sentences, or both by turns")
+    seed: int = option(0, help="which draw of the pictures", low=0)
+
+    def load(self, progress: Progress | None = None) -> Dataset:
+        """The pictures, uint8 of shape (number, 3, size, size), with their captions."""
+        x = torch.empty((self.number, 3, self.size, self.size), dtype=torch.uint8)
+        texts: list[str] = []
+        for first in range(0, self.number, _AT_ONCE):
+            some = range(first, min(first + _AT_ONCE, self.number))
+            found = self.pictures(some)
+            x[first : some.stop] = torch.from_numpy(self.draw(found))
+            texts += (picture.caption for picture in found)
+            if progress is not None:
+                progress("drawing", some.stop, self.number)
+        return Dataset(x, Spec("image", (3, self.size, self.size)), texts=tuple(texts))
+
+    def pictures(self, indices: Sequence[int]) -> list[Picture]:
+        """All that is known of some pictures; any index from 0 on has one, also beyond `number`."""
+        numbers = uniform(address(self.seed, f"shapes {self.split}"), indices, _CHOICES + NUMBERS)
+        return [self._picture(row.tolist()) for row in numbers]
+
+    def draw(self, pictures: Sequence[Picture]) -> np.ndarray:
+        """The pixels, uint8 of shape (N, 3, size, size)."""
+        return draw([each.objects for each in pictures], [each.grey for each in pictures], self.size)
+
+    def _picture(self, numbers: list[float]) -> Picture:
+        kind, which, how_many, relation_said, style, phrasing, grey = numbers[:7]
+        sizes, sizes_said = numbers[7:9], numbers[9:11]
+        scene = self._combination(kind, which, how_many)
+        things = zip(scene.things, sizes, strict=False)
+        shown = replace(scene, things=tuple(replace(thing, size=_chosen(SIZES, u)) for thing, u in things))
+        # What is held out for its arrangement is so only where the arrangement is asked for.
+        tells = relation_said < _RELATION_SAID or self.split == "held_out"
+        said = Scene(
+            tuple(
+                thing if u < _SIZE_SAID else replace(thing, size=None)
+                for thing, u in zip(shown.things, sizes_said, strict=False)
+            ),
+            shown.relation if tells else None,
+        )
+        short = self.captions == "short" or (self.captions == "mixed" and style < 0.5)
+        caption = _chosen(short_captions(said) if short else long_captions(said), phrasing)
+        objects = place(shown, numbers[_CHOICES:])
+        return Picture(caption, said, shown, objects, GREYS[0] + (GREYS[1] - GREYS[0]) * grey)
+
+    def _combination(self, kind: float, which: float, how_many: float) -> Scene:
+        if self.most_objects > 1 and _ONE < kind < _TWO:
+            return _chosen(arrangements(self.split), which)
+        thing = _chosen(single_things(self.split), which)
+        several = self.most_objects > 1 and kind >= _TWO
+        return Scene((replace(thing, count=2 + int(how_many * (self.most_objects - 1)) if several else 1),))
+
+
+def _chosen(members: Sequence[T], u: float) -> T:
+    return members[int(u * len(members))]
