@@ -11,7 +11,8 @@ from unnoise.evaluation.metrics.base import Cloud, metrics
 
 def cloud(n, d=6, seed=0, dtype=torch.float32):
     generator = torch.Generator().manual_seed(seed)
-    return Cloud(torch.randn(n, d, generator=generator, dtype=torch.float64).to(dtype), torch.arange(n) % 3)
+    rows = torch.randn(n, d, generator=generator, dtype=torch.float64).to(dtype)
+    return Cloud(rows, torch.arange(n) % 3, shape=(3, d // 3, 1) if d % 3 == 0 else None)
 
 
 @pytest.fixture(params=list(metrics))
@@ -33,7 +34,7 @@ def test_the_same_seed_gives_the_same_and_float32_what_float64_gives(metric):
     made, real = cloud(50), cloud(60, seed=1)
     found = metric.measure(made, real, seed=5)
     assert metric.measure(made, real, seed=5) == found
-    wider = [Cloud(each.features.double(), each.labels) for each in (made, real)]
+    wider = [Cloud(each.features.double(), each.labels, shape=each.shape) for each in (made, real)]
     assert metric.measure(*wider, seed=5).value == pytest.approx(found.value, rel=1e-12)
 
 
@@ -57,7 +58,7 @@ def test_the_inputs_are_left_as_they_were(metric):
 
 
 def test_constant_and_repeated_samples_give_finite_numbers(metric):
-    made = Cloud(torch.ones(40, 6), torch.arange(40) % 3)
+    made = Cloud(torch.ones(40, 6), torch.arange(40) % 3, shape=(3, 2, 1))
     found = metric.measure(made, cloud(40, seed=1))
     assert math.isfinite(found.value)
     assert math.isfinite(found.low)

@@ -6,6 +6,7 @@ without the interval that this chance leaves, and without how many samples it wa
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,14 +27,16 @@ class Cloud:
         features: Shape (N, D), float32 or float64; may be mapped from disk.
         labels: Of real samples their own, of made ones what was asked for; shape (N,), int64, or None.
         predicted: The labels that a classifier reads off the samples, shape (N,), int64, or None.
+        shape: Of one sample, where the features are the samples themselves as rows: (3, 32, 32), say; else None.
 
     Raises:
-        ShapeError: There are no features, or not as many labels.
+        ShapeError: There are no features, or not as many labels, or rows of another length than the shape has.
     """
 
     features: Tensor
     labels: Tensor | None = None
     predicted: Tensor | None = None
+    shape: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or self.features.numel() == 0:
@@ -42,6 +45,8 @@ class Cloud:
             value = getattr(self, name)
             if value is not None and value.shape != (len(self.features),):
                 raise ShapeError(f"expected {name} of shape ({len(self.features)},), got {tuple(value.shape)}")
+        if self.shape is not None and math.prod(self.shape) != self.features.shape[1]:
+            raise ShapeError(f"expected rows of {self.shape}, got {self.features.shape[1]} numbers each")
 
     def __len__(self) -> int:
         return len(self.features)
@@ -49,7 +54,7 @@ class Cloud:
     def take(self, indices: Tensor) -> Cloud:
         """The samples at `indices`, shape (n,), in that order."""
         labels, predicted = (None if each is None else each[indices] for each in (self.labels, self.predicted))
-        return Cloud(self.features[indices], labels, predicted)
+        return Cloud(self.features[indices], labels, predicted, self.shape)
 
 
 @dataclass(frozen=True)

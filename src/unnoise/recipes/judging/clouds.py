@@ -72,7 +72,7 @@ class Clouds:
 
     def _made(self, space: str) -> Cloud:
         if space == "data":
-            return Cloud(rows(self.made), self.labels)
+            return Cloud(rows(self.made), self.labels, shape=tuple(self.made.shape[1:]))
         return Cloud(self.seen, self.labels, self.extractor.classify(self.seen))
 
     def _real(self, space: str) -> Cloud:
@@ -85,7 +85,7 @@ class Clouds:
 
     def _of_dataset(self, data: Dataset, space: str) -> Cloud:
         if space == "data":
-            return Cloud(rows(data.x), data.labels)
+            return Cloud(rows(data.x), data.labels, shape=data.spec.shape)
         seen = reference_features(data, self.extractor, self.progress)
         return Cloud(seen, data.labels, self.extractor.classify(seen))
 

@@ -10,7 +10,7 @@ from ...evaluation.metrics.base import Estimate, metrics
 NAMES = {
     "fid": "FID", "kid": "KID", "cmmd": "CMMD", "mmd": "MMD²", "vendi": "Vendi score", "energy": "energy distance",
     "sliced_wasserstein": "sliced Wasserstein", "wasserstein": "Wasserstein, exact",
-    "accuracy": "shows what was asked for",
+    "accuracy": "shows what was asked for", "saturation": "saturation, off the data's", "clipping": "clipping, off the data's",
 }  # fmt: skip
 
 
