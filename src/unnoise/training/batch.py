@@ -67,6 +67,8 @@ def accumulated(
     together = processes.count if state.sharded else 1
     found, part = [], None
     for i in range(0, largest if state.sharded else size, most):
+        if i + most >= size and not (measure and i == 0):  # of which the norm is asked before others are added
+            state.sum.arm()
         if i < size:
             found.append(gradient.add(batch.slice(i, min(i + most, size)), together / whole, first + i))
         else:  # sharded networks work in all processes or none: one whose share is done adds nothing
@@ -89,6 +91,7 @@ def show(state: TrainState, losses: Tensor, batch: Prepared, first: int) -> None
     stratum = batch.draws.stratum
     if state.companion.history is None or stratum is None:
         return
+    state.sum.flush()
     both = torch.zeros(2, state.settings.batch_size, dtype=losses.dtype, device=losses.device)
     both[:, first : first + len(losses)] = torch.stack([losses, stratum.to(losses)])
     state.processes.add(both)

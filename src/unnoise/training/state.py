@@ -13,6 +13,7 @@ from .optimizers.base import Rate
 from .parallel import ALONE, Processes
 from .settings import TrainingSettings
 from .sharded import forget_gathered, like, local, part_of, whole
+from .summing import GradientSum
 
 
 class TrainState:
@@ -50,6 +51,8 @@ class TrainState:
         self.masters = Flat({name: local(p.detach()) for name, p in trained.items()}, wide)
         self.masters.fill([local(p.detach()) for p in self.parameters])
         self.gradients = self.masters.another()
+        # Those of weights that are sharded come summed from the backward pass.
+        self.sum = GradientSum(self.gradients, self.parameters, ALONE if self.sharded else processes)
         kinds = settings.averages
         self._kinds = list(kinds.values())
         self.averages = {name: self.masters.another() for name in kinds}
@@ -97,9 +100,8 @@ class TrainState:
             The norm of the gradient before clipping, 0-dimensional.
         """
         self.accumulate()
+        self.sum.finish()
         settings, learning_rate = self.settings, self.learning_rate
-        if not self.sharded:  # else they are summed already
-            self.processes.add(self.gradients.vector)
         rate = settings.rate(learning_rate)
         shares = [1 - average.kept(self.step, settings.batch_size) for average in self._kinds]
         first, *others = zip((flat.vector for flat in self.averages.values()), shares, strict=True)
