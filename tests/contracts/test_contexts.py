@@ -24,6 +24,24 @@ SMALL = {
         "context_tokens": 4,
     },
     "dit": {"width": 16, "depth": 3, "heads": 2, "context_tokens": 4, "pooled": 5, "long_skips": True},
+    "mmdit": {
+        "width": 16,
+        "depth": 3,
+        "heads": 2,
+        "context_tokens": 4,
+        "pooled": 5,
+        "qk_norm": True,
+        "attend_twice": 2,
+    },
+    "flux": {
+        "width": 16,
+        "heads": 2,
+        "double_blocks": 2,
+        "single_blocks": 2,
+        "context_tokens": 4,
+        "pooled": 5,
+        "guidance": True,
+    },
 }
 
 
@@ -207,7 +225,7 @@ def looked_at(network):
     """Counts the calls of the layers that see nothing but the context."""
     calls = []
     for name, module in network.named_modules():
-        if name.endswith("project_context") or name in ("read", "embed_context"):
+        if name.endswith("project_context") or name == "read":
             module.register_forward_hook(lambda *_: calls.append(1))
     return calls
 

@@ -11,7 +11,14 @@ from unnoise.nn.base import networks
 from unnoise.options import build, plain
 from unnoise.precision import lower
 
-SHAPES = {"unet": (2, 6, 5), "ddpm_unet": (2, 9, 8), "latent_unet": (2, 5, 6), "dit": (2, 4, 6)}
+SHAPES = {
+    "unet": (2, 6, 5),
+    "ddpm_unet": (2, 9, 8),
+    "latent_unet": (2, 5, 6),
+    "dit": (2, 4, 6),
+    "mmdit": (2, 4, 6),
+    "flux": (2, 4, 6),
+}
 """The shape of the samples that a network is tried on; three numbers where nothing is said."""
 
 SMALL = {
@@ -19,6 +26,8 @@ SMALL = {
     "ddpm_unet": {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (0,)},
     "latent_unet": {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (1,), "heads": 2},
     "dit": {"width": 16, "depth": 2, "heads": 2, "patch": 2},
+    "mmdit": {"width": 16, "depth": 2, "heads": 2, "patch": 2, "qk_norm": True, "attend_twice": 1},
+    "flux": {"width": 16, "heads": 2, "double_blocks": 1, "single_blocks": 2, "guidance": False},
 }
 """Options that make a network quick to try; the defaults where nothing is said."""
 

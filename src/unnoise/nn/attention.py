@@ -35,20 +35,33 @@ class Attention(nn.Module):
         heads: A divisor of the width.
         qk_norm: Whether queries and keys are normalised.
         bias: Whether queries, keys and values have one.
+        asks: Whether the tokens look at others, and are not only looked at.
         leaves: Whether a linear layer follows the attention.
     """
 
-    def __init__(self, width: int, heads: int, qk_norm: bool = False, bias: bool = True, leaves: bool = True) -> None:
+    def __init__(
+        self, width: int, heads: int, qk_norm: bool = False, bias: bool = True, asks: bool = True, leaves: bool = True
+    ) -> None:
         super().__init__()
         self.heads = heads
-        self.project_in = Linear(width, 3 * width, bias=bias)
+        self.asks = asks
+        self.project_in = Linear(width, (3 if asks else 2) * width, bias=bias)
         self.project_out = Linear(width, width) if leaves else None
-        self.query_norm = nn.RMSNorm(width // heads, eps=EPSILON) if qk_norm else None
+        self.query_norm = nn.RMSNorm(width // heads, eps=EPSILON) if qk_norm and asks else None
         self.key_norm = nn.RMSNorm(width // heads, eps=EPSILON) if qk_norm else None
 
     def ask(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each of shape (B, tokens, heads, width / heads), of x of shape (B, tokens, width)."""
-        query, key, value = self.project_in(x).unflatten(2, (3, self.heads, -1)).unbind(2)
+        """Queries, keys and values of tokens.
+
+        Args:
+            x: Shape (B, tokens, width).
+
+        Returns:
+            Each of shape (B, tokens, heads, width / heads); of queries none, where the tokens do not look at others.
+        """
+        parts = self.project_in(x).unflatten(2, (3 if self.asks else 2, self.heads, -1)).unbind(2)
+        key, value = parts[-2:]
+        query = parts[0] if self.asks else key[:, :0]
         return normed(self.query_norm, query), normed(self.key_norm, key), value
 
     def answer(self, mixed: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..errors import BadOption, IncompatibleParts, ShapeError
+from ..errors import BadOption, ShapeError
 from ..options import Checked, option
 from .attention import Attention, CrossAttention, keys_and_values, share_columns
 from .base import Condition, Network, networks
@@ -18,7 +18,7 @@ from .dropout import Dropout
 from .embedding import ConditionEmbedding
 from .linear import Linear
 from .modulation import gated, gelu, modulated_norm
-from .patches import patchify, positions, unpatchify
+from .patches import check_divides, checked_patch, patchify, positions, unpatchify
 
 FREQUENCIES = 256
 """Dimension of the sinusoidal embedding of the noise level."""
@@ -177,7 +177,7 @@ class DiT(Network):
         config: DiTConfig | None = None,
     ) -> None:
         super().__init__(shape, out_shape, num_classes, config)
-        self.patch = _checked_patch(self.shape, self.out_shape, self.config.patch)
+        self.patch = checked_patch(self.shape, self.out_shape, self.config.patch)
         width, depth = self.config.width, self.config.depth
         places = math.prod(self.patch)
         if self.config.context:
@@ -217,7 +217,7 @@ class DiT(Network):
         """The raw prediction; see `Network.forward`."""
         self.check(x, noise_level)
         size = tuple(x.shape[2:])
-        _check_divides(self.patch, size, ShapeError)
+        check_divides(self.patch, size, ShapeError)
         grid = tuple(whole // places for whole, places in zip(size, self.patch, strict=True))
         told = self.embedding(noise_level, self.labels(cond, x), self.pooled(cond, x))  # (B, width)
         context = self._looked_up(cond, x)
@@ -244,31 +244,3 @@ class DiT(Network):
         if context is None or self.read is None or context.made is not None:
             return context
         return context._replace(tokens=self.read(context.tokens))
-
-
-def _checked_patch(shape: tuple[int, ...], out_shape: tuple[int, ...], patch: int | tuple[int, ...]) -> tuple[int, ...]:
-    """The patch along every axis of the data."""
-    if not 2 <= len(shape) <= 4:
-        known = "(C, L), (C, H, W) or (C, T, H, W)"
-        raise IncompatibleParts(f"a transformer needs samples of shape {known}, got {shape}: take network 'mlp'")
-    size = shape[1:]
-    if out_shape[1:] != size:
-        wanted = ", ".join(map(str, size))
-        raise IncompatibleParts(
-            f"a transformer keeps sizes: expected an output of shape (C, {wanted}), got {out_shape}"
-        )
-    whole = (patch,) * len(size) if isinstance(patch, int) else patch
-    if len(whole) != len(size):
-        raise IncompatibleParts(
-            f"network.patch: expected one number or {len(size)}, one for each axis, got {list(whole)}"
-        )
-    _check_divides(whole, size, IncompatibleParts)
-    return whole
-
-
-def _check_divides(patch: Sequence[int], size: Sequence[int], error: type[Exception]) -> None:
-    if any(whole % places for whole, places in zip(size, patch, strict=True)):
-        given = f"data of size {' x '.join(map(str, size))} cannot be cut into patches of {' x '.join(map(str, patch))}"
-        fitting = " x ".join(str(max(p, s - s % p)) for s, p in zip(size, patch, strict=True))
-        divisors = [n for n in range(1, min(size) + 1) if all(s % n == 0 for s in size)]
-        raise error(f"{given}: give data of size {fitting}, or a network.patch of {' or '.join(map(str, divisors))}")
