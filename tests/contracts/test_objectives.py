@@ -281,6 +281,11 @@ def test_densities_are_the_distributions_that_they_say(schedule_of):
     assert float(inner.double().mean()) > 0.999
     assert deviation(torch.logit(t[inner]), stats.norm(0.3, 0.8)) < 2e-3
 
+    t = time_densities.build({"name": "cosine_map"}).quantile(u, schedule)
+    inner = (t > schedule.t_min) & (t < 1)
+    of_angle = 2 / np.pi * torch.atan(t / (1 - t))  # tan of the angle of the cosine schedule is sigma / alpha
+    torch.testing.assert_close(of_angle[inner], u[inner])
+
     def log_sigma(t):
         return -schedule.log_snr(t) / 2
 
@@ -291,6 +296,19 @@ def test_densities_are_the_distributions_that_they_say(schedule_of):
     if not schedule.num_steps:
         t = time_densities.build("uniform").quantile(u, schedule)
         assert deviation(t, stats.uniform(schedule.t_min, 1 - schedule.t_min)) < 1e-4
+
+
+@pytest.mark.parametrize("scale", [-1.0, 0.0, 1.29, 1.75])
+def test_mode_times_are_mapped_as_the_paper_says_and_never_turn_round(scale):
+    u = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    t = time_densities.build({"name": "mode", "scale": scale}).quantile(u, FlowSchedule())
+    v = 1 - u  # uniform, too, and the formula of the paper falls
+    expected = 1 - v - scale * (torch.cos(np.pi / 2 * v) ** 2 - 1 + v)
+    torch.testing.assert_close(t, expected.clamp(FlowSchedule().t_min, 1))
+    assert (t.diff() >= 0).all()
+    middle = float(((t > 0.4) & (t < 0.6)).double().mean())
+    assert (middle > 0.21) == (scale > 0)
+    assert (middle < 0.19) == (scale < 0)
 
 
 def test_dropped_conditions_ask_for_nothing():
