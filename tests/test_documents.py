@@ -213,3 +213,22 @@ def test_the_code_of_training_runs_and_parts_of_a_batch_are_the_batch(tmp_path, 
     assert names["furthest"] < 2e-6
     assert names["whole"].finished
     assert names["parts"].finished
+
+
+def test_the_code_of_shapes_runs_and_says_what_it_prints(capsys):
+    names = run("shapes.md")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("(500, 3, 64, 64) ")
+    assert said[0].endswith(names["picture"].caption)
+    assert "[True, False, False, False] [True, False, True, True]" in said
+    assert float(said[-3]) >= 0.99
+    assert all(line.split()[1].startswith("+") and "take less guidance" in line for line in said[-2:])
+
+
+def test_shapes_names_everything_that_is_held_out():
+    from unnoise.data.scenes.scene import COLOURS, HELD_OUT_PAIRS, SHAPES
+
+    text = (ROOT / "docs" / "shapes.md").read_text()
+    assert all(f"{colour} {shape}" in text for colour, shape in HELD_OUT_PAIRS)
+    assert ", ".join(COLOURS) in text
+    assert ", ".join(SHAPES) in text

@@ -9,7 +9,7 @@ from unnoise.data.base import datasets
 from unnoise.data.scenes.layout import RADII, SIDE
 from unnoise.data.scenes.outlines import OUTLINES
 from unnoise.data.scenes.words import long_captions, parse, short_captions
-from unnoise.data.shapes import ShapesDataset
+from unnoise.data.shapes import ShapesDataset, show
 from unnoise.errors import BadOption
 
 
@@ -25,7 +25,7 @@ def test_picture_k_is_the_same_alone_and_in_any_number():
     source = ShapesDataset()
     (alone,) = source.pictures([7])
     assert alone == source.pictures(range(9))[7]
-    assert torch.equal(torch.from_numpy(source.draw([alone])), many.x[7:8])
+    assert torch.equal(source.draw([alone]), many.x[7:8])
     assert source.pictures([10**9])[0].caption
 
 
@@ -109,3 +109,14 @@ def test_captions_are_short_or_long_or_both_by_turns():
 @pytest.mark.parametrize(("most", "wanted"), [(1, {1}), (2, {1, 2}), (3, {1, 2, 3}), (4, {1, 2, 3, 4})])
 def test_there_are_never_more_objects_than_asked_for(most, wanted):
     assert {len(p.objects) for p in ShapesDataset(most_objects=most).pictures(range(300))} == wanted
+
+
+def test_pictures_can_be_had_of_any_scene_and_what_it_leaves_open_is_left_to_chance():
+    scene = parse("a red circle and a blue square")
+    x = show([scene] * 40)
+    assert (x.shape, x.dtype) == ((40, 3, 64, 64), torch.uint8)
+    assert torch.equal(show([scene] * 9, size=64), x[:9])
+    assert not torch.equal(show([scene] * 9, seed=1), x[:9])
+    red = (x[:, 0].float() - x[:, 1].float() > 90).flatten(1)
+    assert red.any(1).all()
+    assert red.sum(1).float().std() > 0.3 * red.sum(1).float().mean()  # small and large

@@ -1,14 +1,10 @@
 """Whether pictures show what was asked for: right by right pictures, and every kind of mistake is the one it is."""
 
-import numpy as np
 import pytest
-import torch
 
-from unnoise.data.scenes.drawing import draw
-from unnoise.data.scenes.layout import place
 from unnoise.data.scenes.scene import Scene, Thing
 from unnoise.data.scenes.words import parse
-from unnoise.data.shapes import ShapesDataset
+from unnoise.data.shapes import ShapesDataset, show
 from unnoise.errors import BadOption, DataError, ShapeError
 from unnoise.evaluation.adherence import share
 from unnoise.evaluation.scenes.judging import adherence, over_settings
@@ -17,10 +13,8 @@ ASKED = "a small red circle left of a large blue square"
 
 
 def shown(*captions):
-    """Pictures of scenes in which everything is said."""
-    numbers = np.random.default_rng(0).uniform(size=(len(captions), 27))
-    objects = [place(parse(caption), row) for caption, row in zip(captions, numbers, strict=True)]
-    return torch.from_numpy(draw(objects, [238.0] * len(captions)))
+    """Pictures that show what captions say."""
+    return show([parse(caption) for caption in captions])
 
 
 def marks(asked, caption):

@@ -22,7 +22,7 @@ def found(seen):
 
 
 def drawn(pictures, size=64):
-    return torch.from_numpy(ShapesDataset(size=size).draw(pictures))
+    return ShapesDataset(size=size).draw(pictures)
 
 
 @pytest.fixture(scope="module")
