@@ -1,0 +1,1 @@
+"""Words: tokenizers, encoders of our own and of others, and prompts with weights and any length."""
