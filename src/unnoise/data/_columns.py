@@ -105,7 +105,7 @@ def read_texts(values: pa.ChunkedArray, column: str) -> tuple[tuple[str, ...] | 
     """The captions of a column, if every row has one.
 
     Args:
-        values: The column, of N strings.
+        values: The column, of N strings, or of N lists of strings, which are put together with commas.
         column: Its name, for messages.
 
     Returns:
@@ -116,20 +116,23 @@ def read_texts(values: pa.ChunkedArray, column: str) -> tuple[tuple[str, ...] | 
     """
     from pyarrow import types
 
-    if not (types.is_string(values.type) or types.is_large_string(values.type)):
+    listed = types.is_list(values.type) or types.is_large_list(values.type)
+    kind = values.type.value_type if listed else values.type
+    if not (types.is_string(kind) or types.is_large_string(kind)):
         raise DataError(f"captions must be strings, got {values.type}: set data.text_column to another than {column!r}")
     if values.null_count:
         return None, (f"captions: none are used, for {values.null_count} of {len(values)} rows have none",)
-    return tuple(values.to_pylist()), ()
+    rows = values.to_pylist()
+    return tuple(", ".join(filter(None, row)) for row in rows) if listed else tuple(rows), ()
 
 
-def numeric_columns(schema: pa.Schema, label_column: str, text_column: str) -> tuple[list[str], tuple[str, ...]]:
+def numeric_columns(schema: pa.Schema, label_column: str, *text_columns: str) -> tuple[list[str], tuple[str, ...]]:
     """The columns that make points: numbers, other than labels and classes.
 
     Args:
         schema: Of the file.
         label_column: Left out.
-        text_column: Left out.
+        text_columns: Left out.
 
     Returns:
         The names, and a line for each column that is left out because it holds something else.
@@ -146,7 +149,7 @@ def numeric_columns(schema: pa.Schema, label_column: str, text_column: str) -> t
                 f"no image column is named, and column {field.name!r} holds {field.type}, which makes no points: "
                 f"name the column of images with data.image_column (columns: {', '.join(schema.names)})"
             )
-        if field.name in (label_column, text_column):
+        if field.name in (label_column, *text_columns):
             continue
         if class_names(schema, field.name):
             notes.append(f"column {field.name!r}: holds classes, not numbers")

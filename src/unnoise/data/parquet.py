@@ -41,7 +41,8 @@ class ParquetDataset(DataSource):
         path: A file, a pattern such as "train-*.parquet", or a folder.
         image_column: Holds encoded images: bytes, or a struct with a field "bytes".
         label_column: Holds whole numbers or words; "" for none.
-        text_column: Holds captions; "" for none.
+        text_column: Holds captions, as strings or lists of strings; "" for none. Of several columns, with commas between, each
+            makes one of a sample's captions, which then stand on lines of their own: "text,keywords".
         size: Side of the squares in pixels. 0: squares of one size up to 256 keep it; otherwise the most common smaller
             side of the first 1,000 images, at most 256, rounded down to a multiple of 8.
         channels: 1 grey, 3 colour, 4 colour and transparency; 0 for 1 if every pixel of every image is grey, else 3.
@@ -56,7 +57,7 @@ class ParquetDataset(DataSource):
     path: str = option(help="a .parquet file, a pattern, or a folder of such files")
     image_column: str = option("image", help="the column of encoded images")
     label_column: str = option("label", help="the column of labels; empty for none")
-    text_column: str = option("text", help="the column of captions; empty for none")
+    text_column: str = option("text", help="the column of captions, or several with commas between; empty for none")
     size: int = option(0, help="side of the square images in pixels; 0 to infer it", low=0, high=4096)
     channels: int = option(0, help="1 grey, 3 colour, 4 with transparency; 0 to infer it", low=0, high=4)
     limit: int = option(0, help="how many rows are read at most; 0 for all", low=0)
@@ -93,8 +94,9 @@ class ParquetDataset(DataSource):
             raise DataError(f"{reading} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
 
     def _check_columns(self, file: Path, schema: pa.Schema, first: pa.Schema) -> None:
-        for setting, default in _DEFAULTS.items():
-            name = getattr(self, setting)
+        columns = [(setting, getattr(self, setting)) for setting in ("image_column", "label_column")]
+        for setting, name in [*columns, *(("text_column", name) for name in self._text_columns)]:
+            default = _DEFAULTS[setting]
             if name != default and name and name not in schema.names:
                 raise DataError(f"{file} has no column {name!r} (data.{setting}); it has {', '.join(schema.names)}")
             if (name in schema.names) != (name in first.names):
@@ -104,8 +106,9 @@ class ParquetDataset(DataSource):
 
     def _load(self, files: Sequence[Path], schema: pa.Schema, progress: Progress | None) -> Dataset:
         images = self.image_column in schema.names
-        columns, left_out = ([], ()) if images else numeric_columns(schema, self.label_column, self.text_column)
-        wanted = [name for name in (*columns, self.label_column, self.text_column) if name in schema.names]
+        named = (self.label_column, *self._text_columns)
+        columns, left_out = ([], ()) if images else numeric_columns(schema, *named)
+        wanted = [name for name in (*columns, *named) if name in schema.names]
         table, total = self._table(files, wanted)
         if total == 0:
             raise DataError(f"{self.path} has no rows: give a file that has some")
@@ -139,9 +142,17 @@ class ParquetDataset(DataSource):
         return read_labels(table.column(self.label_column), self.label_column, names)
 
     def _texts(self, table: pa.Table) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-        if self.text_column not in table.column_names:
-            return None, ()
-        return read_texts(table.column(self.text_column), self.text_column)
+        columns = [name for name in self._text_columns if name in table.column_names]
+        found = [read_texts(table.column(name), name) for name in columns]
+        notes = tuple(note for _, more in found for note in more)
+        complete = [texts for texts, _ in found if texts is not None]
+        if not complete or len(complete) < len(found):
+            return None, notes
+        return tuple("\n".join(dict.fromkeys(filter(None, each))) for each in zip(*complete, strict=True)), notes
+
+    @property
+    def _text_columns(self) -> list[str]:
+        return [name.strip() for name in self.text_column.split(",") if name.strip()]
 
     def _album(self, files: Sequence[Path], total: int) -> Album:
         def pictures() -> Iterator[Picture]:
