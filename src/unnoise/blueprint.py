@@ -8,8 +8,10 @@ from operator import index
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .codecs.base import Codec, codecs
+from .conditioning.text.conditioning import TextConditioning
 from .data.base import Spec
 from .denoisers.base import Denoiser, denoisers
 from .denoisers.learned_variance import LearnedVarianceDenoiser
@@ -32,6 +34,7 @@ class Blueprint:
         learned_variance: Whether the network also learned a variance.
         network: Which network, and its options.
         self_conditioning: Whether the network sees the estimate that it made before.
+        text: How it understands words, where it does.
     """
 
     spec: Spec
@@ -42,6 +45,7 @@ class Blueprint:
     learned_variance: bool
     network: Choice
     self_conditioning: bool = False
+    text: TextConditioning | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -68,6 +72,8 @@ class Blueprint:
                     raise
                 made = f"the codec makes latents of shape {shape} of data of shape {self.spec.shape}"
                 raise IncompatibleParts(f"{made}, which the network cannot take: {error}") from None
+            if self.text is not None:
+                network = self.text.around(network)
         denoiser = denoisers[self.prediction](network, self.process, self.sigma_data, self.self_conditioning)
         return LearnedVarianceDenoiser(denoiser) if self.learned_variance else denoiser
 
@@ -84,20 +90,29 @@ class Blueprint:
                 **({"self_conditioning": True} if self.self_conditioning else {}),
             },
             "network": networks.describe(self.network),
-            "conditioning": {"label": list(self.spec.class_names)} if self.spec.num_classes else {},
+            "conditioning": {
+                **({"label": list(self.spec.class_names)} if self.spec.num_classes else {}),
+                **({"text": self.text.describe()} if self.text is not None else {}),
+            },
         }
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Blueprint:
+    def of(cls, values: Mapping[str, Any], parts: Mapping[str, Mapping[str, Tensor]] | None = None) -> Blueprint:
         """The blueprint that `describe` wrote.
 
+        Args:
+            values: What it wrote.
+            parts: What is kept in files beside the description, such as a tokenizer, by the names of the parts.
+
         Raises:
+            ModelFolderError: A file does not hold what it should.
             BadOption: Something is missing or wrong.
             UnknownName: A part is not known here.
         """
         try:
             data, denoiser = values["data"], values["denoiser"]
             names = tuple(str(name) for name in values["conditioning"].get("label", ()))
+            words = values["conditioning"].get("text")
             return cls(
                 Spec(data["kind"], tuple(index(size) for size in data["shape"]), names),
                 codecs.build(values["codec"], "codec"),
@@ -107,6 +122,7 @@ class Blueprint:
                 bool(denoiser["learned_variance"]),
                 networks.build(values["network"], "network"),
                 bool(denoiser.get("self_conditioning", False)),
+                None if words is None else TextConditioning.of(words, (parts or {})["text"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise BadOption(f"the description of the model lacks {error}") from None

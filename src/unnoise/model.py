@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from .adapter import ADAPTER_FILE, Adapter
+from .asked import Asked, Label, Words
 from .blueprint import Blueprint
-from .conditioning.label import LabelConditioning
+from .conditioning.text.conditioning import encoder_of
+from .conditioning.text.network import apart, together
 from .data.base import Spec
 from .denoisers.base import Condition, Denoiser
 from .errors import BadOption, ModelFolderError, ShapeError, UnnoiseError
@@ -27,12 +29,12 @@ from .objectives.mse import preconditioned
 from .options import Checked, build, option, plain
 from .placement import placed, precision_of
 from .precision import Precision, dtype_of
-from .request import plain_grid, plain_label, whole_number
+from .request import plain_grid, plain_label, plain_prompts, whole_number
 from .samplers.base import Sampler, samplers, trajectory
 from .samplers.brownian import BrownianNoise
 from .samplers.dpmpp_2m import DPMSolverPPSampler
 from .samplers.grids import GridSpec, explicit, make_grid
-from .samples import Samples, check_recipe
+from .samples import PER_SAMPLE, Samples, check_recipe
 from .training.checkpoint import newest_whole
 
 
@@ -121,14 +123,14 @@ class Model:
     def hash(self) -> str:
         """SHA-256 of the description and the weights, 64 hexadecimal digits."""
         if self._hash is None:
-            described, _ = encode(self._values(), self._weights(), self._parts())
+            described, _ = encode(self._values(), *self._files())
             self._hash = hashlib.sha256(described.encode()).hexdigest()
         return self._hash
 
     @property
     def weights_hash(self) -> str:
         """SHA-256 of the network's weights alone, as it stands in `model.yaml`."""
-        return digest(self._weights())
+        return digest(self._files()[0])
 
     def parameters(self) -> int:
         """The number of weights."""
@@ -139,17 +141,23 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """The description as plain values, without what it says of the network's weights."""
-        return {**self._values(), **described_parts(self._parts())}
+        return {**self._values(), **described_parts(self._files()[1])}
 
     def _weights(self) -> dict[str, Tensor]:
         network = preconditioned((self._source or self).denoiser).network
         assert network is not None
         return network.state_dict()
 
-    def _parts(self) -> dict[str, Mapping[str, Tensor]]:
-        """What is learned beside the network."""
-        codec = (self._source or self).blueprint.codec
-        return {"codec": codec.weights()} if codec.learned else {}
+    def _files(self) -> tuple[Mapping[str, Tensor], dict[str, Mapping[str, Tensor]]]:
+        """The network's weights, and what is learned or kept beside it, as they stand in the model's folder."""
+        blueprint, weights = (self._source or self).blueprint, self._weights()
+        parts: dict[str, Mapping[str, Tensor]] = {}
+        if blueprint.codec.learned:
+            parts["codec"] = blueprint.codec.weights()
+        if blueprint.text is None:
+            return weights, parts
+        network, encoder = apart(weights)
+        return network, {**parts, "text": blueprint.text.kept(encoder)}
 
     def save(self, path: str | Path) -> Path:
         """Writes the model's folder; a model that stands there is replaced at once and whole.
@@ -160,7 +168,7 @@ class Model:
         folder = Path(path)
         if self.adapter is not None:
             self.adapter.save(folder / ADAPTER_FILE)
-        write_folder(folder, self._values(), self._weights(), self._parts())
+        write_folder(folder, self._values(), *self._files())
         return folder
 
     @classmethod
@@ -254,31 +262,35 @@ class Model:
         moved._hash, moved._source = self.hash, source
         return moved
 
-    def condition(self, label: str | int | Sequence[str | int | None] | None, n: int) -> Condition | None:
+    def condition(self, label: Label, n: int, prompt: Words = None) -> Condition | None:
         """The condition of n samples.
 
         Args:
             label: One for all, or n of them; None asks for nothing.
             n: How many.
+            prompt: Words, the same.
 
         Raises:
-            BadOption: The model knows no such label, or their number is not n.
+            BadOption: The model knows no such label or no words, or their number is not n.
         """
-        if label is None:
-            return None
-        conditioning, label = LabelConditioning(self.spec.class_names), plain_label(label)
-        if isinstance(label, (str, int)):
-            label = [label] * n
-        assert label is not None
-        if len(label) != n:
-            raise BadOption(f"label: expected one, or one for each of {n} samples, got {len(label)}")
-        return conditioning.condition(label)
+        return self.asked({"n": n, "label": plain_label(label), "prompt": prompt}).condition()
+
+    def asked(self, request: Mapping[str, Any]) -> Asked:
+        """What `settle` settled, as conditions; the encoder reads prompts here.
+
+        Raises:
+            BadOption: Something that this model does not know is asked for.
+        """
+        given = (request.get(name) for name in ("label", "prompt", "negative_prompt"))
+        return Asked(self.spec, self.blueprint.text, self.denoiser, request["n"], *given)
 
     def previews(
         self,
         n: int = 1,
         *,
-        label: str | int | Sequence[str | int | None] | None = None,
+        label: Label = None,
+        prompt: Words = None,
+        negative_prompt: Words = None,
         sampler: str | Mapping[str, Any] | Sampler | None = None,
         steps: int | None = None,
         guidance: float | Mapping[str, Any] | Guidance | None = None,
@@ -292,18 +304,19 @@ class Model:
             The starting noise as step 0, then every step.
         """
         request = self.settle(
-            n, label=label, sampler=sampler, steps=steps, guidance=guidance, grid=grid, seed=seed, first=first
-        )
-        n, first = request["n"], request["first"]
-        yield from self._run(request, self.condition(request["label"], n), range(first, first + n))
+            n, label=label, prompt=prompt, negative_prompt=negative_prompt, sampler=sampler, steps=steps,
+            guidance=guidance, grid=grid, seed=seed, first=first,
+        )  # fmt: skip
+        asked, first = self.asked(request), request["first"]
+        yield from self._run(request, asked.condition(), asked.negative(), range(first, first + asked.n))
 
     def sample(
         self,
         n: int = 1,
         *,
-        label: str | int | Sequence[str | int | None] | None = None,
-        prompt: str | None = None,
-        negative_prompt: str | None = None,
+        label: Label = None,
+        prompt: Words = None,
+        negative_prompt: Words = None,
         sampler: str | Mapping[str, Any] | Sampler | None = None,
         steps: int | None = None,
         guidance: float | Mapping[str, Any] | Guidance | None = None,
@@ -319,8 +332,8 @@ class Model:
         Args:
             n: How many.
             label: A class by name or number: one for all, or one for each.
-            prompt: Words; only for models that were trained with them.
-            negative_prompt: Words to push away from.
+            prompt: Words, for all or for each, for models that learned some; `(red:1.3)` counts more, `(red:0.7)` less.
+            negative_prompt: Words to push away from, where guidance pushes; the same.
             sampler: A name, `{name: ..., option: value}`, or a sampler; "tuned" for what `unnoise tune` has found.
             steps: From noise to data, at least 1; with "tuned", the network calls that it was tuned for; as many as there are
                 where `grid` gives the times themselves.
@@ -336,23 +349,22 @@ class Model:
             BadOption: Something that this model cannot do is asked for.
             UnknownName: There is no such sampler, grid or label.
         """
-        if prompt is not None or negative_prompt is not None:
-            raise BadOption("prompt: this model was trained without words; ask by label, or for nothing")
         request = self.settle(
-            n, label=label, sampler=sampler, steps=steps, guidance=guidance, grid=grid, seed=seed, first=first
-        )
+            n, label=label, prompt=prompt, negative_prompt=negative_prompt, sampler=sampler, steps=steps,
+            guidance=guidance, grid=grid, seed=seed, first=first,
+        )  # fmt: skip
         n, first = request["n"], request["first"]
         size = self.batch_size(n) if batch_size is None else whole_number("batch_size", batch_size, 1)
         request |= {"batch_size": size, "frames": keep_frames}
-        cond = self.condition(request["label"], n)
+        asked = self.asked(request)
         ends: list[Tensor] = []
         frames: list[list[Tensor]] = []
         num_batches = math.ceil(n / size)
         for batch in range(num_batches):
             low, high = batch * size, min((batch + 1) * size, n)
-            part = None if cond is None else {name: value[low:high] for name, value in cond.items()}
+            told = asked.condition(low, high), asked.negative(low, high)
             kept = []
-            for preview in self._run(request, part, range(first + low, first + high)):
+            for preview in self._run(request, *told, range(first + low, first + high)):
                 last = preview
                 if keep_frames:
                     kept.append(self._finish(preview.x))
@@ -361,7 +373,7 @@ class Model:
             ends.append(self._finish(last.x))
             frames.append(kept)
         whole = tuple(torch.cat(parts) for parts in zip(*frames, strict=True)) if keep_frames else ()
-        return Samples(torch.cat(ends), self.spec, request, whole)
+        return Samples(torch.cat(ends), self.spec, request, whole, tuple(asked.notes))
 
     def batch_size(self, n: int) -> int:
         """How many of n samples are made at a time where nothing else is said."""
@@ -373,7 +385,9 @@ class Model:
         self,
         n: int = 1,
         *,
-        label: str | int | Sequence[str | int | None] | None = None,
+        label: Label = None,
+        prompt: Words = None,
+        negative_prompt: Words = None,
         sampler: str | Mapping[str, Any] | Sampler | None = None,
         steps: int | None = None,
         guidance: float | Mapping[str, Any] | Guidance | None = None,
@@ -411,6 +425,7 @@ class Model:
             "n": n,
             "first": first,
             "label": plain_label(label),
+            **plain_prompts(prompt, negative_prompt),
             "sampler": samplers.describe(stepper),
             "steps": count,
             "grid": times,
@@ -419,18 +434,21 @@ class Model:
             **({"precision": "bf16"} if precision_of(self.denoiser) == "bf16" else {}),
         }
 
-    def _run(self, request: Mapping[str, Any], cond: Condition | None, indices: range) -> Iterator[Preview]:
+    def _run(
+        self, request: Mapping[str, Any], cond: Condition | None, negative: Condition | None, indices: range
+    ) -> Iterator[Preview]:
         sampler, rule = samplers.build(request["sampler"]), guidances.build(request["guidance"])
         grid = self._grid(request["grid"], request["steps"])
         noise = BrownianNoise(request["seed"], indices, self.denoiser.schedule)
         device = next(self.denoiser.parameters()).device
         start = noise.start(self.blueprint.codec.shape(self.spec.shape)).to(device)
         x = float(self.denoiser.schedule.sigma(grid[0])) * start
-        away = None
         if cond is not None:  # what the network makes of a prompt alone is made here, once for all steps
-            cond = self.denoiser.remember({name: value.to(device) for name, value in cond.items()})
-            away = self.denoiser.remember(self.denoiser.null_condition(len(indices), device))
-        guided = Guided(self.denoiser, rule, away)
+            cond, negative = (
+                self.denoiser.remember({name: value.to(device) for name, value in told.items()})
+                for told in (cond, negative or self.denoiser.null_condition(len(indices), device))
+            )
+        guided = Guided(self.denoiser, rule, negative)
         steps = len(grid) - 1
         decode = self.blueprint.codec.decode
         yield Preview(0, steps, float(grid[0]), x, torch.zeros_like(x), decode)
@@ -485,17 +503,17 @@ class Model:
             whole_number(key, recipe[key], low) for key, low in (("first", 0), ("n", 1), ("batch_size", 1))
         )
         index = recipe.get("index")
-        label = recipe["label"]
+        told = {key: recipe[key] for key in PER_SAMPLE if key in recipe}
         keep = {key: recipe[key] for key in ("sampler", "steps", "grid", "guidance", "seed")}
         if index is None:
             frames = bool(recipe.get("frames"))
-            made = self.sample(n, label=label, first=first, batch_size=size, keep_frames=frames, **keep)
+            made = self.sample(n, **told, first=first, batch_size=size, keep_frames=frames, **keep)
             return replace(made, recipe=dict(recipe))
         # One sample of a folder: its whole batch is made, since a batch of another size may round otherwise.
         low = (whole_number("index", index, first) - first) // size * size
         high = min(low + size, n)
-        part = label[low:high] if isinstance(label, list) else label
-        batch = self.sample(high - low, label=part, first=first + low, batch_size=size, **keep)
+        part = {key: value[low:high] if isinstance(value, list) else value for key, value in told.items()}
+        batch = self.sample(high - low, **part, first=first + low, batch_size=size, **keep)
         at = index - first - low
         return replace(batch, tensor=batch.tensor[at : at + 1], recipe=dict(recipe))
 
@@ -527,16 +545,19 @@ def _built(blueprint: Blueprint, weights: Mapping[str, Tensor]) -> Denoiser:
 
 def _read(folder: Path, name: str) -> Model:
     values, weights = read_folder(folder)
-    return _assemble(values, weights, read_parts(folder, values), name)
+    parts = read_parts(folder, values)
+    return _assemble(values, together({}, weights) if "text" in parts else weights, parts, name)
 
 
 def _assemble(
     values: Mapping[str, Any], weights: Mapping[str, Tensor], parts: Mapping[str, Mapping[str, Tensor]], name: str
 ) -> Model:
     try:
-        blueprint = Blueprint.of(values)
+        blueprint = Blueprint.of(values, parts)
         if blueprint.codec.learned:
             blueprint = replace(blueprint, codec=blueprint.codec.with_weights(parts["codec"]))
+        if blueprint.text is not None:
+            weights = {**together(encoder_of(parts["text"])), **weights}
         denoiser = _built(blueprint, weights)
         sampling = build(SamplingSettings, values["sampling"], "sampling")
         trained = dict(values["trained"])

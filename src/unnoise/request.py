@@ -52,3 +52,19 @@ def plain_label(label: Any) -> str | int | list[str | int | None] | None:
         if all(each is None or isinstance(each, (str, int)) for each in plain_values):
             return plain_values
     raise BadOption(f"label: expected a name, a number, or one of these for each sample, got {label!r}")
+
+
+def plain_prompts(prompt: Any, negative_prompt: Any) -> dict[str, str | list[str | None]]:
+    """The prompts that were given, as plain values by name; nothing where there are none."""
+    found: dict[str, str | list[str | None]] = {}
+    for name, given in (("prompt", prompt), ("negative_prompt", negative_prompt)):
+        if given is None:
+            continue
+        if isinstance(given, str):
+            found[name] = given
+            continue
+        listed = list(given) if isinstance(given, Iterable) else [given]
+        if not listed or not all(each is None or isinstance(each, str) for each in listed):
+            raise BadOption(f"{name}: expected words, or some for each sample, got {given!r}")
+        found[name] = listed
+    return found

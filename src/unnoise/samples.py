@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 KEY = "unnoise"
+PER_SAMPLE = "label", "prompt", "negative_prompt"
+"""What a recipe may hold a list of, with one for each sample."""
 LONGEST_IN_JPEG = 32_000  # characters, of two bytes each
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".apng", ".npz", ".csv", ".safetensors")
 
@@ -34,12 +36,14 @@ class Samples:
         spec: What one sample is.
         recipe: How it was made; enough to make it again.
         frames: For animations, previews of every step of the same shape as `tensor`, noise first; empty if not kept.
+        notes: What is worth knowing of what was asked for, such as words that the model never saw.
     """
 
     tensor: Tensor
     spec: Spec
     recipe: Mapping[str, Any]
     frames: tuple[Tensor, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tensor)
@@ -171,11 +175,12 @@ def recipe_of_one(recipe: Mapping[str, Any], index: int) -> dict[str, Any]:
         recipe: Of all of them.
         index: The number of the one.
     """
-    size, begin, label = recipe["batch_size"], recipe["first"], recipe["label"]
+    size, begin = recipe["batch_size"], recipe["first"]
     low = (index - begin) // size * size
     n = min(size, recipe["n"] - low)
-    part = label[low : low + n] if isinstance(label, list) else label
-    return {**recipe, "n": n, "first": begin + low, "label": part, "index": index}
+    asked = {name: recipe[name] for name in PER_SAMPLE if name in recipe}
+    part = {name: value[low : low + n] if isinstance(value, list) else value for name, value in asked.items()}
+    return {**recipe, "n": n, "first": begin + low, **part, "index": index}
 
 
 def check_target(path: Path, spec: Spec | None = None) -> None:
@@ -216,7 +221,10 @@ def _window(points: NDArray[np.float32]) -> tuple[float, float, float, float] | 
 def _readable(recipe: Mapping[str, Any]) -> str:
     """The line of settings that image viewers of the field show."""
     sampler, label = recipe["sampler"]["name"], recipe.get("label")
+    prompt, negative = ("" if value is None else str(value) for value in map(recipe.get, PER_SAMPLE[1:]))
     asked = "" if label is None else f"label: {label}, "
+    words = [line for line in (prompt, f"Negative prompt: {negative}" if negative else "") if line]
+    asked = "\n".join([*words, asked])
     return f"{asked}Steps: {recipe['steps']}, Sampler: {sampler}, CFG scale: {recipe['guidance']['scale']}, Seed: {recipe['seed']}"
 
 

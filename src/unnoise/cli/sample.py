@@ -40,6 +40,12 @@ def sample(
     label: Annotated[
         str | None, typer.Option(help="A class by name or number; `all` goes through them in turn.")
     ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Words, of models that learned some; `(red:1.3)` counts more.")
+    ] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="Words to push away from; needs --guidance above 1.")
+    ] = None,
     sampler: Annotated[
         str | None, typer.Option(help="See `unnoise list samplers`; the model's own by default.")
     ] = None,
@@ -69,6 +75,8 @@ def sample(
 
     - `unnoise sample runs/digits -n 100 --label all --sampler ddim --steps 50 sampler.eta=1 -o digits/`
 
+    - `unnoise sample runs/emoji --prompt "a red heart" --negative-prompt face --guidance 4 -o heart.png`
+
     - `unnoise sample runs/spiral -n 500 -o spiral.gif`
 
     - `unnoise sample runs/animals --lora runs/cats:0.8 -o cats.png`
@@ -88,13 +96,15 @@ def sample(
     loaded = _load(model, lora, device, precision)
     check_target(out, loaded.spec)
     stepper, rule = _options(overrides, sampler, guidance, loaded.sampling)
-    if guidance is not None and label is None:
-        say("note: guidance does nothing where no --label is asked for")
+    if guidance is not None and label is None and prompt is None and negative_prompt is None:
+        say("note: guidance does nothing where no --label and no --prompt is asked for")
+    if negative_prompt is not None and (loaded.sampling.guidance if guidance is None else guidance) == 1:
+        say("note: --negative-prompt does nothing at guidance 1: raise --guidance")
     names = loaded.spec.class_names
     asked = [names[(first + i) % len(names)] for i in range(n)] if label == "all" and names else label
     options: dict[str, Any] = {
-        "label": asked, "sampler": stepper, "steps": steps, "grid": grid, "guidance": rule, "seed": seed, "first": first,
-        "batch_size": batch_size,
+        "label": asked, "prompt": prompt, "negative_prompt": negative_prompt, "sampler": stepper, "steps": steps,
+        "grid": grid, "guidance": rule, "seed": seed, "first": first, "batch_size": batch_size,
     }  # fmt: skip
     if is_folder:
         _fill(out, loaded, n, place, options)
@@ -105,6 +115,8 @@ def sample(
             n, **options, keep_frames=out.suffix.lower() in (".gif", ".apng"),
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )  # fmt: skip
+    for note in made.notes:
+        say(f"note: {note}")
     _report(made.save(out))
 
 
@@ -134,6 +146,8 @@ def _fill(folder: Path, model: Any, n: int, place: dict[str, Any], options: dict
             folder, model, n, **options, place=place, stop=stop,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )  # fmt: skip
+    for note in filled.notes:
+        say(f"note: {note}")
     there = f", {filled.found} of them from before" if filled.found else ""
     typer.echo(f"{filled.made + filled.found} files in {folder}{there}")
     if not filled.whole:

@@ -132,6 +132,8 @@ def _tell(recipe: Recipe, prepared: Any, folder: Path) -> None:
     )
     for line in prepared.skipped:
         typer.echo(f"skipped   {line}")
+    for line in prepared.notes:
+        typer.echo(f"words     {line}")
     if prepared.start is not None:
         network = preconditioned(denoiser).network
         prepared.start.begin(network, prepared.blueprint, recipe.seed)

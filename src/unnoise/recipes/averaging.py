@@ -21,6 +21,7 @@ from ..training.state import TrainState
 from ..training.validation import Validation
 from .recipe import Recipe, load_recipe, read_values
 from .run_data import run_data
+from .words import captions_again
 
 SNAPSHOTS = "snapshots"
 LENGTHS = (0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25)
@@ -215,7 +216,13 @@ class RunAverages:
         seen = data.held_out if len(data.held_out) else data.train
         size = max(self.recipe.training.validation_size, 4096)
         validation = Validation(
-            seen, self.base.blueprint.codec, self.base.denoiser, self.recipe.objective, size, self.recipe.seed
+            seen,
+            self.base.blueprint.codec,
+            self.base.denoiser,
+            self.recipe.objective,
+            size,
+            self.recipe.seed,
+            captions_again(self.recipe.conditioning, self.base.blueprint.text),
         )
         found = []
         for i, length in enumerate(lengths):

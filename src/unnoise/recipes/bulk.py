@@ -13,7 +13,7 @@ from ..model import Model
 from ..placement import precision_of
 from ..precision import Precision
 from ..request import whole_number
-from ..samples import file_of_one, read_recipe, recipe_of_one
+from ..samples import PER_SAMPLE, file_of_one, read_recipe, recipe_of_one
 from .places.base import Job, Place, Progress, places
 
 
@@ -32,6 +32,7 @@ class Filled:
     made: int
     found: int
     whole: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ class SampleFiles(Job):
     def __call__(self, part: range, progress: Progress | None = None) -> list[tuple[str, bytes]]:
         """The names of the files, and their bytes; see `Job`."""
         asked = {key: self.recipe[key] for key in ("sampler", "steps", "grid", "guidance", "seed", "batch_size")}
-        label = recipe_of_one(self.recipe, part[0])["label"]
-        return list(self.model.sample(len(part), label=label, first=part[0], progress=progress, **asked).files())
+        recipe = recipe_of_one(self.recipe, part[0])
+        told = {key: recipe[key] for key in PER_SAMPLE if key in recipe}
+        return list(self.model.sample(len(part), **told, first=part[0], progress=progress, **asked).files())
 
     def parts(self) -> list[range]:
         """The batches."""
@@ -109,7 +111,7 @@ def sample_into(
         place: "here", "ray", or {name: ray, workers: 8}.
         progress: Told how many samples are there, and how many there will be.
         stop: Asked between parts; when true, what is done stays.
-        **asked: As for `Model.sample`: sampler, steps, grid, guidance, seed.
+        **asked: As for `Model.sample`: prompt, negative_prompt, sampler, steps, grid, guidance, seed.
 
     Returns:
         What became of it.
@@ -121,7 +123,7 @@ def sample_into(
     """
     where, folder = places.build(place, "on"), Path(folder)
     recipe = model.settle(n, label=label, first=first, **asked)
-    model.condition(recipe["label"], recipe["n"])  # so that a wrong label is told before anything is done
+    notes = model.asked(recipe).notes  # so that a wrong label is told before anything is done
     n = recipe["n"]
     size = model.batch_size(n) if batch_size is None else whole_number("batch_size", batch_size, 1)
     job = SampleFiles(model, {**recipe, "batch_size": size, "frames": False}, precision_of(model.denoiser))
@@ -141,4 +143,4 @@ def sample_into(
             progress(found + done, n)
 
     whole = where.run(job, todo, keep, tell, stop)
-    return Filled(folder, made, found, whole)
+    return Filled(folder, made, found, whole, tuple(notes))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..codecs.base import codecs
+from ..conditioning.text.base import text_encoders
 from ..data.base import datasets
 from ..denoisers.base import denoisers
 from ..evaluation.features.base import extractors
@@ -34,6 +35,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "schedules": schedules,
     "predictions": denoisers,
     "networks": networks,
+    "text-encoders": text_encoders,
     "samplers": samplers,
     "guidance": guidances,
     "objectives": objectives,

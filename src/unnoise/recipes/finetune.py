@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..adapter import Adapter
 from ..blueprint import Blueprint
+from ..conditioning.text.network import TextNetwork
 from ..data.base import AnyDataset, Spec
 from ..data.relabel import relabelled
 from ..errors import IncompatibleParts, ModelFolderError
@@ -101,7 +102,10 @@ class Start:
             attach(network, settings.lora, seed)
         if settings.lora is not None or train:  # new labels can only be learned in the table
             train += self._resized
-        learned = freeze(network, train, tuple(settings.freeze))
+        frozen = tuple(settings.freeze)
+        if isinstance(network, TextNetwork) and not network.learned:
+            frozen += ("text",)
+        learned = freeze(network, train, frozen)
         self._own = tuple(learned)
         self._tell(network, blueprint)
 
@@ -193,7 +197,10 @@ def _label_tables(network: Network) -> set[str]:
     return {
         f"{name}.weight"
         for name, module in network.named_modules()
-        if network.num_classes and isinstance(module, nn.Embedding) and module.num_embeddings == rows
+        if network.num_classes
+        and isinstance(module, nn.Embedding)
+        and module.num_embeddings == rows
+        and not name.startswith("text.")  # whose rows are words
     }
 
 

@@ -313,7 +313,7 @@ def learning_rate_picture(settings: Sequence[TrainingSettings]) -> Image.Image:
     return lines(curves, xlabel="update", ylabel="learning rate")
 
 
-def draw_run_samples(model: Model, path: str | Path) -> None:
+def draw_run_samples(model: Model, path: str | Path, prompts: Sequence[str] = ()) -> None:
     """Writes what a model makes in the middle of its training, of the same noise every time.
 
     Labelled images have a row for each of the first ten labels; other images stand in a square, points in a plot. What
@@ -322,6 +322,7 @@ def draw_run_samples(model: Model, path: str | Path) -> None:
     Args:
         model: As it stands.
         path: A .png file, replaced whole.
+        prompts: What a model that understands words is asked for, a row for each.
 
     Raises:
         OSError: The file cannot be written.
@@ -334,6 +335,11 @@ def draw_run_samples(model: Model, path: str | Path) -> None:
         picture = model.sample(1000, steps=steps).picture()
     else:
         columns = 8 if max(spec.shape[-2:]) <= 32 else 4
+        if model.blueprint.text is not None and prompts:
+            asked = [prompt for prompt in prompts[:columns] for _ in range(columns)]
+            made = model.sample(len(asked), prompt=asked, steps=steps).tensor
+            replace(path, _png(labelled_rows(made, [_short(prompt) for prompt in prompts[:columns]])))
+            return
         rows = min(spec.num_classes, 10) or columns
         labels = [row for row in range(rows) for _ in range(columns)] if spec.num_classes else None
         made = model.sample(rows * columns, label=labels, steps=steps).tensor
@@ -367,3 +373,7 @@ def _png(picture: Image.Image) -> bytes:
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     return stream.getvalue()
+
+
+def _short(prompt: str, most: int = 32) -> str:
+    return prompt if len(prompt) <= most else f"{prompt[: most - 3]}..."

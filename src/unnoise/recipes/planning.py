@@ -228,7 +228,14 @@ def _measured(prepared: Prepared, batch: float, device: torch.device, seconds: f
     state = begin_state(network, blueprint.input_shape, settings, recipe.machine, device, companion=companion)
     gradient = Gradient(recipe.objective, denoiser, state, recipe.seed, state.companion)
     stream = DrawStream(
-        prepared.train, blueprint.codec, denoiser, recipe.objective, size, recipe.seed, state.companion.history
+        prepared.train,
+        blueprint.codec,
+        denoiser,
+        recipe.objective,
+        size,
+        recipe.seed,
+        state.companion.history,
+        captions=prepared.captions,
     )
     network.train()
     batch_ = stream.step(0, device)

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from ..blueprint import Blueprint
 from ..codecs.identity import IdentityCodec
 from ..data.base import AnyDataset, Progress
+from ..training.captions import Captions
 from .codec_folder import settled_codec
 from .finetune import Start
 from .recipe import Recipe
+from .words import settled_words
 
 MOST_MEASURED = 10_000
 """Samples whose spread is measured where a recipe leaves that open."""
@@ -28,6 +30,8 @@ class Prepared:
         held_out: The validation data; empty to validate on the training data.
         skipped: What could not be read, one line each.
         start: The model that the run starts from, where there is one.
+        captions: How the data's captions are drawn, where they are learned.
+        notes: What a person should know of it.
     """
 
     recipe: Recipe
@@ -36,6 +40,8 @@ class Prepared:
     held_out: AnyDataset
     skipped: tuple[str, ...]
     start: Start | None = None
+    captions: Captions | None = None
+    notes: tuple[str, ...] = ()
 
 
 def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
@@ -64,6 +70,11 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
     if sigma_data == "auto":
         assert measured is not None
         sigma_data = round(float(codec.encode(measured.x[:MOST_MEASURED]).double().std()), 6)
+    where, known = (
+        str(getattr(recipe.data, "path", "the data")),
+        start.model.blueprint.text if start is not None else None,
+    )
+    words = settled_words(recipe.conditioning, train, where, known)
     blueprint = Blueprint(
         spec,
         codec,
@@ -71,10 +82,11 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
         recipe.denoiser.name,
         float(sigma_data),
         recipe.denoiser.learned_variance,
-        recipe.network,
+        recipe.network if words.text is None else words.text.fitted(recipe.network),
         recipe.denoiser.self_conditioning,
+        words.text,
     )
     settled = replace(
         recipe, codec=recipe.codec or codec, denoiser=replace(recipe.denoiser, sigma_data=float(sigma_data))
     )
-    return Prepared(settled, blueprint, train, held_out, data.skipped, start)
+    return Prepared(settled, blueprint, train, held_out, data.skipped, start, words.captions, words.notes)

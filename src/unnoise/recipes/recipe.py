@@ -29,6 +29,7 @@ from ..training.settings import TrainingSettings
 from .judging.plan import EvaluationPlan
 from .start import StartSettings, with_start
 from .tracking.base import TrackingSettings
+from .words import ConditioningSettings
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,9 @@ class Recipe(Checked):
     )
     process: Schedule = option(LinearSchedule(), help="the noise schedule", one_of=schedules)
     denoiser: DenoiserSettings = option(DenoiserSettings(), help="what the network predicts")
+    conditioning: ConditioningSettings = option(
+        ConditioningSettings(), help="what the model can be asked for beside the labels of its data"
+    )
     objective: Objective = option(MSEObjective(), help="the loss", one_of=objectives)
     training: TrainingSettings = option(TrainingSettings(), help="how the weights are found")
     sampling: SamplingSettings = option(SamplingSettings(), help="how the model is sampled when nothing else is said")
@@ -109,6 +113,7 @@ class Recipe(Checked):
             "codec",
             "process",
             "denoiser",
+            "conditioning",
             "network",
             "objective",
             "training",

@@ -31,6 +31,7 @@ from ..model import Model
 from ..model_folder import read_folder
 from ..objectives.mse import preconditioned
 from ..precision import dtype_of, keep_freed_memory
+from ..training.captions import lines
 from ..training.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -84,10 +85,10 @@ class Run:
         self._begun, self._progress = claim(self.folder, recipe, processes.first), progress
         prepared = prepare(recipe, progress)
         self.recipe, self.blueprint, self.train_data = prepared.recipe, prepared.blueprint, prepared.train
-        self._held_out, self.start = prepared.held_out, prepared.start
+        self._held_out, self.start, self.captions = prepared.held_out, prepared.start, prepared.captions
         self.trainee, self.state = self._beginning()
         self._known = prepared.skipped
-        self.notes = [*_told(prepared.skipped), *(self.start.notes if self.start is not None else ())]
+        self.notes = [*_told(prepared.skipped), *prepared.notes, *(self.start.notes if self.start is not None else ())]
         if size := size_told(recipe, sum(p.numel() for p in self.state.parameters)):
             self.notes.append(f"snapshots of averages will be {size}")
         self.scores: dict[str, Any] = {}
@@ -125,7 +126,7 @@ class Run:
         )
         trainee = Trainee(
             denoiser, recipe.objective, self.blueprint.codec, self.train_data, self._held_out, recipe.seed,
-            machine.micro_batch, machine.workers,
+            machine.micro_batch, machine.workers, self.captions,
         )  # fmt: skip
         return trainee, state
 
@@ -212,6 +213,8 @@ class Run:
         weights, adapter = self.state.ema_weights(average), None
         if self.start is not None:
             weights, adapter = self.start.finished(weights, self.blueprint)
+        if self.blueprint.text is not None:
+            weights |= self.blueprint.text.untouched()
         network.load_state_dict(weights)
         images = self.state.step * self.recipe.training.batch_size
         trained = {
@@ -365,9 +368,17 @@ class Run:
 
         model, path = self._firsts_model(), self.folder / "samples" / f"{step:09d}.png"
         if model is not None and logbook is not None:
-            draw_run_samples(model, path)
+            draw_run_samples(model, path, self._prompts())
             if path.is_file():
                 logbook.picture("samples", path, step)
+
+    def _prompts(self) -> list[str]:
+        """Some captions of data that was held out, where words are learned; of all where none was."""
+        if self.captions is None:
+            return []
+        data = (self._held_out if len(self._held_out) else self.train_data).part(MOST_CHECKED)
+        texts = data.texts or ()
+        return [lines(texts[i * len(texts) // 8])[0] for i in range(min(8, len(texts)))]
 
     def _draw_loss(self) -> None:
         from .gallery import run_loss_picture, run_numbers_picture

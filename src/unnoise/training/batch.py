@@ -11,6 +11,7 @@ from ..codecs.base import Codec
 from ..data.base import AnyDataset
 from ..denoisers.base import Denoiser
 from ..objectives.base import Objective, Prepared
+from .captions import Captions
 from .gradient import Gradient
 from .parallel import Processes
 from .state import TrainState
@@ -29,6 +30,7 @@ class Trainee:
         seed: Of data order, times, noise and condition dropout.
         micro_batch: Most samples that go through the network at once; 0 for no limit.
         workers: Processes that read the data ahead; 0 reads it when it is needed.
+        captions: How the data's captions are drawn, where they are learned.
     """
 
     denoiser: Denoiser
@@ -39,6 +41,7 @@ class Trainee:
     seed: int
     micro_batch: int = 0
     workers: int = 0
+    captions: Captions | None = None
 
 
 def accumulated(

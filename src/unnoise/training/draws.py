@@ -17,11 +17,12 @@ from torch import Tensor
 from ..codecs.base import Codec
 from ..data.base import AnyDataset, Dataset
 from ..denoisers.base import Denoiser
-from ..objectives.base import Draws, Objective, Prepared, drop_conditions
+from ..objectives.base import Draws, Objective, Prepared
 from ..objectives.history import LossHistory
 from ..objectives.noise import NoiseSettings
 from ..objectives.pairing import optimal_pairs
 from ..randomness import address, normal, normal_like, uniform
+from .captions import Captions, training_condition
 
 # Of a block: enough to make the cost of a block's tensors vanish, small enough to stay in the cache.
 _TARGET_VALUES = 1 << 18
@@ -44,6 +45,7 @@ class DrawStream:
         seed: Of the run.
         history: The losses so far that the times follow, where the objective's do.
         share: The first and one past the last sample of every batch that are wanted; all where none is given.
+        captions: How the data's captions are drawn, where they are learned.
     """
 
     def __init__(
@@ -56,11 +58,13 @@ class DrawStream:
         seed: int,
         history: LossHistory | None = None,
         share: tuple[int, int] | None = None,
+        captions: Captions | None = None,
     ) -> None:
+        self.captions = captions
         self.dataset, self.codec, self.denoiser, self.objective = dataset, codec, denoiser, objective
         self.batch_size, self.seed = batch_size, seed
         self.share = share or (0, batch_size)
-        values = batch_size * math.prod(dataset.spec.shape)
+        values = batch_size * (math.prod(dataset.spec.shape) + (0 if captions is None else captions.values))
         self.block_steps = max(1, min(256, _TARGET_VALUES // values))
         self.history = history
         if history is not None:  # a block ends where the density changes
@@ -112,10 +116,7 @@ class DrawStream:
         if self.history is not None:
             u, stratum, importance = self.history.draw(u)
         t = self.objective.times.quantile(u, self.denoiser.schedule)
-        cond = None if data.labels is None else {"label": data.labels}
-        if cond is not None:
-            dropped = uniform(address(self.seed, "dropout"), positions)[:, 0] < self.objective.condition_dropout
-            cond = dict(drop_conditions(cond, self.denoiser.null_condition(len(x_0)), torch.from_numpy(dropped)) or {})
+        cond = training_condition(data, self.captions, self.denoiser, self.objective, self.seed, positions)
         strength, noisier = self.objective.noise.perturbation, None
         if strength:
             noisier = eps + strength * normal_like(address(self.seed, "perturbation"), positions, x_0)  # type: ignore[arg-type]

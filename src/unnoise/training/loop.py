@@ -131,6 +131,7 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
         trainee.seed,
         state.companion.history,
         share,
+        trainee.captions,
     )
     stream = PrefetchedStream(draws, trainee.workers)
     validation, floor = _validation(trainee, settings, processes)
@@ -194,13 +195,14 @@ def _diverged(what: str, step: int, settings: TrainingSettings) -> TrainingDiver
 
 def _validation(trainee: Trainee, settings: TrainingSettings, processes: Processes) -> tuple[Validation, Strata | None]:
     parts = trainee.codec, trainee.denoiser, trainee.objective, settings.validation_size, trainee.seed
+    captions = trainee.captions
     train = trainee.train.part(settings.validation_size)
     floor = (
-        bayes_floor(train, *parts) if processes.first and train is trainee.train else None
-    )  # only who knows all of the data knows it
+        bayes_floor(train, *parts) if processes.first and train is trainee.train and captions is None else None
+    )  # only who knows all of the data knows it, and nobody that of words, which are not an oracle's condition
     if len(trainee.held_out):
-        return Validation(trainee.held_out.part(settings.validation_size), *parts), floor
-    validation = Validation(train, *parts)
+        return Validation(trainee.held_out.part(settings.validation_size), *parts, captions), floor
+    validation = Validation(train, *parts, captions)
     if floor is not None:
         # By time on the very triples of the validation loss, so that what both owe to chance cancels in their difference.
         own = validation.floor(training_oracle(train, trainee.codec, trainee.denoiser))

@@ -15,6 +15,7 @@ from ..denoisers.oracle import DatasetOracle
 from ..objectives.base import Draws, Objective
 from ..objectives.pairing import optimal_pairs
 from ..randomness import address, uniform
+from .captions import Captions, whole_condition
 from .draws import noise_like, who_recalls
 from .parallel import ALONE, Processes
 
@@ -52,10 +53,18 @@ class Validation:
         objective: Gives the density of times, and the loss.
         size: How many triples.
         seed: Which.
+        captions: How captions are read, where they are learned: the first of each sample is asked for.
     """
 
     def __init__(
-        self, dataset: Dataset, codec: Codec, denoiser: Denoiser, objective: Objective, size: int, seed: int = 0
+        self,
+        dataset: Dataset,
+        codec: Codec,
+        denoiser: Denoiser,
+        objective: Objective,
+        size: int,
+        seed: int = 0,
+        captions: Captions | None = None,
     ) -> None:
         size = max(size // STRATA, 1) * STRATA
         picks = np.argsort(uniform(address(seed, "validation"), range(len(dataset)))[:, 0], kind="stable")
@@ -68,7 +77,7 @@ class Validation:
         i = torch.arange(size, dtype=torch.float64)
         per_stratum = size // STRATA
         u = ((i % STRATA) + ((i // STRATA) + 0.5) / per_stratum) / STRATA
-        cond = None if data.labels is None else {"label": data.labels}
+        cond = whole_condition(data, captions, denoiser)
         recalls = who_recalls(seed, np.arange(size, dtype=np.int64)) if denoiser.self_conditioned else None
         self.draws = Draws(x_0, eps, objective.times.quantile(u, denoiser.schedule), cond, recalls=recalls)
         self.denoiser, self.objective = denoiser, objective

@@ -14,6 +14,7 @@ from ...objectives.mse import preconditioned
 from ...samplers.base import samplers
 from ...training.threads import step_operations
 from ...training.validation import Validation
+from ..words import captions_again
 from .base import Finding, RunCheck, checks
 from .patients import RunPatient
 
@@ -132,12 +133,16 @@ class AverageLag(RunCheck):
         denoiser = model.blueprint.build(recipe.seed)
         network = preconditioned(denoiser).network
         assert network is not None
-        buffers, losses = network.state_dict(), {}
+        others = preconditioned(
+            model.denoiser
+        ).network  # with what no checkpoint holds, as an encoder that stays as it is
+        assert others is not None
+        buffers, losses, captions = others.state_dict(), {}, captions_again(recipe.conditioning, model.blueprint.text)
         of_one = step_operations(network, model.blueprint.input_shape, 1) / 3
         size = int(min(_TRIPLES, max(_OPERATIONS / of_one, 16)))
         for name in ("ema", "weights"):
             network.load_state_dict({**buffers, **checkpoint.part(f"{name}/")})
-            triples = Validation(data, model.blueprint.codec, denoiser, recipe.objective, size, recipe.seed)
+            triples = Validation(data, model.blueprint.codec, denoiser, recipe.objective, size, recipe.seed, captions)
             losses[name] = triples.loss(denoiser).loss
         if losses["ema"] > LAGS * losses["weights"]:
             yield Finding(

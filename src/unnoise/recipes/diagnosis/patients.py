@@ -125,7 +125,14 @@ class RecipePatient:
             history = recipe.objective.companion(denoiser.schedule).history
             batch = min(recipe.training.batch_size, len(train), 16)
             stream = DrawStream(
-                train, self.prepared.blueprint.codec, denoiser, recipe.objective, batch, recipe.seed, history
+                train,
+                self.prepared.blueprint.codec,
+                denoiser,
+                recipe.objective,
+                batch,
+                recipe.seed,
+                history,
+                captions=self.prepared.captions,
             )
             stream.step(0, torch.device("cpu"))
         except UnnoiseError as error:

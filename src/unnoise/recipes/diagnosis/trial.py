@@ -87,7 +87,7 @@ def _learn(prepared: Prepared, seconds: float, most: int) -> Trial:
     state = begin_state(network, blueprint.input_shape, settings, machine, device, companion=companion)
     gradient = Gradient(recipe.objective, denoiser, state, recipe.seed, state.companion)
     stream = DrawStream(prepared.train, blueprint.codec, denoiser, recipe.objective, size, recipe.seed,
-                        state.companion.history)  # fmt: skip
+                        state.companion.history, captions=prepared.captions)  # fmt: skip
     batch = stream.step(0, device)
     losses: list[float] = []
     alive, broken = [False] * len(state.names), [False] * len(state.names)

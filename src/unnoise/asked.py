@@ -1,0 +1,87 @@
+"""What a person asks of a model, as conditions for its network: labels and prompts, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .conditioning.label import LabelConditioning
+from .conditioning.text.conditioning import PromptStates, TextConditioning, check_prompt
+from .conditioning.text.network import TextNetwork
+from .data.base import Spec
+from .denoisers.base import Condition, Denoiser
+from .errors import BadOption
+from .objectives.mse import preconditioned
+
+Label = str | int | Sequence[str | int | None] | None
+Words = str | Sequence[str | None] | None
+
+
+class Asked:
+    """The conditions of n samples. What the encoder makes of prompts is worked out once, here.
+
+    Args:
+        spec: Gives the names of the labels.
+        text: How the model understands words; None where it does not.
+        denoiser: Holds the encoder.
+        n: How many samples.
+        label: One for all, or n of them; None asks for nothing.
+        prompt: The same.
+        negative: Prompts to push away from, the same; the empty text where there are none.
+
+    Raises:
+        BadOption: The model knows no such label or no words, a prompt is empty, or there is not one of each for every sample.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        text: TextConditioning | None,
+        denoiser: Denoiser,
+        n: int,
+        label: Label = None,
+        prompt: Words = None,
+        negative: Words = None,
+    ) -> None:
+        self.n = n
+        self.labels = None if label is None else LabelConditioning(spec.class_names).condition(_each("label", label, n))
+        self.words: PromptStates | None = None
+        self.against: PromptStates | None = None
+        self.notes: list[str] = []
+        self._denoiser = denoiser
+        if prompt is None and negative is None:
+            return
+        if text is None:
+            raise BadOption("prompt: this model was trained without words; ask by label, or for nothing")
+        wanted, unwanted = _each("prompt", prompt, n), _each("negative_prompt", negative, n)
+        for each in wanted:
+            check_prompt("prompt", each)
+        for each in unwanted:
+            check_prompt("negative_prompt", each)
+        network = preconditioned(denoiser).network
+        assert isinstance(network, TextNetwork)
+        self.notes = text.notes([*wanted, *unwanted])
+        self.words, self.against = (PromptStates(text, network, each) for each in (wanted, unwanted))
+
+    def condition(self, first: int = 0, last: int | None = None) -> Condition | None:
+        """What the samples first ... last - 1 are asked to be; None for nothing."""
+        last = self.n if last is None else last
+        labels = {} if self.labels is None else {name: value[first:last] for name, value in self.labels.items()}
+        words = {} if self.words is None else self.words.rows(first, last)
+        return {**labels, **words} or None
+
+    def negative(self, first: int = 0, last: int | None = None) -> Condition | None:
+        """What they are pushed away from; None for the null condition of the network."""
+        if self.against is None:
+            return None
+        last = self.n if last is None else last
+        null = self._denoiser.null_condition(last - first)
+        return {**null, **self.against.rows(first, last)}
+
+
+def _each(name: str, asked: Any, n: int) -> list[Any]:
+    if asked is None or isinstance(asked, (str, int)):
+        return [asked] * n
+    if len(asked) != n:
+        raise BadOption(f"{name}: expected one, or one for each of {n} samples, got {len(asked)}")
+    return list(asked)

@@ -1,0 +1,180 @@
+"""The section of a recipe that says how a model understands words, and how it is settled by the captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ..conditioning.text.base import TextEncoder, text_encoders
+from ..conditioning.text.conditioning import TextConditioning
+from ..conditioning.text.folder import read_encoder
+from ..conditioning.text.tokenizer import learn_tokenizer, words_of
+from ..data.base import AnyDataset, Dataset
+from ..errors import BadOption, DataError
+from ..files import cache_folder
+from ..options import Checked, option
+from ..registry import Choice, Registry
+from ..training.caption_store import CaptionStore
+from ..training.captions import Captions, lines
+
+MOST_CAPTIONS = 10_000
+"""Captions that are looked at of data that is not in memory."""
+
+
+class _AutoEncoders(Registry[TextEncoder]):
+    """The text encoders, and "auto": a small one of our own, or the one at a path."""
+
+    def build(self, spec: Any, where: str = "") -> Any:
+        """None for "auto"; see `Registry.build`."""
+        return None if spec in ("auto", None) else text_encoders.build(spec, where)
+
+    def describe(self, part: Any) -> Any:
+        """See `Registry.describe`."""
+        return "auto" if part is None else text_encoders.describe(part)
+
+
+@dataclass(frozen=True)
+class TextSettings(Checked):
+    """How a model understands words."""
+
+    encoder: Choice | None = option(
+        None,
+        help="a text encoder that learns from nothing: see `unnoise list text-encoders`",
+        one_of=_AutoEncoders("text encoder"),
+    )
+    path: str = option(
+        "", help="a folder with a text encoder and its tokenizer, as Hugging Face's: CLIP, T5 or BERT's kin"
+    )
+    length: int = option(
+        0,
+        help="tokens that the encoder at the path reads at once; 0: 77, or as many as it can if those are fewer",
+        low=0,
+    )
+    learned: bool | Literal["auto"] = option(
+        "auto", help="whether the encoder learns with the denoiser; auto: unless it comes from a path"
+    )
+    first: float = option(
+        0.5,
+        help="of pictures with several captions, how often the first is taken; the others share the rest",
+        low=0,
+        high=1,
+    )
+    apart: float = option(
+        0.1, help="share of samples with a label and a caption that are trained with only one of them", low=0, high=1
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.path and self.encoder is not None:
+            raise BadOption(
+                "conditioning.text: give an encoder that learns from nothing, or the path of one, and not both"
+            )
+        if not self.path and (self.length or self.learned is False):
+            name = "length" if self.length else "learned"
+            remedy = "say encoder.length" if self.length else "an encoder that nobody taught must learn"
+            raise BadOption(f"conditioning.text.{name}: is about an encoder at a path: {remedy}, or give a path")
+
+
+@dataclass(frozen=True)
+class ConditioningSettings(Checked):
+    """What a model can be asked for beside the labels of its data."""
+
+    text: TextSettings | None = option(None, help="words: the captions of the data; nothing of them is learned without")
+
+
+@dataclass(frozen=True)
+class Words:
+    """How a model will understand words, and what was noticed.
+
+    Args:
+        text: Of the model; None without words.
+        captions: How captions are drawn while it is trained; None where they are not.
+        notes: Lines for people.
+    """
+
+    text: TextConditioning | None = None
+    captions: Captions | None = None
+    notes: tuple[str, ...] = ()
+
+
+def settled_words(
+    settings: ConditioningSettings, train: AnyDataset, path: str, known: TextConditioning | None = None
+) -> Words:
+    """How a model will understand words, settled by the captions of its data.
+
+    Args:
+        settings: Of the recipe.
+        train: The training data.
+        path: Where it lies, for messages.
+        known: How the model that the run starts from understands them.
+
+    Raises:
+        DataError: The data has no captions, or not for all samples, or there is no encoder at the path.
+        MissingExtra: The `tokenizers` library is not installed.
+    """
+    if settings.text is None:
+        return Words(known)
+    whole = train.part(MOST_CAPTIONS)
+    captions = [line for text in _captions_of(train, whole, path) for line in lines(text)]
+    text = known or _understanding(settings.text, captions)
+    length = text.length
+    if whole is train and not text_encoders[text.encoder.name].reads_padding:  # then the longest is known
+        length = min(length, -(-max(map(text.size, captions)) // 8) * 8)
+    store = None if text.learned else CaptionStore(captions if whole is train else (), cache_folder() / "captions")
+    drawn = Captions(text, settings.text.first, settings.text.apart, length, store)
+    return Words(text, drawn, tuple(_cut(text, captions)))
+
+
+def captions_again(settings: ConditioningSettings, text: TextConditioning | None) -> Captions | None:
+    """How the captions of a run are drawn, once its model stands; None without words.
+
+    Args:
+        settings: Of the run's recipe.
+        text: How the model understands words.
+    """
+    if settings.text is None or text is None:
+        return None
+    store = None if text.learned else CaptionStore()
+    return Captions(text, settings.text.first, settings.text.apart, text.length, store)
+
+
+def _understanding(settings: TextSettings, captions: Sequence[str]) -> TextConditioning:
+    words = words_of(captions)
+    if settings.path:
+        found = read_encoder(settings.path, settings.length)
+        return TextConditioning(found.encoder, found.tokenizer, settings.learned is True, words, found.weights)
+    choice = settings.encoder or text_encoders.build("transformer")
+    tokenizer = learn_tokenizer(captions, choice.config.vocabulary)
+    return TextConditioning(
+        replace(choice, config=replace(choice.config, vocabulary=tokenizer.size)), tokenizer, True, words
+    )
+
+
+def _captions_of(train: AnyDataset, part: Dataset, path: str) -> Sequence[str]:
+    if part.texts is None:
+        why = next((line for line in train.skipped if line.startswith("captions: ")), None)
+        told = why.removeprefix("captions: ") if why else "no sample has one"
+        raise DataError(
+            f"conditioning.text: {path} has no captions to learn from ({told}): give every picture a caption (a .txt of "
+            "its name, a metadata.jsonl, or a text column), or leave conditioning.text out"
+        )
+    if blank := sum(not text.strip() for text in part.texts):
+        first = next(i for i, text in enumerate(part.texts) if not text.strip())
+        raise DataError(
+            f"conditioning.text: {blank:,} of the {len(part.texts):,} captions of {path} are empty, e.g. that of sample "
+            f"{first}: write them, or leave these samples out"
+        )
+    return part.texts
+
+
+def _cut(text: TextConditioning, captions: Sequence[str]) -> list[str]:
+    sizes = [text.size(caption) for caption in captions]
+    long = sum(size > text.length for size in sizes)
+    if not long:
+        return []
+    where = "length" if text.pretrained is not None else "encoder.length"
+    return [
+        f"captions: {long:,} of {len(sizes):,} are longer than the {text.length} tokens that the encoder reads at once (one "
+        f"has {max(sizes)}), and are trained without their ends: raise conditioning.text.{where}"
+    ]
