@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from .adherence import adherence
 from .check import check_app
 from .compare import compare, grid
 from .demo import demo
@@ -67,6 +68,7 @@ app.command("data")(data)
 app.command("pack")(pack)
 app.command("nll")(nll)
 app.command("evaluate")(evaluate)
+app.command("adherence")(adherence)
 app.command("compare")(compare)
 app.command("grid")(grid)
 app.command("list")(list_parts)

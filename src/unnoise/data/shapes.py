@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from ..options import option
 from ..randomness import address, uniform
 from .base import Dataset, DataSource, Progress, Spec, datasets
 from .scenes.drawing import draw
-from .scenes.layout import GREYS, NUMBERS, Placed, place
-from .scenes.scene import MOST_ALIKE, SIZES, Scene, Split, arrangements, single_things
+from .scenes.layout import GREYS, NUMBERS, SIDE, Placed, place
+from .scenes.scene import MOST_ALIKE, RELATIONS, SIZES, Scene, Split, arrangements, single_things
 from .scenes.words import long_captions, short_captions
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class ShapesDataset(DataSource):
     """
 
     number: int = option(10_000, help="how many pictures", low=1)
-    size: int = option(64, help="side of the pictures in pixels", low=32, high=512)
+    size: int = option(SIDE, help="side of the pictures in pixels", low=32, high=512)
     most_objects: int = option(MOST_ALIKE, help="objects in one picture, at most", low=1, high=MOST_ALIKE)
     split: Split = option("train", help="train, or the combinations that training never shows: held_out")
     captions: Literal["short", "long", "mixed"] = option("mixed", help="few words, whole sentences, or both by turns")
@@ -76,7 +76,7 @@ class ShapesDataset(DataSource):
         for first in range(0, self.number, _AT_ONCE):
             some = range(first, min(first + _AT_ONCE, self.number))
             found = self.pictures(some)
-            x[first : some.stop] = torch.from_numpy(self.draw(found))
+            x[first : some.stop] = self.draw(found)
             texts += (picture.caption for picture in found)
             if progress is not None:
                 progress("drawing", some.stop, self.number)
@@ -87,9 +87,9 @@ class ShapesDataset(DataSource):
         numbers = uniform(address(self.seed, f"shapes {self.split}"), indices, _CHOICES + NUMBERS)
         return [self._picture(row.tolist()) for row in numbers]
 
-    def draw(self, pictures: Sequence[Picture]) -> np.ndarray:
+    def draw(self, pictures: Sequence[Picture]) -> Tensor:
         """The pixels, uint8 of shape (N, 3, size, size)."""
-        return draw([each.objects for each in pictures], [each.grey for each in pictures], self.size)
+        return torch.from_numpy(draw([each.objects for each in pictures], [each.grey for each in pictures], self.size))
 
     def _picture(self, numbers: list[float]) -> Picture:
         kind, which, how_many, relation_said, style, phrasing, grey = numbers[:7]
@@ -109,7 +109,7 @@ class ShapesDataset(DataSource):
         short = self.captions == "short" or (self.captions == "mixed" and style < 0.5)
         caption = _chosen(short_captions(said) if short else long_captions(said), phrasing)
         objects = place(shown, numbers[_CHOICES:])
-        return Picture(caption, said, shown, objects, GREYS[0] + (GREYS[1] - GREYS[0]) * grey)
+        return Picture(caption, said, shown, objects, _grey(grey))
 
     def _combination(self, kind: float, which: float, how_many: float) -> Scene:
         if self.most_objects > 1 and _ONE < kind < _TWO:
@@ -117,6 +117,35 @@ class ShapesDataset(DataSource):
         thing = _chosen(single_things(self.split), which)
         several = self.most_objects > 1 and kind >= _TWO
         return Scene((replace(thing, count=2 + int(how_many * (self.most_objects - 1)) if several else 1),))
+
+
+def show(scenes: Sequence[Scene], seed: int = 0, size: int = SIDE) -> Tensor:
+    """Pictures that show scenes; sizes and relations of which they say nothing are drawn by chance.
+
+    Args:
+        scenes: What is shown.
+        seed: Of what is drawn by chance.
+        size: Side of the pictures in pixels.
+
+    Returns:
+        Shape (len(scenes), 3, size, size), uint8.
+    """
+    numbers = uniform(address(seed, "shapes shown"), range(len(scenes)), NUMBERS + 4)
+    objects = [place(_filled(scene, row[:3]), row[4:].tolist()) for scene, row in zip(scenes, numbers, strict=True)]
+    return torch.from_numpy(draw(objects, [_grey(row[3]) for row in numbers], size))
+
+
+def _filled(scene: Scene, numbers: Sequence[float]) -> Scene:
+    """A scene with a size for everything, and a relation for two things."""
+    things = tuple(
+        replace(thing, size=thing.size or _chosen(SIZES, u)) for thing, u in zip(scene.things, numbers, strict=False)
+    )
+    related = len(things) == 2 and scene.relation is None
+    return Scene(things, _chosen(tuple(RELATIONS), numbers[2]) if related else scene.relation)
+
+
+def _grey(u: float) -> float:
+    return GREYS[0] + (GREYS[1] - GREYS[0]) * u
 
 
 def _chosen(members: Sequence[T], u: float) -> T:

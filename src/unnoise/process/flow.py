@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from ..errors import BadOption
 from ..options import option
 from .base import Schedule, schedules
 
@@ -16,7 +18,7 @@ from .base import Schedule, schedules
 class FlowSchedule(Schedule):
     r"""Data and noise mixed along a straight line: sigma = u, alpha = 1 - u with u = shift t / (1 + (shift - 1) t).
 
-    A shift above 1 spends more of the time at high noise, which large images need.
+    A shift above 1 spends more of the time at high noise, which large images need; `resized` says how much more.
 
     References:
         Flow Matching for Generative Modeling (Lipman et al., 2023), https://arxiv.org/abs/2210.02747
@@ -51,7 +53,41 @@ class FlowSchedule(Schedule):
         u = torch.sigmoid(-log_snr.to(torch.float64) / 2)
         return u / (self.shift - (self.shift - 1) * u)
 
+    def resized(self, ratio: float) -> FlowSchedule:
+        """The path on which data of another size is as noisy at every time.
+
+        Noise hides less of a larger picture, since more of its values say the same: of n values that are alike, what they have in
+        common is known to sigma / (alpha sqrt(n)). The shift grows with the root of the ratio, so that this stays as it was.
+
+        References:
+            Scaling Rectified Flow Transformers for High-Resolution Image Synthesis (Esser et al., 2024), Equation 23
+
+        Args:
+            ratio: How many times as many places the data has, 4 for pictures of twice the height and width; above 0.
+
+        Raises:
+            BadOption: The ratio is not above 0, or the shift would leave its range.
+        """
+        if not 0 < ratio < math.inf:
+            raise BadOption(f"ratio: expected how many times as many places there are, above 0, got {ratio}")
+        return replace(self, shift=self.shift * math.sqrt(ratio))
+
     @property
     def t_min(self) -> float:
         """The time at which u is one thousandth."""
         return 1e-3 / (self.shift - (self.shift - 1) * 1e-3)
+
+
+def shift_for(tokens: int, at: tuple[int, int] = (256, 4096), logarithms: tuple[float, float] = (0.5, 1.15)) -> float:
+    """The shift with which FLUX.1 samples: its logarithm grows with the tokens of a picture along a line.
+
+    References:
+        FLUX.1 (Black Forest Labs, 2024), https://github.com/black-forest-labs/flux, `get_schedule`
+
+    Args:
+        tokens: Of a picture, its patches.
+        at: Two numbers of tokens.
+        logarithms: Those of the shifts there.
+    """
+    slope = (logarithms[1] - logarithms[0]) / (at[1] - at[0])
+    return math.exp(logarithms[0] + slope * (tokens - at[0]))
