@@ -13,6 +13,7 @@ from .adherence import adherence
 from .check import check_app
 from .compare import compare, grid
 from .demo import demo
+from .diagnose import diagnose
 from .doctor import doctor
 from .draw import draw_app
 from .ema import ema
@@ -63,6 +64,7 @@ app.command("tune")(tune)
 app.command("ema")(ema)
 app.command("plan")(plan)
 app.command("doctor")(doctor)
+app.command("diagnose")(diagnose)
 app.command("info")(info)
 app.command("data")(data)
 app.command("pack")(pack)
