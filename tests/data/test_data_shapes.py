@@ -103,6 +103,8 @@ def test_captions_are_short_or_long_or_both_by_turns():
         assert all(p.caption in phrasings(p.said) for p in found)
     mixed = ShapesDataset().pictures(range(500))
     assert sum(p.caption in short_captions(p.said) for p in mixed) / 500 == pytest.approx(0.5, abs=0.08)
+    every = ShapesDataset(captions="all").pictures(range(50))
+    assert all(tuple(p.caption.splitlines()) == (*short_captions(p.said), *long_captions(p.said)) for p in every)
     assert [p.said for p in mixed] == [p.said for p in ShapesDataset(captions="long").pictures(range(500))]
 
 

@@ -15,7 +15,7 @@ from .base import Dataset, DataSource, Progress, Spec, datasets
 from .scenes.drawing import draw
 from .scenes.layout import GREYS, NUMBERS, SIDE, Placed, place
 from .scenes.scene import MOST_ALIKE, RELATIONS, SIZES, Scene, Split, arrangements, single_things
-from .scenes.words import long_captions, short_captions
+from .scenes.words import captions, long_captions, short_captions
 
 T = TypeVar("T")
 
@@ -58,7 +58,8 @@ class ShapesDataset(DataSource):
         size: Side in pixels; at 64 everything is large enough to be told apart.
         most_objects: In one picture.
         split: Which combinations are shown.
-        captions: Few words, whole sentences, or each as often.
+        captions: Few words, whole sentences, each as often; or all phrasings of each, on lines of their own, of which training
+            draws one whenever it sees the picture.
         seed: Which draw; the same pictures for the same seed.
     """
 
@@ -66,7 +67,9 @@ class ShapesDataset(DataSource):
     size: int = option(SIDE, help="side of the pictures in pixels", low=32, high=512)
     most_objects: int = option(MOST_ALIKE, help="objects in one picture, at most", low=1, high=MOST_ALIKE)
     split: Split = option("train", help="train, or the combinations that training never shows: held_out")
-    captions: Literal["short", "long", "mixed"] = option("mixed", help="few words, whole sentences, or both by turns")
+    captions: Literal["short", "long", "mixed", "all"] = option(
+        "mixed", help="few words, whole sentences, both by turns, or all phrasings on lines of their own"
+    )
     seed: int = option(0, help="which draw of the pictures", low=0)
 
     def load(self, progress: Progress | None = None) -> Dataset:
@@ -106,10 +109,15 @@ class ShapesDataset(DataSource):
             ),
             shown.relation if tells else None,
         )
-        short = self.captions == "short" or (self.captions == "mixed" and style < 0.5)
-        caption = _chosen(short_captions(said) if short else long_captions(said), phrasing)
+        caption = self._caption(said, style, phrasing)
         objects = place(shown, numbers[_CHOICES:])
         return Picture(caption, said, shown, objects, _grey(grey))
+
+    def _caption(self, said: Scene, style: float, phrasing: float) -> str:
+        if self.captions == "all":
+            return "\n".join(captions(said))
+        short = self.captions == "short" or (self.captions == "mixed" and style < 0.5)
+        return _chosen(short_captions(said) if short else long_captions(said), phrasing)
 
     def _combination(self, kind: float, which: float, how_many: float) -> Scene:
         if self.most_objects > 1 and _ONE < kind < _TWO:

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import unnoise
 from unnoise.data.base import Dataset, Spec
 from unnoise.data.scenes.words import parse
 from unnoise.data.shapes import ShapesDataset, show
-from unnoise.errors import DataError, RunFolderError
+from unnoise.errors import BadOption, DataError, RunFolderError
 from unnoise.evaluation.adherence import share
 from unnoise.recipes.judging.following import follow, of_pictures, prompts_of
 from unnoise.recipes.judging.following_page import HEADERS, table, write_page
@@ -23,6 +24,7 @@ class Obedient:
 
     spec, hash, path = SPEC, "0" * 64, None
     sampling = SimpleNamespace(guidance=1.0, steps=7)
+    blueprint = SimpleNamespace(text="words")
 
     def __init__(self):
         self.calls = []
@@ -91,7 +93,12 @@ def test_models_of_other_pictures_and_prompts_about_something_else_are_refused_b
     model.spec = Spec("image", (1, 28, 28))
     with pytest.raises(DataError, match=r"square colour pictures, and this model makes image \(1, 28, 28\)"):
         follow(model, PROMPTS, out=tmp_path / "a")
+    model = Obedient()
+    model.blueprint = SimpleNamespace(text=None)
+    with pytest.raises(BadOption, match="trained without words"):
+        follow(model, PROMPTS, out=tmp_path / "a")
     assert not model.calls
+    assert not (tmp_path / "a" / "settings.json").exists()
 
 
 def test_the_page_says_what_was_found_and_shows_what_went_wrong(tmp_path):
@@ -130,3 +137,23 @@ def test_prompts_are_the_lines_of_a_file_or_drawn_by_chance(tmp_path):
         prompts_of(file, None, "train", 0)
     with pytest.raises(DataError, match="cannot be read"):
         prompts_of(tmp_path / "none.txt", None, "train", 0)
+
+
+def test_a_model_that_was_trained_for_a_moment_is_asked_and_does_not_do_it_yet(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    recipe = {
+        "data": {"name": "shapes", "number": 64, "size": 32, "captions": "all"},
+        "process": "flow",
+        "denoiser": {"name": "velocity"},
+        "conditioning": {"text": {"encoder": {"name": "transformer", "width": 16, "depth": 1, "heads": 2}}},
+        "network": {"name": "dit", "width": 16, "depth": 1, "heads": 2, "patch": 8},
+        "training": {"steps": 2, "batch_size": 8, "validation_size": 16, "sample_every": 0},
+        "sampling": {"steps": 2},
+    }
+    model = unnoise.train(recipe, out=tmp_path / "run", progress=False)
+    found = follow(model, PROMPTS, guidance=[1, 3])
+    assert found.folder == tmp_path / "run" / "adherence"
+    assert list(found.found) == [(1, 2), (3, 2)]
+    assert found.made[1, 2].shape == (24, 3, 32, 32)
+    assert found.found[1, 2].shares["everything"].value < 0.2
+    assert write_page(found, "run").is_file()

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ...data.base import Dataset, Progress
 from ...data.scenes.scene import Split
+from ...data.scenes.words import parse
 from ...data.shapes import ShapesDataset, show
-from ...errors import DataError, RunFolderError
+from ...errors import BadOption, DataError, RunFolderError
 from ...evaluation.metrics.base import Cloud, Estimate, metrics
 from ...evaluation.scenes.judging import Adherence, adherence, over_settings
 from ...files import write_atomically
@@ -132,6 +133,10 @@ def follow(
     spec = model.spec
     if spec.kind != "image" or len(spec.shape) != 3 or spec.shape[0] != 3 or spec.shape[1] != spec.shape[2]:
         raise DataError(f"adherence is read from square colour pictures, and this model makes {spec.kind} {spec.shape}")
+    if model.blueprint.text is None:
+        raise BadOption("this model was trained without words, so that there is nothing that it could follow")
+    for prompt in prompts:
+        parse(prompt)  # what cannot be read is said before anything is made
     guidance, steps = tuple(guidance) or (model.sampling.guidance,), tuple(steps) or (model.sampling.steps,)
     folder = Path(out) if out is not None else Path(model.path or ".") / "adherence"
     _claim(folder, {"model": model.hash, "prompts": _digest(prompts), "sampler": sampler, "seed": seed})
@@ -180,7 +185,7 @@ def of_pictures(data: Dataset, folder: Path) -> Followed:
     if data.spec.kind != "image" or shape[0] != 3 or shape[1] != shape[2]:
         raise DataError(f"adherence is read from square colour pictures, got {data.spec.kind} {shape}")
     setting = (1.0, 0)
-    found = adherence(data.x, data.texts)
+    found = adherence(data.x, [text.partition("\n")[0] for text in data.texts])  # of several captions the first
     meters = _meters(data.x, show(found.prompts, size=shape[-1]))
     return _kept(Followed(data.texts, {setting: found}, {setting: data.x}, {setting: meters}, folder))
 
