@@ -12,6 +12,7 @@ from unnoise.data.base import datasets
 from unnoise.errors import BadOption, DataError, ModelFolderError
 from unnoise.model import Model
 from unnoise.objectives.mse import preconditioned
+from unnoise.recipes.attention import attention_picture
 from unnoise.recipes.prepare import prepare
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import Run
@@ -330,3 +331,19 @@ def test_a_recipe_with_words_is_written_out_and_read_again(pictures, bert):
     assert plain.describe()["conditioning"] == {"text": None}
     assert json.dumps(plain.describe())
     assert datasets.build("digits") == plain.data
+
+
+def test_what_every_word_did_is_drawn(model, tmp_path):
+    picture = attention_picture(model, "a (red:2) square on the left", guidance=2.0, seed=3)
+    assert picture.width > 6 * 160
+    assert picture.height > 2 * 160  # seven pictures, six in a row
+    # Looking changes nothing, and another prompt is read elsewhere.
+    again = attention_picture(model, "a (red:2) square on the left", guidance=2.0, seed=3)
+    assert np.array_equal(np.asarray(picture), np.asarray(again))
+    assert not np.array_equal(np.asarray(attention_picture(model, "blue"))[:200, :200], np.asarray(picture)[:200, :200])
+
+
+def test_attention_to_words_needs_words(tmp_path):
+    model = Model.load(unnoise.train("digits", tmp_path / "run", training__steps=1, progress=False).path)
+    with pytest.raises(BadOption, match="trained without words"):
+        attention_picture(model, "three")

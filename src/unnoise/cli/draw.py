@@ -262,6 +262,28 @@ def reverse(
     typer.echo(out)
 
 
+@draw_app.command("attention")
+def attention(
+    model: ModelPath,
+    prompt: Annotated[str, typer.Option(help="What is asked for, in words.")],
+    steps: Annotated[int | None, typer.Option(help="Steps from noise to data; the model's own by default.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale: 1 is off, 0 unconditional.")] = None,
+    seed: Seed = 0,
+    out: Out = Path("attention.png"),
+) -> None:
+    """What each word of a prompt did: the places of a sample that read it while it was made.
+
+    - `unnoise draw attention runs/shapes --prompt "a red circle left of a blue square" -o attention.png`
+    """
+    from ..model import Model
+    from ..recipes.attention import attention_picture
+
+    _check(out, PICTURES)
+    asked = {"steps": steps, "guidance": guidance}
+    given = {name: value for name, value in asked.items() if value is not None}
+    _save(attention_picture(Model.load(model), prompt, seed=seed, **given), out)
+
+
 def _numbers(name: str, text: str) -> list[float]:
     from ..errors import BadOption
 
