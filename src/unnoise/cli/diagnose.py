@@ -46,7 +46,8 @@ def diagnose(
     Ctrl-C loses nothing but the samples in work: the same command goes on. For a run that failed, see `unnoise doctor`.
     """
     from ..recipes.judging import words
-    from ..recipes.judging.parts import error_parts, table
+    from ..recipes.judging.parts import table
+    from ..recipes.judging.split import error_parts
 
     with StopSignals() as stop:
         found = error_parts(

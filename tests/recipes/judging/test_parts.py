@@ -11,8 +11,9 @@ import torch
 from unnoise.errors import BadOption, DataError
 from unnoise.model import Model
 from unnoise.recipes.judging.levels import Levels, measure_levels
-from unnoise.recipes.judging.parts import ErrorParts, Part, ReconstructionSubject, error_parts, table
+from unnoise.recipes.judging.parts import ErrorParts, Part, table
 from unnoise.recipes.judging.run import find_subject
+from unnoise.recipes.judging.split import ReconstructionSubject, error_parts
 from unnoise.training.validation import Strata
 
 ASKED = {"n": 400, "fine": 40}

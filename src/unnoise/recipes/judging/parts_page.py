@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,10 +10,8 @@ from ...pictures.curves import loss_by_time
 from ...pictures.page import Page, Picture
 from . import words
 from .page import HALF, WIDE, picture_of
+from .parts import ErrorParts, table
 from .real import RealData
-
-if TYPE_CHECKING:
-    from .parts import ErrorParts
 
 
 def write_parts_page(parts: ErrorParts, real: RealData, command: str = "") -> Path:
@@ -25,8 +22,6 @@ def write_parts_page(parts: ErrorParts, real: RealData, command: str = "") -> Pa
         real: What the samples were held against.
         command: The command that a person gave.
     """
-    from .parts import table
-
     whole = parts.judged["as asked"].result
     n, name = whole.values["subject"]["n"], whole.values["subject"]["name"]
     page = Page(f"What is wrong with {name}?", f"{n:,} samples of each kind, with 95 % intervals.")
