@@ -5,6 +5,7 @@ import torch
 
 from unnoise.blueprint import Blueprint
 from unnoise.codecs.identity import IdentityCodec
+from unnoise.conditioning.label import LabelConditioning
 from unnoise.data.base import Spec
 from unnoise.guidance.base import Guided
 from unnoise.guidance.classifier_free import ClassifierFreeGuidance
@@ -21,8 +22,8 @@ NETWORKS = {
 
 
 @pytest.fixture(params=NETWORKS)
-def model(request, monkeypatch):
-    """A model whose every label is a prompt of five tokens, the last of them hidden."""
+def prompted(request, monkeypatch):
+    """A model whose labels are a prompt of five tokens, the last of them hidden, and that prompt for two samples."""
     spec = Spec("image", (2, 8, 8), ("a", "b"))
     choice = networks.build({"name": request.param, **NETWORKS[request.param]})
     blueprint = Blueprint(spec, IdentityCodec.pixels(), FlowSchedule(), "velocity", 0.7, False, choice)
@@ -33,9 +34,9 @@ def model(request, monkeypatch):
             p.add_(0.1 * torch.randn(p.shape, generator=generator))
     words = torch.randn(2, 5, 6, generator=generator)
     mask = (torch.arange(5) < 4).expand(2, -1)
-    condition = lambda label, n: {"context": words[:n], "context_mask": mask[:n]}
-    monkeypatch.setattr(made, "condition", condition)
-    return made
+    prompt = {"context": words, "context_mask": mask}
+    monkeypatch.setattr(LabelConditioning, "condition", lambda self, labels: prompt)
+    return made, prompt
 
 
 def counted(model):
@@ -50,7 +51,8 @@ def counted(model):
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 @pytest.mark.parametrize("sampler", ["euler", "heun"])
-def test_keys_and_values_are_made_once_and_not_in_every_step(model, guidance, sampler):
+def test_keys_and_values_are_made_once_and_not_in_every_step(prompted, guidance, sampler):
+    model, _ = prompted
     calls, layers = counted(model)
     for steps in (1, 7):
         model.sample(2, label="a", guidance=guidance, sampler=sampler, steps=steps)
@@ -59,7 +61,8 @@ def test_keys_and_values_are_made_once_and_not_in_every_step(model, guidance, sa
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
-def test_samples_are_those_that_forget_everything_to_a_millionth(model, guidance, monkeypatch):
+def test_samples_are_those_that_forget_everything_to_a_millionth(prompted, guidance, monkeypatch):
+    model, _ = prompted
     with torch.no_grad():
         next(b for name, b in model.denoiser.named_buffers() if name.endswith("null_context")).normal_()
     found = next(reversed(list(model.previews(2, label="a", guidance=guidance)))).x
@@ -70,9 +73,10 @@ def test_samples_are_those_that_forget_everything_to_a_millionth(model, guidance
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
 
 
-def test_a_negative_prompt_of_another_length_is_remembered_too(model):
+def test_a_negative_prompt_of_another_length_is_remembered_too(prompted):
+    model, cond = prompted
     x, t = torch.randn(2, 2, 8, 8), torch.tensor(0.6, dtype=torch.float64)
-    cond, negative = model.condition("a", 2), {"context": torch.randn(2, 9, 6)}
+    negative = {"context": torch.randn(2, 9, 6)}
     rule, denoiser = ClassifierFreeGuidance(3.0), model.denoiser
     with torch.no_grad():
         wanted, unwanted = denoiser(x, t, cond), denoiser(x, t, negative)
