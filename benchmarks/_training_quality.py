@@ -288,7 +288,7 @@ SAMPLE = {
 
 
 def judge(spec):
-    """FID of the samples to the training data."""
+    """FID of the samples to the training data, and KID, which few samples do not bias."""
     from unnoise.recipes.judging.run import evaluate
 
     folder = Path(spec["folder"])
@@ -303,12 +303,12 @@ def judge(spec):
     judged = evaluate(
         folder / "samples.npz",
         data=spec["data"],
-        metrics=("fid",),
+        metrics=("fid", "kid"),
         features="own",
         memorisation=False,
-        out=folder / "judged",
+        out=folder / f"judged-{spec['samples']}",
     )
-    fid = judged.result.estimates["fid"]
+    fid, kid = (judged.result.estimates[name] for name in ("fid", "kid"))
     trained = json.loads((folder / "train.json").read_text())
     row = {
         "name": spec["name"],
@@ -316,6 +316,7 @@ def judge(spec):
         "fid": float(fid.value),
         "low": float(fid.low),
         "high": float(fid.high),
+        "kid": [float(kid.value), float(kid.low), float(kid.high)],
     }
     row |= {
         **trained,

@@ -194,9 +194,9 @@ def quality(arguments, result):
     from _training_quality import compare
 
     result["quality"] = compare(arguments, worker, say)
-    headers = ["data", "who", "FID", "low", "high", "trained, s", "images seen", "samples", "calls"]
-    keys = ("data", "name", "fid", "low", "high", "seconds", "images", "samples", "calls")
-    rows = [[row[key] for key in keys] for row in result["quality"]]
+    headers = ["data", "who", "FID", "low", "high", "KID", "trained, s", "images seen", "samples", "calls"]
+    keys = ("data", "name", "fid", "low", "high", "kid", "seconds", "images", "samples", "calls")
+    rows = [[row[key][0] if key == "kid" else row[key] for key in keys] for row in result["quality"]]
     print_table(arguments, "quality: after the same time of training", report.plain_table(headers, rows))
 
 
