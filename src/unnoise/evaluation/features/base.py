@@ -7,13 +7,16 @@ beside every number that it had a part in.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor
 
 from ...data.base import Dataset, Spec
+from ...errors import IncompatibleParts
 from ...options import Checked
 from ...registry import Registry
 
@@ -46,6 +49,33 @@ class Extractor(ABC):
         Raises:
             ShapeError: The samples have a shape that it cannot look at.
         """
+
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What layers of it say of each place of a sample, so that gradients go through: what a perceptual distance compares.
+
+        Args:
+            x: In the units of the data, floats, shape (B, *shape).
+
+        Returns:
+            One tensor a layer, shape (B, channels, *places), where the network stands.
+
+        Raises:
+            IncompatibleParts: It has no such layers.
+        """
+        raise IncompatibleParts(
+            f"the extractor {self.about.get('name')!r} has no layers that say something of places: take `own` or `inception`"
+        )
+
+    def on(self, device: torch.device) -> Self:
+        """The same with its network on a device; itself where it has none."""
+        network = getattr(self, "network", None)
+        if network is None:
+            return self
+        twin = copy.copy(self)
+        twin.network = copy.deepcopy(network).to(device).requires_grad_(False)  # type: ignore[attr-defined]
+        if hasattr(twin, "device"):
+            twin.device = device
+        return twin
 
     def classify(self, features: Tensor) -> Tensor | None:
         """The label that is read off each sample's features, shape (B,), int64; None where it knows no labels."""

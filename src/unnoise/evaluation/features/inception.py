@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ...data.base import Dataset, Spec
@@ -80,7 +81,7 @@ class InceptionExtractor(Extractor):
 
     def __init__(self, network: InceptionV3, resize: Resize, source: str, device: str = "cpu") -> None:
         self.network = network.to(device)
-        self.device = device
+        self.device: str | torch.device = device
         self.legacy = resize == "legacy"
         self.dim = 2048
         self.resize = f"{'TensorFlow 1 bilinear' if self.legacy else 'Pillow bicubic'} to {SIDE} x {SIDE}"
@@ -99,5 +100,12 @@ class InceptionExtractor(Extractor):
         return asked(self._look, x)
 
     def _look(self, pictures: Tensor) -> Tensor:
+        return self.network(self._seen(pictures))
+
+    def _seen(self, pictures: Tensor) -> Tensor:
         pixels = resized(in_colour(pictures), SIDE, SIDE, "tensorflow" if self.legacy else "bicubic")
-        return self.network(((pixels - 128) / 128).to(self.device))
+        return ((pixels - 128) / 128).to(self.device)
+
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """See `Extractor.maps`: the ends of its five sizes."""
+        return self.network.maps(self._seen(x))

@@ -178,11 +178,15 @@ class InceptionV3(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, 2048) for x of shape (B, 3, H, W) in [-1, 1]; the literature's H and W are 299."""
-        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))  # (B, 64, 147, 147)
-        x = functional.max_pool2d(x, 3, stride=2)
-        x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x))  # (B, 192, 71, 71)
-        x = functional.max_pool2d(x, 3, stride=2)
-        x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(x)))  # (B, 288, 35, 35)
-        x = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))))  # (B, 768, 17, 17)
-        x = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x)))  # (B, 2048, 8, 8)
-        return x.mean((2, 3))
+        return self.maps(x)[-1].mean((2, 3))
+
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What is said of each place before the first two pools, and at the end of each size after them; arguments as above."""
+        first = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))  # (B, 64, 147, 147)
+        x = functional.max_pool2d(first, 3, stride=2)
+        second = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x))  # (B, 192, 71, 71)
+        x = functional.max_pool2d(second, 3, stride=2)
+        third = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(x)))  # (B, 288, 35, 35)
+        fourth = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(third)))))  # (B, 768, 17, 17)
+        last = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(fourth)))  # (B, 2048, 8, 8)
+        return first, second, third, fourth, last

@@ -15,7 +15,7 @@ from .digest import digest_of
 from .looking import check_samples
 from .own_folder import Kept, Owner, noted, read, write
 from .own_network import OwnNetwork
-from .own_training import Plan, in_blocks, learn
+from .own_training import Plan, in_blocks, learn, seen
 
 LARGEST = 64
 SHOWN = 200_000
@@ -109,6 +109,10 @@ class OwnExtractor(Extractor):
         """See `Extractor.__call__`."""
         check_samples(x, self.spec)
         return in_blocks(self.network, x, self.size)
+
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """See `Extractor.maps`: its four layers."""
+        return self.network.maps(seen(x.to(self.network.mean.device), self.size)) or super().maps(x)
 
     def classify(self, features: Tensor) -> Tensor | None:
         """See `Extractor.classify`; labels are known where it was learned by them."""

@@ -68,12 +68,18 @@ class Convolutions(nn.Module):
         self.whole = nn.Sequential(_pool(dims, sizes), _block(dims, WIDTHS[2], WIDTHS[3]))
         self.dim = WIDTHS[1] + WIDTHS[3]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (B, dim) for x of shape (B, *shape)."""
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What each of the four layers says, shapes (B, channels, places), for x of shape (B, *shape)."""
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)  # a third faster on a processor
-        strokes = self.strokes(self.stem(x))  # (B, 64, places)
-        whole = self.whole(self.parts(strokes))  # (B, 192, fewer places)
+        stem = self.stem(x)
+        strokes = self.strokes(stem)
+        parts = self.parts(strokes)
+        return stem, strokes, parts, self.whole(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, dim) for x of shape (B, *shape)."""
+        _, strokes, _, whole = self.maps(x)  # (B, 64, places), (B, 192, fewer places)
         return torch.cat([strokes.flatten(2).mean(2), whole.flatten(2).mean(2)], dim=1)
 
 
@@ -132,6 +138,10 @@ class OwnNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """What is said of each sample, before it is scaled, shape (B, dim)."""
         return self.trunk((x - self.mean) / self.std)
+
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What each layer says of each place, shapes (B, channels, places); flat samples have none."""
+        return self.trunk.maps((x - self.mean) / self.std) if isinstance(self.trunk, Convolutions) else ()
 
     def features(self, x: Tensor) -> Tensor:
         """What is said of each sample, of mean 0 and mean variance 1 over the training data, shape (B, dim)."""
