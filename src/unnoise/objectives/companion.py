@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import RunFolderError
 from .examples import Prepared
@@ -19,27 +19,40 @@ class Companion:
     order of position; nothing else is shared.
 
     Args:
-        uncertainty: A learned weight of each noise level.
+        learned: What is trained beside the network, such as a weight of each noise level.
         history: The losses that adaptive times look at.
-        betas: Memory of the two moving averages of Adam, which the uncertainty is trained by.
+        betas: Memory of the two moving averages of Adam, which it is trained by.
     """
+
+    learned_name = "uncertainty"
+    """What checkpoints call the weights of what is learned."""
 
     def __init__(
         self,
-        uncertainty: LearnedUncertainty | None = None,
+        learned: nn.Module | None = None,
         history: LossHistory | None = None,
         betas: tuple[float, float] = (0.9, 0.99),
     ) -> None:
-        self.uncertainty, self.history = uncertainty, history
-        self.parameters: list[Tensor] = [] if uncertainty is None else list(uncertainty.parameters())
+        self.learned, self.history = learned, history
+        self.parameters: list[Tensor] = [] if learned is None else list(learned.parameters())
         self._moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
         self._updates = torch.zeros((), dtype=torch.float32)
         self._betas = betas
 
+    @property
+    def uncertainty(self) -> LearnedUncertainty | None:
+        """A learned weight of each noise level, where there is one."""
+        return self.learned if isinstance(self.learned, LearnedUncertainty) else None
+
+    @property
+    def sums(self) -> list[Tensor]:
+        """What processes add up before an update, beside the gradients; nothing for most."""
+        return []
+
     def to(self, device: torch.device) -> Companion:
         """The same with its weights on a device; in place."""
-        if self.uncertainty is not None:
-            self.uncertainty.to(device)
+        if self.learned is not None:
+            self.learned.to(device)
             self._moments = [(a.to(device), b.to(device)) for a, b in self._moments]
         return self
 
@@ -92,7 +105,7 @@ class Companion:
         """All that there is to remember, by name; on the processor."""
         found: dict[str, Tensor] = {}
         for i, (p, (mean, square)) in enumerate(zip(self.parameters, self._moments, strict=True)):
-            found |= {f"uncertainty/{i}": p.detach(), f"first_moment/{i}": mean, f"second_moment/{i}": square}
+            found |= {f"{self.learned_name}/{i}": p.detach(), f"first_moment/{i}": mean, f"second_moment/{i}": square}
         if self.parameters:
             found["updates"] = self._updates
         if self.history is not None:
@@ -109,7 +122,7 @@ class Companion:
         if set(tensors) != set(self.tensors()):
             raise RunFolderError("the checkpoint is that of another objective: use another --out")
         for i, (p, (mean, square)) in enumerate(zip(self.parameters, self._moments, strict=True)):
-            for mine, name in ((p, "uncertainty"), (mean, "first_moment"), (square, "second_moment")):
+            for mine, name in ((p, self.learned_name), (mean, "first_moment"), (square, "second_moment")):
                 mine.copy_(tensors[f"{name}/{i}"])
         if self.parameters:
             self._updates.copy_(tensors["updates"])
