@@ -188,8 +188,8 @@ class Model:
             return _with_tuned(_read(inner, str(path)), inner)
         except ModelFolderError as error:
             found, damaged = newest_whole(folder / "checkpoints")
-            if found is None:
-                raise
+            if found is None or "kind" in found.facts["model"]:  # type: ignore[operator]
+                raise  # there is none, or it is that of an autoencoder
             if "start" in found.facts:  # the rest of the weights stands with the model that the run began with
                 raise ModelFolderError(f"{error}; the `unnoise train` that made it makes it again") from None
             described: Mapping[str, Any] = found.facts["model"]  # type: ignore[assignment]

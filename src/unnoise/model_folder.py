@@ -128,6 +128,19 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return values, _read_weights(folder, values.get("weights"))
 
 
+def read_whole(folder: Path) -> dict[str, Any]:
+    """The description of a model or an autoencoder whose files are all there and whole.
+
+    Raises:
+        ModelFolderError: There is none, or something of it is missing or damaged.
+    """
+    values = read_description(folder)
+    if "weights" in values:
+        _read_weights(folder, values["weights"])
+    read_parts(folder, values)
+    return values
+
+
 def read_parts(folder: Path, values: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
     """The weights of all that a model's folder holds beside its network, by the names of these parts.
 

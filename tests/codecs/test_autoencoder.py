@@ -201,7 +201,7 @@ def test_what_does_not_fit_is_told():
     with pytest.raises(IncompatibleParts, match=r"of 3 channels in 2 dimensions, and the data has shape \(1, 16, 16\)"):
         codec.shape((1, 16, 16))
     with pytest.raises(
-        IncompatibleParts, match=r"makes 4 x 4 values into one, by which sizes of the data, \(16, 18\), cann"
+        IncompatibleParts, match=r"makes 4 x 4 values into one, by which sizes of the data, \(16, 18\), ca"
     ):
         codec.shape((3, 16, 18))
     with pytest.raises(ShapeError, match=r"expected latents of 4 channels in 2 dimensions, got \(1, 3, 4, 4\)"):

@@ -14,8 +14,9 @@ from unnoise.errors import TrainingDiverged
 from unnoise.nn.base import networks
 from unnoise.objectives.mse import MSEObjective
 from unnoise.process.linear import LinearSchedule
+from unnoise.training.denoising import DenoiserTrainee
 from unnoise.training.draws import DrawStream
-from unnoise.training.loop import CheckpointDue, Finished, Stepped, Trainee, Validated, train
+from unnoise.training.loop import CheckpointDue, Finished, Stepped, Validated, train
 from unnoise.training.settings import TrainingSettings
 from unnoise.training.state import TrainState
 from unnoise.training.validation import STRATA, Validation, bayes_floor
@@ -27,7 +28,7 @@ def seed_trainee(name="spiral", **settings):
     torch.manual_seed(0)
     network = networks["seed_mlp"]((2,), None, data.spec.num_classes)
     denoiser = denoisers["noise"](network, LinearSchedule())
-    trainee = Trainee(denoiser, MSEObjective(), IdentityCodec(), data, data.take(torch.arange(0)), seed=0)
+    trainee = DenoiserTrainee(denoiser, MSEObjective(), IdentityCodec(), data, data.take(torch.arange(0)), seed=0)
     chosen = {
         "batch_size": 64,
         "lr": 1e-4,

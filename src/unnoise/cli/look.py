@@ -40,6 +40,9 @@ def info(
         recipe = read_recipe(path)
         typer.echo(json.dumps(recipe, indent=2))
         return
+    if _is_autoencoder(path):
+        _tell_autoencoder(path, as_json)
+        return
     model = Model.load(path)
     described = model.blueprint.describe()
     if as_json:
@@ -69,6 +72,37 @@ def info(
         *(("note", note) for note in model.notes),
     ]
     _rows(rows)
+
+
+def _is_autoencoder(path: Path) -> bool:
+    from ..errors import ModelFolderError
+    from ..model_folder import model_place, read_description
+    from ..recipes.codec_folder import KIND
+
+    try:
+        return read_description(model_place(path)).get("kind") == KIND
+    except ModelFolderError:  # which loading it as a model tells, or mends
+        return False
+
+
+def _tell_autoencoder(path: Path, as_json: bool) -> None:
+    from ..recipes.codec_folder import read_codec
+
+    codec, values = read_codec(path)
+    parameters = sum(p.numel() for p in codec.autoencoder.parameters())
+    if as_json:
+        facts = {key: values[key] for key in ("kind", "data", "codec", "trained")}
+        typer.echo(json.dumps({**facts, "parameters": parameters, "hash": codec.hash}, indent=2))
+        return
+    shape = tuple(values["data"]["shape"])
+    _rows(
+        [
+            ("codec", f"{path}  (hash {codec.hash[:12]})"),
+            ("encodes", f"{values['data']['kind']} of shape {shape} as latents of shape {codec.shape(shape)}"),
+            ("network", f"autoencoder, {_flat(values['codec']['network'])}: {parameters:,} parameters"),
+            *((f"trained: {key}", value) for key, value in values["trained"].items() if value != ""),
+        ]
+    )
 
 
 def data(

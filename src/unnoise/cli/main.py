@@ -17,12 +17,14 @@ from .diagnose import diagnose
 from .doctor import doctor
 from .draw import draw_app
 from .ema import ema
+from .encode import encode
 from .evaluate import evaluate
 from .look import data, info, list_parts
 from .lora import lora_app
 from .nll import nll
 from .pack import pack
 from .plan import plan
+from .reconstruct import reconstruct
 from .sample import replay, sample
 from .train import train
 from .tune import tune
@@ -68,6 +70,8 @@ app.command("diagnose")(diagnose)
 app.command("info")(info)
 app.command("data")(data)
 app.command("pack")(pack)
+app.command("encode")(encode)
+app.command("reconstruct")(reconstruct)
 app.command("nll")(nll)
 app.command("evaluate")(evaluate)
 app.command("adherence")(adherence)

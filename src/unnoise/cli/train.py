@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .progress import DataProgress, StopSignals, say
 
 if TYPE_CHECKING:
-    from ..recipes.recipe import Recipe
     from ..recipes.run import Run
+    from ..recipes.work import Work
 
 
 def train(
@@ -56,8 +56,9 @@ def train(
     Ctrl-C and SIGTERM save and stop; kill -9 loses at most the steps since the last checkpoint.
     """
     from ..errors import BadOption
-    from ..recipes.recipe import load_recipe, read_values, with_data
-    from ..recipes.run import Run, prepare
+    from ..recipes.recipe import load_any_recipe, read_values, with_data
+    from ..recipes.run import Run
+    from ..recipes.works import work_of
     from ..training.parallel import connected, leave, told_by_torchrun
 
     values, texts = read_values(recipe), list(overrides or [])
@@ -72,13 +73,13 @@ def train(
     if lora is not None and start is None and not values.get("start") and not any(t.startswith("start") for t in texts):
         raise BadOption("--lora: adapters stand beside a model that is trained already: give it with --from MODEL")
     given = {"seed": seed, "start.lora.rank": lora, "start.model": start}
-    checked = load_recipe(values, texts, **{path: value for path, value in given.items() if value is not None})
+    checked = load_any_recipe(values, texts, **{path: value for path, value in given.items() if value is not None})
     if print_config:
         typer.echo(checked.yaml(), nl=False)
         return
     folder = out if out is not None else Path("runs") / Path(recipe).stem
     if dry_run:
-        _tell(checked, prepare(checked, DataProgress()), folder)
+        _tell(work_of(checked, DataProgress()), folder)
         return
     with connected(checked.machine.torch_device(told_by_torchrun().local_rank)) as processes:
         run = Run(checked, folder, DataProgress() if processes.first else None, processes)
@@ -107,8 +108,7 @@ def _run(run: Run, folder: Path) -> None:
         if not went_through:
             say(f"stopped and saved at step {run.state.step:,}; the same command goes on from there")
             sys.exit(128 + (stop.received or 0))
-    name = "samples.npz" if run.blueprint.spec.kind == "array" else "samples.png"  # of the former there is no picture
-    say(f"the model stands in {run.folder / 'model'}; to sample: unnoise sample {run.folder} -o {name}")
+    say(run.work.goodbye(run.folder))
 
 
 def _follow(run: Run) -> None:
@@ -118,29 +118,14 @@ def _follow(run: Run) -> None:
             pass
 
 
-def _tell(recipe: Recipe, prepared: Any, folder: Path) -> None:
-    from ..objectives.mse import preconditioned
-    from ..recipes.averaging import size_told
-
-    denoiser = prepared.blueprint.build(recipe.seed)
-    spec, training = prepared.blueprint.spec, recipe.training
+def _tell(work: Work, folder: Path) -> None:
+    spec, training = work.train.spec, work.recipe.training
     labels = f", {spec.num_classes} labels" if spec.num_classes else ""
-    parameters = sum(p.numel() for p in preconditioned(denoiser).parameters())
-    epochs = training.steps * training.batch_size / len(prepared.train)
-    typer.echo(
-        f"data      {len(prepared.train):,} samples of shape {spec.shape}{labels}, {len(prepared.held_out):,} held out"
-    )
-    for line in prepared.skipped:
+    epochs = training.steps * training.batch_size / len(work.train)
+    typer.echo(f"data      {len(work.train):,} samples of shape {spec.shape}{labels}, {len(work.held_out):,} held out")
+    for line in work.skipped:
         typer.echo(f"skipped   {line}")
-    for line in prepared.notes:
-        typer.echo(f"words     {line}")
-    if prepared.start is not None:
-        network = preconditioned(denoiser).network
-        prepared.start.begin(network, prepared.blueprint, recipe.seed)
-        for line in prepared.start.notes:
-            typer.echo(f"start     {line.removeprefix('start: ')}")
-    typer.echo(f"network   {recipe.network.name}, {parameters:,} parameters, predicting {recipe.denoiser.name}")
+    for name, text in work.summary():
+        typer.echo(f"{name:<9} {text}")
     typer.echo(f"training  {training.steps:,} steps of {training.batch_size} samples: {epochs:,.1f} times the data")
-    if size := size_told(recipe, parameters):
-        typer.echo(f"snapshots {size}")
     typer.echo(f"out       {folder} (nothing was written)")

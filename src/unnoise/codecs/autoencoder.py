@@ -19,7 +19,7 @@ from ..nn.packing import pack
 from ..options import option
 from ..precision import dtype_of, lower
 from ..randomness import address, normal_like
-from .base import Codec, codecs
+from .base import Codec, Positions, codecs
 from .identity import IdentityCodec
 from .tiles import tiled
 
@@ -73,6 +73,8 @@ class AutoencoderCodec(Codec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.data, IdentityCodec):
+            raise BadOption(f"data: expected the codec identity, got {self.data.registered_name}")
         for name in ("centre", "spread"):
             count = len(getattr(self, name))
             if count not in (1, self.network.latent_channels):
@@ -212,7 +214,7 @@ class AutoencoderCodec(Codec):
         told = tiled(together, x, self.tile, enters=self.network.stride)
         return told.split(self.network.latent_channels, dim=1)
 
-    def drawn(self, x: Tensor, seed: int, positions: Sequence[int]) -> Tensor:
+    def drawn(self, x: Tensor, seed: int, positions: Positions) -> Tensor:
         """See `Codec.drawn`: of the sample at a position always the same latents are drawn."""
         mean, std = self.moments(x)
         return mean if self.posterior == "mean" else posterior_draw(mean, std, seed, positions)
@@ -259,9 +261,9 @@ class AutoencoderCodec(Codec):
         return {name: value for name, value in codecs.describe(self).items() if name not in FINDS}
 
 
-def posterior_draw(mean: Tensor, std: Tensor | None, seed: int, positions: Sequence[int]) -> Tensor:
+def posterior_draw(mean: Tensor, std: Tensor | None, seed: int, positions: Positions) -> Tensor:
     """Latents from their density, a function of seed and position; the means where no variance is told."""
-    return mean if std is None else mean + std * normal_like(address(seed, "latents"), positions, mean)
+    return mean if std is None else mean + std * normal_like(address(seed, "latents"), positions, mean)  # type: ignore[arg-type]
 
 
 def _over(values: tuple[float, ...], z: Tensor) -> Tensor:

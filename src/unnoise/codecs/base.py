@@ -6,11 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..options import Checked
 from ..registry import Registry
+
+Positions = Sequence[int] | NDArray[np.int64]
 
 
 class Codec(Checked, ABC):
@@ -21,8 +25,6 @@ class Codec(Checked, ABC):
 
     learned: ClassVar[bool] = False
     """Whether it holds weights, so that its options alone do not make it."""
-    path: str = ""
-    """The folder that it is yet to be read from."""
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
@@ -32,7 +34,7 @@ class Codec(Checked, ABC):
     def decode(self, z: Tensor) -> Tensor:
         """What the model made, in the units of the data, floating point."""
 
-    def drawn(self, x: Tensor, seed: int, positions: Sequence[int]) -> Tensor:
+    def drawn(self, x: Tensor, seed: int, positions: Positions) -> Tensor:
         """What training learns of some data: `encode`, unless the codec has several answers and draws one.
 
         Args:

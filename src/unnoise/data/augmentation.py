@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..randomness import address, uniform
+
+Positions = Sequence[int] | NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Augmentation:
     flips: bool = False
     shift: int = 0
 
-    def apply(self, x: Tensor, seed: int, positions: NDArray[np.int64]) -> Tensor:
+    def apply(self, x: Tensor, seed: int, positions: Positions) -> Tensor:
         """The pictures as a run sees them.
 
         Args:
@@ -37,10 +40,14 @@ class Augmentation:
         """
         if not (self.flips or self.shift):
             return x
-        chance = torch.from_numpy(uniform(address(seed, "augmentation"), positions, 3))
         if self.flips:
-            x = torch.where((chance[:, 0] < 0.5).reshape(-1, 1, 1, 1), x.flip(-1), x)
-        return self._moved(x, chance[:, 1:]) if self.shift else x
+            x = torch.where(self.mirrored(seed, positions).reshape(-1, 1, 1, 1), x.flip(-1), x)
+        return self._moved(x, _chance(seed, positions)[:, 1:]) if self.shift else x
+
+    @staticmethod
+    def mirrored(seed: int, positions: Positions) -> Tensor:
+        """Which pictures are mirrored where that is asked for, shape (n,), bool."""
+        return _chance(seed, positions)[:, 0] < 0.5
 
     def _moved(self, x: Tensor, chance: Tensor) -> Tensor:
         """The pictures, each moved by whole pixels: a gather from where every pixel comes."""
@@ -50,6 +57,11 @@ class Augmentation:
         )  # (n, H), (n, W)
         samples = torch.arange(len(x)).reshape(-1, 1, 1)
         return x.permute(0, 2, 3, 1)[samples, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2).contiguous()
+
+
+def _chance(seed: int, positions: Positions) -> Tensor:
+    """What decides about each picture, shape (n, 3), in (0, 1)."""
+    return torch.from_numpy(uniform(address(seed, "augmentation"), positions, 3))
 
 
 def _mirrored(index: Tensor, side: int) -> Tensor:

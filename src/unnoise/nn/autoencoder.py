@@ -222,6 +222,9 @@ class Autoencoder(nn.Module):
         config: The options; None for the defaults.
     """
 
+    takes_data_alone = True
+    """It knows no noise level, as `Network` does."""
+
     def __init__(self, dims: int = 2, channels: int = 3, config: AutoencoderConfig | None = None) -> None:
         super().__init__()
         self.dims, self.channels = dims, channels

@@ -11,11 +11,12 @@ from typing import Any
 from ..errors import BadOption, RunFolderError, UnnoiseError
 from ..options import plain
 from ..training.checkpoint import checkpoints
+from .any_recipe import AnyRecipe
 from .lock import locked
-from .recipe import Recipe, load_recipe, read_values
+from .recipe import load_any_recipe, read_values
 
 
-def claim(folder: Path, recipe: Recipe, first: bool = True) -> bool:
+def claim(folder: Path, recipe: AnyRecipe, first: bool = True) -> bool:
     """Looks whether a recipe may run in a folder; all processes of a run call this.
 
     Args:
@@ -56,7 +57,7 @@ def claim(folder: Path, recipe: Recipe, first: bool = True) -> bool:
 def _with_defaults(begun: Mapping[str, Any]) -> Mapping[str, Any]:
     """The recipe of a run, also with the options that came after it was begun: their defaults are what it did."""
     try:
-        return load_recipe(begun).describe()
+        return load_any_recipe(begun).describe()
     except UnnoiseError:  # an option that is no more: it is named as a difference
         return begun
 

@@ -27,10 +27,14 @@ def save_codec(folder: str | Path, codec: AutoencoderCodec, spec: Spec, trained:
     Raises:
         OSError: The folder cannot be written; what stands there stays.
     """
-    data = {"kind": spec.kind, "shape": list(spec.shape)}
-    values = {"kind": KIND, "data": data, "codec": codec.describe(), "trained": dict(trained)}
-    write_folder(Path(folder), values, parts={"codec": codec.weights()})
+    write_folder(Path(folder), codec_values(codec, spec, trained), parts={"codec": codec.weights()})
     return Path(folder)
+
+
+def codec_values(codec: AutoencoderCodec, spec: Spec, trained: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of an autoencoder's folder; arguments as in `save_codec`."""
+    data = {"kind": spec.kind, "shape": list(spec.shape)}
+    return {"kind": KIND, "data": data, "codec": codec.describe(), "trained": dict(trained)}
 
 
 def load_codec(path: str | Path) -> AutoencoderCodec:

@@ -21,7 +21,7 @@ from .tracking.base import TrackedRun, Tracker, numbers_in, trackers
 
 
 @dataclass(frozen=True)
-class Work:
+class StepCost:
     """What a step is to the machine.
 
     Args:
@@ -43,15 +43,15 @@ class Logbook:
     Args:
         run: Where it stands, and where else its numbers go.
         settings: Of the run.
-        work: What a step is to the machine.
+        cost: What a step is to the machine.
 
     Raises:
         OSError: It cannot be written.
         MissingExtra: The library of a tracker that was asked for is not installed.
     """
 
-    def __init__(self, run: TrackedRun, settings: TrainingSettings, work: Work) -> None:
-        self.run, self.settings, self.work = run, settings, work
+    def __init__(self, run: TrackedRun, settings: TrainingSettings, cost: StepCost) -> None:
+        self.run, self.settings, self.cost = run, settings, cost
         self._open(run)
 
     def _open(self, run: TrackedRun) -> None:
@@ -77,11 +77,11 @@ class Logbook:
                 if event.step % self.settings.log_every == 0 or event.step == self.settings.steps:
                     self._stepped(event)
             case Validated(step=step, loss=loss, floor=floor):
-                scores = {"validation_loss": loss.loss, **({"bayes_floor": floor.loss} if floor else {})}
+                scores = {"validation_loss": loss.loss, **({"bayes_floor": floor.loss} if floor else {}), **loss.more}
                 by_time = {
                     "t": list(loss.t), "loss": list(loss.by_time), "floor": list(floor.by_time) if floor else None,
                 }  # fmt: skip
-                self.write({"step": step, **scores, "by_time": by_time})
+                self.write({"step": step, **scores, **({"by_time": by_time} if loss.t else {})})
             case Finished():
                 self.flush()
 
@@ -97,13 +97,13 @@ class Logbook:
 
     def _measured(self) -> dict[str, float | None]:
         """What is measured of the machine; last in a line, since no two runs have it alike."""
-        work, rate = self.work, self._pace.rate()
+        cost, rate = self.cost, self._pace.rate()
         found: dict[str, float | None] = {"samples_per_second": round(rate * self.settings.batch_size, 1)}
-        if work.operations >= SMALL_STEP:
-            speed = work.operations * rate
-            peak = work.processes * measured_peak(work.dtype, work.device, torch.get_num_threads())
+        if cost.operations >= SMALL_STEP:
+            speed = cost.operations * rate
+            peak = cost.processes * measured_peak(cost.dtype, cost.device, torch.get_num_threads())
             found |= {"tflops": round(speed / 1e12, 4), "fraction_of_peak": round(speed / peak, 3)}
-        memory = peak_memory(work.device)
+        memory = peak_memory(cost.device)
         return {**found, "peak_memory_gb": None if memory is None else round(memory / 1e9, 3)}
 
     def went_back(self, step: int, event: Diverged) -> None:

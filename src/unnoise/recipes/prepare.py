@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..blueprint import Blueprint
+from ..codecs.autoencoder import AutoencoderCodec
 from ..codecs.identity import IdentityCodec
+from ..codecs.stored import StoredLatents
 from ..data.base import AnyDataset, Progress
 from ..training.captions import Captions
 from .codec_folder import settled_codec
 from .finetune import Start
+from .latents import latents_of
 from .recipe import Recipe
 from .words import settled_words
 
@@ -17,6 +20,21 @@ MOST_MEASURED = 10_000
 """Samples whose spread is measured where a recipe leaves that open."""
 MOST_READ = 1_000
 """The same of data that is read as it is needed, at every start."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Latents that training sees in the place of the data.
+
+    Args:
+        train: Those of the training data.
+        held_out: Those of the validation data.
+        codec: Takes out of them what is learned.
+    """
+
+    train: AnyDataset
+    held_out: AnyDataset
+    codec: StoredLatents
 
 
 @dataclass(frozen=True)
@@ -32,6 +50,7 @@ class Prepared:
         start: The model that the run starts from, where there is one.
         captions: How the data's captions are drawn, where they are learned.
         notes: What a person should know of it.
+        latents: What is learned in the place of the data, where it was encoded before.
     """
 
     recipe: Recipe
@@ -42,6 +61,7 @@ class Prepared:
     start: Start | None = None
     captions: Captions | None = None
     notes: tuple[str, ...] = ()
+    latents: Learned | None = None
 
 
 def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
@@ -61,15 +81,11 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
     train, held_out = data.split(recipe.training.validation_share, recipe.seed)
     if len(train) == 0:
         train.check()
-    codec = None if recipe.codec is None else settled_codec(recipe.codec)
-    sigma_data = recipe.denoiser.sigma_data
+    codec, sigma_data = None if recipe.codec is None else settled_codec(recipe.codec), recipe.denoiser.sigma_data
     measured = train.part(MOST_READ) if codec is None or sigma_data == "auto" else None
     if codec is None:
         assert measured is not None
         codec = IdentityCodec.pixels() if data.spec.kind == "image" else IdentityCodec.standardizing(measured.x)
-    if sigma_data == "auto":
-        assert measured is not None
-        sigma_data = round(float(codec.encode(measured.x[:MOST_MEASURED]).double().std()), 6)
     where, known = (
         str(getattr(recipe.data, "path", "the data")),
         start.model.blueprint.text if start is not None else None,
@@ -80,13 +96,37 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
         codec,
         recipe.process,
         recipe.denoiser.name,
-        float(sigma_data),
+        1.0,
         recipe.denoiser.learned_variance,
         recipe.network if words.text is None else words.text.fitted(recipe.network),
         recipe.denoiser.self_conditioning,
         words.text,
     )
+    latents = _learned(recipe, blueprint, data, progress)
+    if sigma_data == "auto":
+        assert measured is not None
+        some = measured.x[:MOST_MEASURED]
+        z = (
+            codec.encode(some)
+            if latents is None
+            else latents.codec.encode(latents.train.part(len(some)).x[: len(some)])
+        )
+        sigma_data = round(float(z.double().std()), 6)
+    blueprint = replace(blueprint, sigma_data=float(sigma_data))
     settled = replace(
         recipe, codec=recipe.codec or codec, denoiser=replace(recipe.denoiser, sigma_data=float(sigma_data))
     )
-    return Prepared(settled, blueprint, train, held_out, data.skipped, start, words.captions, words.notes)
+    return Prepared(
+        settled, blueprint, train, held_out, data.skipped, start, words.captions, words.notes, latents
+    )  # fmt: skip
+
+
+def _learned(recipe: Recipe, blueprint: Blueprint, data: AnyDataset, progress: Progress | None) -> Learned | None:
+    """The latents of the data, once it is known that the network can take them; None where there are none, or none are kept."""
+    codec = blueprint.codec
+    if not isinstance(codec, AutoencoderCodec):
+        return None
+    blueprint.build()
+    found = latents_of(codec, data, recipe.machine.torch_device(), progress)
+    share = recipe.training.validation_share, recipe.seed
+    return None if found is None else Learned(*found.data.split(*share), found.codec)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..codecs.base import Codec, codecs
-from ..data.base import DataSource, datasets
+from ..data.base import datasets
 from ..data.open import source_of
 from ..denoisers.base import denoisers
 from ..errors import BadOption, UnknownName, nearest
@@ -19,16 +19,15 @@ from ..model import SamplingSettings
 from ..nn.base import networks
 from ..objectives.base import Objective, objectives
 from ..objectives.mse import MSEObjective
-from ..options import Checked, build, option, option_fields, plain
+from ..options import Checked, build, option, option_fields
 from ..process.base import Schedule, schedules
 from ..process.linear import LinearSchedule
 from ..registry import Choice, Registry
 from ..samplers.grids import make_grid
-from ..training.machine import MachineSettings
-from ..training.settings import TrainingSettings
+from .any_recipe import AnyRecipe
+from .autoencoder import AutoencoderRecipe
 from .judging.plan import EvaluationPlan
 from .start import StartSettings, with_start
-from .tracking.base import TrackingSettings
 from .words import ConditioningSettings
 
 
@@ -66,15 +65,18 @@ class _AutoCodecs(Registry[Codec]):
         return "auto" if part is None else codecs.describe(part)
 
 
-@dataclass(frozen=True)
-class Recipe(Checked):
-    """Everything that a training run depends on."""
+@dataclass(frozen=True, kw_only=True)
+class Recipe(AnyRecipe):
+    """Everything that a training run of a diffusion model depends on."""
 
-    data: DataSource = option(help="what is learned: see `unnoise list datasets`", one_of=datasets)
+    kind = "diffusion"
+    sections = (
+        "description", "seed", "start", "data", "codec", "process", "denoiser", "conditioning", "network", "objective", "training",
+        "sampling", "evaluation", "machine", "tracking",
+    )  # fmt: skip
+
     network: Choice = option(help="the network: see `unnoise list networks`", one_of=networks)
-    description: str = option("", help="one line for people")
     start: StartSettings | None = option(None, help="a model to start from; its parts take the place of the recipe's")
-    seed: int = option(0, help="of weights, data order, times, noise and condition dropout", low=0, high=2**63 - 1)
     codec: Codec | None = option(
         None, help="the way into the space of the model; auto chooses by the data", one_of=_AutoCodecs("codec")
     )
@@ -84,11 +86,8 @@ class Recipe(Checked):
         ConditioningSettings(), help="what the model can be asked for beside the labels of its data"
     )
     objective: Objective = option(MSEObjective(), help="the loss", one_of=objectives)
-    training: TrainingSettings = option(TrainingSettings(), help="how the weights are found")
     sampling: SamplingSettings = option(SamplingSettings(), help="how the model is sampled when nothing else is said")
     evaluation: EvaluationPlan = option(EvaluationPlan(), help="what is measured while it is trained")
-    machine: MachineSettings = option(MachineSettings(), help="how the run is executed: device, precision, processes")
-    tracking: TrackingSettings = option(TrackingSettings(), help="where its numbers can be watched")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,35 +101,8 @@ class Recipe(Checked):
         except (BadOption, UnknownName) as error:
             raise BadOption(f"sampling: {error}") from None
 
-    def describe(self) -> dict[str, Any]:
-        """The recipe as plain values, with every default written out."""
-        values = plain(self)
-        order = [
-            "description",
-            "seed",
-            "start",
-            "data",
-            "codec",
-            "process",
-            "denoiser",
-            "conditioning",
-            "network",
-            "objective",
-            "training",
-            "sampling",
-            "evaluation",
-            "machine",
-            "tracking",
-        ]
-        return {name: values[name] for name in order}
 
-    def yaml(self) -> str:
-        """The recipe as a file that `unnoise train` takes."""
-        import yaml
-
-        return str(yaml.safe_dump(self.describe(), sort_keys=False, allow_unicode=True, width=120))
-
-
+KINDS: dict[str, type[AnyRecipe]] = {each.kind: each for each in (Recipe, AutoencoderRecipe)}
 PARTS: dict[str, Registry[Any]] = {
     "data": datasets, "network": networks, "codec": codecs, "process": schedules, "objective": objectives,
 }  # fmt: skip
@@ -220,7 +192,20 @@ def override(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 
 def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), **more: Any) -> Recipe:
-    """A checked recipe.
+    """A checked recipe of a diffusion model; arguments and errors as in `load_any_recipe`.
+
+    Raises:
+        BadOption: It is a recipe of something else.
+    """
+    checked = load_any_recipe(recipe, overrides, **more)
+    if not isinstance(checked, Recipe):
+        name = recipe if isinstance(recipe, (str, Path)) else "this"
+        raise BadOption(f"{name} is a recipe of an {checked.kind}: only `unnoise train` knows what to do with it")
+    return checked
+
+
+def load_any_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), **more: Any) -> AnyRecipe:
+    """A checked recipe of any kind.
 
     Args:
         recipe: A shipped recipe's name, a YAML file, or plain values.
@@ -232,11 +217,15 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         BadOption: A key or a value is wrong; the message names the nearest known key.
     """
     values = copy.deepcopy(dict(recipe)) if isinstance(recipe, Mapping) else read_values(recipe)
+    kind = values.pop("kind", Recipe.kind)
+    if kind not in KINDS:
+        raise BadOption(f"kind: {UnknownName('kind of recipe', kind, KINDS)}")
+    cls = KINDS[kind]
     pairs = [parse_override(text) for text in overrides]
     pairs += [(key.replace("__", ".").split("."), value) for key, value in more.items()]
     for path, _ in pairs:
-        if path[0] not in option_fields(Recipe):
-            raise BadOption(f"{'.'.join(path)}: there is no such section{nearest(path[0], option_fields(Recipe))}")
+        if path[0] not in option_fields(cls):
+            raise BadOption(f"{'.'.join(path)}: there is no such section{nearest(path[0], option_fields(cls))}")
     begins = (
         values.get("start") is None
     )  # said here and not in the recipe: the model goes before the recipe's own sections
@@ -247,16 +236,14 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         with_start(values, begins)
     for path, value in [pair for pair in pairs if pair[0][0] != "start"]:
         override(values, path, value)
-    for name, field in option_fields(
-        Recipe
-    ).items():  # options alone are those of the part that a recipe has by default
+    for name, field in option_fields(cls).items():  # options alone are those of the part that a recipe has by default
         part, default = values.get(name), getattr(field.default, "registered_name", None)
         if default and isinstance(part, dict) and "name" not in part:
             values[name] = {"name": default, **part}
     data = values.get("data")
     if isinstance(data, dict) and "path" in _required(data) and not data.get("path"):
         raise BadOption("data.path: this recipe needs data of yours: add --data PATH")
-    return build(Recipe, values)
+    return build(cls, values)
 
 
 def _required(data: Mapping[str, Any]) -> list[str]:

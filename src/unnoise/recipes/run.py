@@ -21,17 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from ..data.base import MOST_CHECKED, MOST_IN_PART, Progress
-from ..denoisers.base import Denoiser
+from ..blueprint import Blueprint
+from ..data.base import Progress
 from ..errors import DataError, MissingExtra, ModelFolderError, RunFolderError
 from ..files import write_atomically
 from ..model import Model
-from ..model_folder import read_folder
-from ..objectives.mse import preconditioned
+from ..model_folder import read_whole
 from ..precision import dtype_of, keep_freed_memory
-from ..training.captions import lines
 from ..training.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -41,21 +38,25 @@ from ..training.checkpoint import (
     save_checkpoint,
 )  # fmt: skip
 from ..training.execution import begin_state
-from ..training.loop import CheckpointDue, Diverged, Event, Finished, SamplesDue, Stepped, Trainee, Validated
+from ..training.loop import CheckpointDue, Diverged, Event, Finished, SamplesDue, Stepped, Validated
 from ..training.loop import train as train_loop
 from ..training.parallel import ALONE, Processes
 from ..training.shares import save_shares
 from ..training.state import TrainState
 from ..training.threads import step_operations, threads_for
-from .averaging import SNAPSHOTS, forget_later, keep_snapshot, size_told
+from ..training.trainee import Trainee
+from .any_recipe import AnyRecipe
+from .averaging import SNAPSHOTS, forget_later, keep_snapshot
 from .claim import claim
-from .judging.while_training import Evaluated, Watcher, check_plan
+from .diffusion_work import DiffusionWork
+from .judging.while_training import Evaluated, Watcher
 from .lock import locked
-from .logbook import Logbook, Work
+from .logbook import Logbook, StepCost
 from .prepare import Prepared as Prepared
 from .prepare import prepare as prepare
-from .recipe import Recipe
 from .tracking.base import TrackedRun
+from .work import Made
+from .works import work_of
 
 
 class Run:
@@ -75,7 +76,7 @@ class Run:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: AnyRecipe,
         folder: str | Path,
         progress: Progress | None = None,
         processes: Processes = ALONE,
@@ -83,18 +84,15 @@ class Run:
         self.folder, self.processes = Path(folder), processes
         self.device = recipe.machine.torch_device(processes.local_rank)
         self._begun, self._progress = claim(self.folder, recipe, processes.first), progress
-        prepared = prepare(recipe, progress)
-        self.recipe, self.blueprint, self.train_data = prepared.recipe, prepared.blueprint, prepared.train
-        self._held_out, self.start, self.captions = prepared.held_out, prepared.start, prepared.captions
+        self.work = work_of(recipe, progress)
+        self.recipe, self.train_data = self.work.recipe, self.work.train
         self.trainee, self.state = self._beginning()
-        self._known = prepared.skipped
-        self.notes = [*_told(prepared.skipped), *prepared.notes, *(self.start.notes if self.start is not None else ())]
-        if size := size_told(recipe, sum(p.numel() for p in self.state.parameters)):
-            self.notes.append(f"snapshots of averages will be {size}")
+        self._known = self.work.skipped
+        sizes = self.work.size_notes(sum(p.numel() for p in self.state.parameters))
+        self.notes = [*_told(self.work.skipped), *self.work.notes, *sizes]
         self.scores: dict[str, Any] = {}
         self._fingerprint = self.train_data.fingerprint()
-        self.watcher = self._watcher(prepared)
-        check_plan(recipe.evaluation, self.train_data.spec)
+        self.watcher = self.work.watcher()
         self._resume()
         if processes.first:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -105,39 +103,25 @@ class Run:
                 model.save(self.folder / "model")
             self.notes.append(f"the model was made again from the checkpoint of step {self.state.step}")
 
-    def _watcher(self, prepared: Prepared) -> Watcher:
-        """Measures the run on its way; without a plan it is asked nothing, and the least of the data will do."""
-        most = MOST_IN_PART if self.recipe.evaluation.every else MOST_CHECKED
-        parts = prepared.train.part(most), prepared.held_out.part(most)
-        return Watcher(self.recipe.evaluation, *parts, self.recipe.training.batch_size, self.recipe.seed)
+    @property
+    def blueprint(self) -> Blueprint:
+        """What the model is made of, of a run that makes a diffusion model."""
+        assert isinstance(self.work, DiffusionWork)
+        return self.work.blueprint
 
     def _beginning(self) -> tuple[Trainee, TrainState]:
         """What is trained, and its state before the first step."""
-        recipe, machine = self.recipe, self.recipe.machine
-        denoiser, network = self._untrained()
+        trainee = self.work.trainee()
         state = begin_state(
-            network,
-            self.blueprint.input_shape,
-            recipe.training,
-            machine,
+            trainee.network,
+            self.work.input_shape,
+            self.recipe.training,
+            self.recipe.machine,
             self.device,
             self.processes,
-            recipe.objective.companion(denoiser.schedule),
+            trainee.companion(),
         )
-        trainee = Trainee(
-            denoiser, recipe.objective, self.blueprint.codec, self.train_data, self._held_out, recipe.seed,
-            machine.micro_batch, machine.workers, self.captions,
-        )  # fmt: skip
         return trainee, state
-
-    def _untrained(self) -> tuple[Denoiser, nn.Module]:
-        """The denoiser, and its network, as they are before the first step."""
-        denoiser = self.blueprint.build(self.recipe.seed)
-        network = preconditioned(denoiser).network
-        assert network is not None
-        if self.start is not None:
-            self.start.begin(network, self.blueprint, self.recipe.seed)
-        return denoiser, network
 
     def late_notes(self) -> list[str]:
         """What could not be read since the run was made: of data in shards, images are opened as they are needed."""
@@ -146,7 +130,7 @@ class Run:
     def _model_stands(self) -> bool:
         """Whether the folder's model is that of this step: a run may have been killed after its last checkpoint."""
         try:
-            return bool(read_folder(self.folder / "model")[0]["trained"]["steps"] == self.state.step)
+            return bool(read_whole(self.folder / "model")["trained"]["steps"] == self.state.step)
         except (ModelFolderError, KeyError, TypeError):
             return False
 
@@ -168,9 +152,9 @@ class Run:
             )
         if found is not None and found.facts["data"] != self._fingerprint:
             return None, f"the data has changed since the run in {self.folder} was begun: use another --out"
-        if found is not None and self.start is not None and found.facts.get("start") != self.start.hash:
-            where = f"{self.start.settings.model} is not the model that the run in {self.folder} started from"
-            return None, f"{where}: put that one back, or use another --out"
+        for mark in self.work.marks if found is not None else ():
+            if found is not None and found.facts.get(mark.name) != mark.value:
+                return None, mark.changed.replace("{folder}", str(self.folder))
         return found, None
 
     def _take(self, found: Checkpoint | None) -> None:
@@ -184,7 +168,8 @@ class Run:
         if found is not None:
             found.restore(self.state)
             self.scores = dict(found.facts.get("scores") or {})  # type: ignore[call-overload]
-            self.watcher.restore(found.facts.get("watcher") or {})  # type: ignore[arg-type]
+            if self.watcher is not None:
+                self.watcher.restore(found.facts.get("watcher") or {})  # type: ignore[arg-type]
         self.state.agree()
 
     def _reached(self, path: Path) -> Checkpoint:
@@ -201,21 +186,12 @@ class Run:
         """Whether all steps are made."""
         return self.state.step >= self.recipe.training.steps
 
-    def model(self, average: str = "") -> Model:
-        """The averaged model as it stands.
+    def made(self, average: str = "") -> Made:
+        """What the run makes, as it stands, with averaged weights.
 
         Args:
             average: Which of the run's averages, by its name; training.model_average by default.
         """
-        denoiser = self.blueprint.build(self.recipe.seed)
-        network = preconditioned(denoiser).network
-        assert network is not None
-        weights, adapter = self.state.ema_weights(average), None
-        if self.start is not None:
-            weights, adapter = self.start.finished(weights, self.blueprint)
-        if self.blueprint.text is not None:
-            weights |= self.blueprint.text.untouched()
-        network.load_state_dict(weights)
         images = self.state.step * self.recipe.training.batch_size
         trained = {
             "recipe": self.recipe.description,
@@ -224,16 +200,21 @@ class Run:
             "data": self._fingerprint,
             "data_size": len(self.train_data),
             "seed": self.recipe.seed,
-            **(self.start.facts() if self.start is not None else {}),
+            **self.work.facts(),
             **self.scores,
         }
-        path = str(self.folder)
-        return Model(self.blueprint, denoiser, self.recipe.sampling, trained, path, adapter)
+        return self.work.made(self.state.ema_weights(average), trained, str(self.folder))
 
-    def _firsts_model(self) -> Model | None:
-        """The averaged model in the first process, and None in the others, which take part where it is shared out."""
+    def model(self, average: str = "") -> Model:
+        """The averaged model as it stands, of a run that makes a diffusion model; see `made`."""
+        model = self.made(average)
+        assert isinstance(model, Model)
+        return model
+
+    def _firsts_model(self) -> Made | None:
+        """What is made in the first process, and None in the others, which take part where it is shared out."""
         if self.processes.first:
-            return self.model()
+            return self.made()
         if self.state.sharded:
             self.state.ema_weights(wanted=False)
         return None
@@ -247,9 +228,9 @@ class Run:
         model, place = self._firsts_model(), self.folder / "checkpoints"
         facts = {} if model is None else {
             "data": self._fingerprint,
-            **({"start": self.start.hash} if self.start is not None else {}),
+            **{mark.name: mark.value for mark in self.work.marks},
             "scores": self.scores,
-            "watcher": self.watcher.state,
+            **({"watcher": self.watcher.state} if self.watcher is not None else {}),
             "model": model.describe(),
         }  # fmt: skip
         if self.state.sharded:
@@ -285,12 +266,12 @@ class Run:
             yield from self._events(stop)
 
     def _events(self, stop: Callable[[], bool]) -> Iterator[Event | Evaluated]:
-        operations = step_operations(self.state.network, self.blueprint.input_shape, self.recipe.training.batch_size)
+        operations = step_operations(self.state.network, self.work.input_shape, self.recipe.training.batch_size)
         logbook = self._logbook(operations) if self.processes.first else None
         keep_freed_memory()
         begun_at = self.state.step
         try:
-            if self.processes.first:  # who alone measures
+            if self.processes.first and self.watcher is not None:  # who alone measures
                 self.watcher.prepare(self._progress)
             with threads_for(operations):
                 for event in train_loop(self.trainee, self.state, stop):
@@ -298,10 +279,9 @@ class Run:
                         self._roll_back(event, logbook)
                     self._note(event, logbook)
                     yield event
-                    if isinstance(event, Stepped) and self.watcher.due(
-                        event.step, event.step == self.recipe.training.steps
-                    ):
-                        yield from self._evaluate(event.step, logbook)
+                    if isinstance(event, Stepped) and self.watcher is not None:
+                        if self.watcher.due(event.step, event.step == self.recipe.training.steps):
+                            yield from self._evaluate(self.watcher, event.step, logbook)
         except DataError:  # a shard is gone, or a worker that reads it died: what was learned until then stays
             if self.processes.count == 1 and self.state.step > begun_at and self.state.finite():
                 self.save()
@@ -313,9 +293,9 @@ class Run:
     def _logbook(self, operations: float) -> Logbook:
         recipe = self.recipe
         dtype = dtype_of(self.state.network) or torch.float32
-        work = Work(operations, self.processes.count, dtype, self.device)
+        cost = StepCost(operations, self.processes.count, dtype, self.device)
         run = TrackedRun(self.folder, recipe.describe(), recipe.tracking, self.state.step)
-        return Logbook(run, recipe.training, work)
+        return Logbook(run, recipe.training, cost)
 
     def _roll_back(self, event: Diverged, logbook: Logbook | None) -> None:
         """Goes back to the last checkpoint with half the learning rate, once; a second time the loop gives up."""
@@ -324,20 +304,22 @@ class Run:
         found, _ = newest_whole(self.folder / "checkpoints") if self.processes.first else (None, [])
         if self.processes.tell(found is None):
             # The weights of the beginning, put where the spoilt ones stand.
-            denoiser, network = self._untrained()
-            self.state.begin_again(network, self.recipe.objective.companion(denoiser.schedule))
-            self.watcher.restore(Watcher.NOTHING)
+            fresh = self.work.trainee()
+            self.state.begin_again(fresh.network, fresh.companion())
+            if self.watcher is not None:
+                self.watcher.restore(Watcher.NOTHING)
         else:
             self._take(found)
         self.state.rate.fill_(0.5)
         if logbook is not None:
             logbook.went_back(self.state.step, event)
 
-    def _evaluate(self, step: int, logbook: Logbook | None) -> Iterator[Evaluated]:
+    def _evaluate(self, watcher: Watcher, step: int, logbook: Logbook | None) -> Iterator[Evaluated]:
         model = self._firsts_model()
         if model is None or logbook is None:
             return
-        found = self.watcher.measure(model, step)
+        assert isinstance(model, Model)
+        found = watcher.measure(model, step)
         logbook.write(found.line())
         if found.best:
             model.trained["evaluation"] = {name: float(each.value) for name, each in found.estimates.items()}
@@ -346,10 +328,10 @@ class Run:
 
     def _note(self, event: Event, logbook: Logbook | None) -> None:
         if isinstance(event, Validated):
-            self.watcher.saw(event.loss.loss, None if event.floor is None else event.floor.loss)
-            self.scores = {
-                "validation_loss": event.loss.loss, **({"bayes_floor": event.floor.loss} if event.floor else {})
-            }  # fmt: skip
+            floor = {} if event.floor is None else {"bayes_floor": event.floor.loss}
+            self.scores = {"validation_loss": event.loss.loss, **floor, **event.loss.more}
+            if self.watcher is not None:
+                self.watcher.saw(event.loss.loss, floor.get("bayes_floor"))
         if isinstance(event, Stepped):  # before a checkpoint of this step, from which a run would not come back to it
             keep_snapshot(self.state, self.folder)
         if isinstance(event, CheckpointDue):
@@ -364,21 +346,11 @@ class Run:
                 self._draw_loss()
 
     def _draw_samples(self, step: int, logbook: Logbook | None) -> None:
-        from .gallery import draw_run_samples
-
         model, path = self._firsts_model(), self.folder / "samples" / f"{step:09d}.png"
         if model is not None and logbook is not None:
-            draw_run_samples(model, path, self._prompts())
+            self.work.draw(model, path)
             if path.is_file():
                 logbook.picture("samples", path, step)
-
-    def _prompts(self) -> list[str]:
-        """Some captions of data that was held out, where words are learned; of all where none was."""
-        if self.captions is None:
-            return []
-        data = (self._held_out if len(self._held_out) else self.train_data).part(MOST_CHECKED)
-        texts = data.texts or ()
-        return [lines(texts[i * len(texts) // 8])[0] for i in range(min(8, len(texts)))]
 
     def _draw_loss(self) -> None:
         from .gallery import run_loss_picture, run_numbers_picture

@@ -4,22 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from ..model import Model
 from ..training.parallel import connected, told_by_torchrun
-from .recipe import Recipe, load_recipe
+from .any_recipe import AnyRecipe
+from .autoencoder import AutoencoderRecipe
+from .autoencoder_work import TrainedAutoencoder
+from .recipe import Recipe, load_any_recipe
 from .run import Run
 
 
+@overload
+def train(
+    recipe: AutoencoderRecipe, out: str | Path = "runs/model", *, progress: bool = True, **overrides: Any
+) -> TrainedAutoencoder: ...
+
+
+@overload
 def train(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     out: str | Path = "runs/model",
     *,
     progress: bool = True,
     **overrides: Any,
-) -> Model:
-    """Trains a recipe, or goes on with the run that stands in `out`, and returns the model.
+) -> Model: ...
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | AnyRecipe,
+    out: str | Path = "runs/model",
+    *,
+    progress: bool = True,
+    **overrides: Any,
+) -> Any:
+    """Trains a recipe, or goes on with the run that stands in `out`, and returns the model, or the autoencoder.
 
     Under torchrun all processes call it, and train together.
 
@@ -32,7 +51,7 @@ def train(
     Raises:
         UnnoiseError: Something in the recipe, the data or the folder must be mended first.
     """
-    checked = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, **overrides)
+    checked = recipe if isinstance(recipe, AnyRecipe) else load_any_recipe(recipe, **overrides)
     with connected(checked.machine.torch_device(told_by_torchrun().local_rank)) as processes:
         run = Run(checked, out, processes=processes)
         if progress and processes.first:
@@ -42,4 +61,4 @@ def train(
         else:
             for _ in run.events():
                 pass
-        return run.model()
+        return run.made()

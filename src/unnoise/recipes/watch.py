@@ -80,7 +80,8 @@ def watch(run: Run, stop: Callable[[], bool] = lambda: False) -> bool:
                 progress.update(task, completed=event.step, facts=facts)
             elif isinstance(event, Validated):
                 floor = f"  (Bayes floor {event.floor.loss:.4f})" if event.floor else ""
-                say(f"step {event.step:>7,}  validation loss {event.loss.loss:.4f}{floor}{facts}")
+                more = "".join(f"  {name} {value:.4g}" for name, value in event.loss.more.items())
+                say(f"step {event.step:>7,}  validation loss {event.loss.loss:.4f}{floor}{more}{facts}")
             elif isinstance(event, Evaluated):
                 told = "  ".join(f"{name} {number(each.value)} ± {number(each.high - each.value)}" for name, each in
                                  event.estimates.items())  # fmt: skip

@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from ..codecs.base import Codec
-from ..data.base import AnyDataset
-from ..denoisers.base import Denoiser
-from ..objectives.base import Objective, Prepared
-from .captions import Captions
-from .gradient import Gradient
+from ..objectives.examples import Prepared
 from .parallel import Processes
 from .state import TrainState
-
-
-@dataclass
-class Trainee:
-    """What is trained on what.
-
-    Args:
-        denoiser: Whose network is trained.
-        objective: What it learns.
-        codec: The way into the model's space.
-        train: The training data.
-        held_out: Data for validation; empty to validate on the training data.
-        seed: Of data order, times, noise and condition dropout.
-        micro_batch: Most samples that go through the network at once; 0 for no limit.
-        workers: Processes that read the data ahead; 0 reads it when it is needed.
-        captions: How the data's captions are drawn, where they are learned.
-    """
-
-    denoiser: Denoiser
-    objective: Objective
-    codec: Codec
-    train: AnyDataset
-    held_out: AnyDataset
-    seed: int
-    micro_batch: int = 0
-    workers: int = 0
-    captions: Captions | None = None
+from .trainee import Summing
 
 
 def accumulated(
-    gradient: Gradient, batch: Prepared, first: int, micro_batch: int = 0, measure: bool = False
+    gradient: Summing, batch: Prepared, first: int, micro_batch: int = 0, measure: bool = False
 ) -> tuple[Tensor, tuple[float, Tensor] | None]:
     """Brings the gradient of the mean loss of a batch into the state, a micro batch at a time.
 
@@ -111,5 +78,6 @@ def broken(loss: float, losses: Tensor, batch: Prepared, processes: Processes, w
     rows = known[known[:, 0] > 0]
     if not len(rows):
         return f"the loss is {loss}"
-    where = f"t = {float(rows[:, 1].min()):.3f} to {float(rows[:, 2].max()):.3f}"
-    return f"the loss is {loss}: {int(known[:, 0].sum())} of the batch's {whole} samples have none, at {where}"
+    told = f"the loss is {loss}: {int(known[:, 0].sum())} of the batch's {whole} samples have none"
+    where = f", at t = {float(rows[:, 1].min()):.3f} to {float(rows[:, 2].max()):.3f}"
+    return told + where if bool(t.any()) else told  # what has no time is all at 0

@@ -6,12 +6,8 @@ among them. Both are still the same wherever a run was interrupted, and in whate
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..codecs.base import Codec
@@ -23,18 +19,13 @@ from ..objectives.noise import NoiseSettings
 from ..objectives.pairing import optimal_pairs
 from ..randomness import address, normal, normal_like, uniform
 from .captions import Captions, training_condition
-
-# Of a block: enough to make the cost of a block's tensors vanish, small enough to stay in the cache.
-_TARGET_VALUES = 1 << 18
-
-Positions = NDArray[np.int64]
+from .stream import ExampleStream, Positions
 
 
-class DrawStream:
-    """The examples of every step of a run.
+class DrawStream(ExampleStream):
+    """The examples of every step of a run of a denoiser.
 
-    Position p is the p-th sample that the run sees. Its data, time, noise and condition dropout depend on the seed and p
-    alone, so a run may stop and go on anywhere.
+    The data, time, noise and condition dropout of a position depend on the seed and the position alone.
 
     Args:
         dataset: What is learned.
@@ -60,39 +51,12 @@ class DrawStream:
         share: tuple[int, int] | None = None,
         captions: Captions | None = None,
     ) -> None:
-        self.captions = captions
-        self.dataset, self.codec, self.denoiser, self.objective = dataset, codec, denoiser, objective
-        self.batch_size, self.seed = batch_size, seed
-        self.share = share or (0, batch_size)
-        values = batch_size * (math.prod(dataset.spec.shape) + (0 if captions is None else captions.values))
-        self.block_steps = max(1, min(256, _TARGET_VALUES // values))
+        super().__init__(dataset, batch_size, seed, share, 0 if captions is None else captions.values)
+        self.codec, self.denoiser, self.objective, self.captions = codec, denoiser, objective, captions
         self.history = history
         if history is not None:  # a block ends where the density changes
             self.block_steps = max(n for n in range(1, self.block_steps + 1) if history.refresh % n == 0)
         self._pairs: dict[int, Positions] = {}
-        self._block: tuple[int, list[Prepared]] | None = None
-        self.order = dataset.order(seed, batch_size)
-        self.read: Callable[[Tensor], Dataset] = dataset.take  # whoever reads ahead puts its own here
-
-    def step(self, step: int, device: torch.device) -> Prepared:
-        """The examples of one step, ready for the network.
-
-        Blocks of steps begin at multiples of `block_steps` whatever the step asked for, so that a resumed run works out
-        the very same numbers.
-        """
-        block = step // self.block_steps
-        if self._block is None or self._block[0] != block:
-            self._block = block, self.steps_of(self.block(block).to(device))
-        return self._block[1][step % self.block_steps]
-
-    def steps_of(self, block: Prepared) -> list[Prepared]:
-        """The examples of every step out of those of a block."""
-        return block.split(self.share[1] - self.share[0])
-
-    def positions(self, block: int) -> Positions:
-        """The positions of a block of steps, of this share of every batch."""
-        steps = np.arange(block * self.block_steps, (block + 1) * self.block_steps, dtype=np.int64)
-        return (steps[:, None] * self.batch_size + np.arange(*self.share, dtype=np.int64)).reshape(-1)
 
     def block(self, block: int) -> Prepared:
         """The examples of a block of steps, worked out now."""
@@ -103,11 +67,8 @@ class DrawStream:
         u = torch.from_numpy(uniform(address(self.seed, "time"), positions)[:, 0].copy())
         return self._examples(self._data(positions), u, positions)
 
-    def _data(self, positions: Positions) -> Dataset:
-        return self.read(torch.from_numpy(self.order.index_at(positions)))
-
     def _encoded(self, data: Dataset, positions: Positions) -> Tensor:
-        return self.codec.encode(self.dataset.augmentation.apply(data.x, self.seed, positions))
+        return self.codec.drawn(self.dataset.augmentation.apply(data.x, self.seed, positions), self.seed, positions)
 
     def _examples(self, data: Dataset, u: Tensor, positions: Positions) -> Draws:
         x_0 = self._encoded(data, positions)

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import BadOption
 from ..files import cache_folder
+from ..nn.autoencoder import Autoencoder
 from ..nn.base import Network
 from ..objectives.companion import Companion
 from ..precision import compute_dtype, lower
@@ -92,7 +93,7 @@ def checkpoint_blocks(network: nn.Module) -> None:
     """
     from torch.utils.checkpoint import checkpoint
 
-    blocks = network.checkpointed_blocks() if isinstance(network, Network) else ()
+    blocks = network.checkpointed_blocks() if isinstance(network, (Network, Autoencoder)) else ()
     if not blocks:
         kind = getattr(network, "registered_name", type(network).__name__)
         raise BadOption(f"machine.activation_checkpointing: network {kind!r} has no blocks to forget: leave it false")

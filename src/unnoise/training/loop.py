@@ -7,22 +7,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..denoisers.base import Denoiser
 from ..errors import IncompatibleParts, TrainingDiverged
 from ..objectives.companion import weighed
-from ..objectives.mse import preconditioned
-from .batch import Trainee as Trainee
 from .batch import accumulated, broken, show
-from .draws import DrawStream
-from .gradient import Gradient
 from .noise_scale import GradientNorms
 from .parallel import STOP_EVERY, Processes
 from .prefetch import PrefetchedStream
 from .settings import TrainingSettings
 from .state import Averaged, TrainState
-from .validation import Strata, Validation, bayes_floor, training_oracle
+from .trainee import Strata, Trainee, Validating
 
 MOST_VALIDATED = 256
 """Samples that go through the network at once when it is validated, unless a step takes fewer."""
@@ -111,37 +106,25 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
         IncompatibleParts: The state was made without what the objective keeps beside the network.
         DataError: The data cannot be read any more, or a worker that reads it ended; the state is that of the step before.
     """
-    settings, denoiser, processes = state.settings, trainee.denoiser, state.processes
+    settings, module, processes = state.settings, trainee.module, state.processes
     if state.step >= settings.steps:
         yield Finished(state.step, stopped=False)
         return
-    if set(state.companion.tensors()) != set(trainee.objective.companion(denoiser.schedule).tensors()):
+    if set(state.companion.tensors()) != set(trainee.companion().tensors()):
         raise IncompatibleParts(
             "the objective keeps something beside the network that the state does not hold: make it as "
             "TrainState(..., companion=objective.companion(schedule))"
         )
-    device = next(denoiser.parameters()).device
+    device = next(module.parameters()).device
     share = processes.share(settings.batch_size)
-    draws = DrawStream(
-        trainee.train,
-        trainee.codec,
-        denoiser,
-        trainee.objective,
-        settings.batch_size,
-        trainee.seed,
-        state.companion.history,
-        share,
-        trainee.captions,
-    )
-    stream = PrefetchedStream(draws, trainee.workers)
-    validation, floor = _validation(trainee, settings, processes)
+    stream = PrefetchedStream(trainee.examples(state), trainee.workers)
+    validation, floor = trainee.validation(settings, processes)
     most = min(trainee.micro_batch or MOST_VALIDATED, MOST_VALIDATED)
-    network = preconditioned(denoiser)
-    gradient = Gradient(trainee.objective, denoiser, state, trainee.seed, state.companion)
-    network.train()
+    gradient = trainee.gradient(state)
+    module.train()
     while state.step < settings.steps:
         if state.step == 0:  # also where a run went back to its beginning
-            yield _validated(validation, denoiser, state, floor, most)
+            yield _validated(validation, module, state, floor, most)
         batch = stream.step(state.step, device)
         logged = (state.step + 1) % settings.log_every == 0 or state.step + 1 == settings.steps
         losses, part = accumulated(gradient, batch, share[0], trainee.micro_batch, measure=logged)
@@ -159,7 +142,7 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
             continue
         yield Stepped(step, loss, learning_rate, norm, _norms(part, norm, settings.batch_size), stream.waiting)
         if step % settings.validate_every == 0 or last:
-            yield _validated(validation, denoiser, state, floor, most)
+            yield _validated(validation, module, state, floor, most)
         stopping = not last and _asked_to_stop(stop, step, processes, device)
         if step % settings.checkpoint_every == 0 or last or stopping:
             if not state.finite():  # they would take the place of a checkpoint and a model that are good
@@ -193,25 +176,8 @@ def _diverged(what: str, step: int, settings: TrainingSettings) -> TrainingDiver
     )
 
 
-def _validation(trainee: Trainee, settings: TrainingSettings, processes: Processes) -> tuple[Validation, Strata | None]:
-    parts = trainee.codec, trainee.denoiser, trainee.objective, settings.validation_size, trainee.seed
-    captions = trainee.captions
-    train = trainee.train.part(settings.validation_size)
-    floor = (
-        bayes_floor(train, *parts) if processes.first and train is trainee.train and captions is None else None
-    )  # only who knows all of the data knows it, and nobody that of words, which are not an oracle's condition
-    if len(trainee.held_out):
-        return Validation(trainee.held_out.part(settings.validation_size), *parts, captions), floor
-    validation = Validation(train, *parts, captions)
-    if floor is not None:
-        # By time on the very triples of the validation loss, so that what both owe to chance cancels in their difference.
-        own = validation.floor(training_oracle(train, trainee.codec, trainee.denoiser))
-        floor = Strata(floor.loss, own.by_time, own.t)
-    return validation, floor
-
-
 def _validated(
-    validation: Validation, denoiser: Denoiser, state: TrainState, floor: Strata | None, most: int
+    validation: Validating, module: nn.Module, state: TrainState, floor: Strata | None, most: int
 ) -> Validated:
     with Averaged(state):
-        return Validated(state.step, validation.loss(denoiser, most, state.processes), floor)
+        return Validated(state.step, validation.loss(module, most, state.processes), floor)

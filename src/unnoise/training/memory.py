@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import BadOption
 from ..nn.base import Condition
+from .threads import inputs_of
 
 MARGIN = 1.15
 """What a step takes beside weights and kept activations (buffers of the layer at work), as a factor."""
@@ -53,7 +54,7 @@ def kept_bytes(network: nn.Module, shape: tuple[int, ...], batch_size: int, cond
     x = torch.zeros(batch_size, *shape, dtype=dtype, device="meta", requires_grad=True)
     told = None if cond is None else {name: value[:batch_size].to("meta") for name, value in cond.items()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        functional_call(network, {**weights, **buffers}, (x, torch.zeros(batch_size, device="meta"), told))
+        functional_call(network, {**weights, **buffers}, inputs_of(network, x, told))
     return sum(seen.values())
 
 

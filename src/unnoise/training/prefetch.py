@@ -19,7 +19,7 @@ from ..data.streaming.dataset import ShardedDataset
 from ..data.streaming.reader import Read
 from ..data.streaming.workers import ReadingPool
 from ..objectives.base import Prepared
-from .draws import DrawStream
+from .stream import ExampleStream
 
 MOST_AHEAD = 2**28
 """Bytes of examples that are held ready, about; two blocks in any case."""
@@ -27,7 +27,7 @@ _LOOK = 0.2  # seconds after which who waits looks whether it should go on waiti
 
 
 class PrefetchedStream:
-    """A `DrawStream` whose examples are worked out ahead: the same bytes, whatever the number of workers.
+    """An `ExampleStream` whose examples are worked out ahead: the same bytes, whatever the number of workers.
 
     Data in shards is read and decoded by `workers` processes, a few blocks of steps ahead; a thread makes examples of it.
     Where times follow the losses of the steps before, only the reading runs ahead. What is held is bounded.
@@ -37,7 +37,7 @@ class PrefetchedStream:
         workers: Processes that read; 0 works everything out when it is asked for.
     """
 
-    def __init__(self, stream: DrawStream, workers: int) -> None:
+    def __init__(self, stream: ExampleStream, workers: int) -> None:
         self.stream, self.workers = stream, workers
         self.waited = 0.0  # seconds in which the loop had nothing to do
         self._since: float | None = None
@@ -53,7 +53,7 @@ class PrefetchedStream:
         return 0.0 if self._since is None else self.waited / max(time.perf_counter() - self._since, 1e-9)
 
     def step(self, step: int, device: torch.device) -> Prepared:
-        """The examples of one step; see `DrawStream.step`.
+        """The examples of one step; see `ExampleStream.step`.
 
         Raises:
             DataError: The data cannot be read any more, or a worker ended.
@@ -86,16 +86,16 @@ def _close(thread: _Preparing | None, reading: _ReadAhead | None) -> None:
         thread.end()
 
 
-def _blocks_ahead(stream: DrawStream) -> int:
+def _blocks_ahead(stream: ExampleStream) -> int:
     """Blocks that are held ready: at least 2, at most 16, and about MOST_AHEAD bytes of them in between."""
     size = len(stream.positions(0)) * int(np.prod(stream.dataset.spec.shape)) * 4 * 4  # data, noise, input and target
     return max(2, min(16, MOST_AHEAD // max(size, 1)))
 
 
 class _ReadAhead:
-    """Reads the data of the blocks to come; it takes the place of `DrawStream.read`."""
+    """Reads the data of the blocks to come; it takes the place of `ExampleStream.read`."""
 
-    def __init__(self, stream: DrawStream, workers: int, ahead: int) -> None:
+    def __init__(self, stream: ExampleStream, workers: int, ahead: int) -> None:
         self.stream, self.ahead = stream, ahead
         self._take = stream.dataset.take
         self.dataset = stream.dataset if isinstance(stream.dataset, ShardedDataset) else None
@@ -145,7 +145,7 @@ class _ReadAhead:
 class _Preparing:
     """A thread that prepares one block after the other, a few ahead of the loop."""
 
-    def __init__(self, stream: DrawStream, reading: _ReadAhead | None, ahead: int) -> None:
+    def __init__(self, stream: ExampleStream, reading: _ReadAhead | None, ahead: int) -> None:
         self.stream, self.reading = stream, reading
         self.ready: Queue[tuple[int, Prepared | BaseException]] = Queue(ahead)
         self.stop = threading.Event()

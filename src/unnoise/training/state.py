@@ -130,6 +130,8 @@ class TrainState:
                 self.processes.add(parameter.grad)
                 if self.sharded:  # whose losses are scaled for a mean over the processes
                     parameter.grad /= self.processes.count
+        for tensor in self.companion.sums:
+            self.processes.add(tensor)
         self.companion.update(self.step + 1, learning_rate)
 
     def norm(self) -> Tensor:

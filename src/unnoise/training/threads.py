@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ..nn.base import Condition
 from ..precision import dtype_of
 from .sharded import local
 
@@ -20,7 +22,7 @@ def step_operations(network: nn.Module, shape: tuple[int, ...], batch_size: int)
     A weight acts at least once a sample, and only once in networks on flat samples; elsewhere the operations are counted.
 
     Args:
-        network: F(x, noise_level, cond).
+        network: F(x, noise_level, cond), or another one of x alone.
         shape: Of one sample of its input.
         batch_size: Samples an update.
     """
@@ -43,9 +45,15 @@ def step_operations(network: nn.Module, shape: tuple[int, ...], batch_size: int)
     training = network.training
     network.eval()
     with torch.no_grad(), as_written, device, FlopCounterMode(display=False) as counter:
-        functional_call(network, unreal, (torch.zeros(1, *shape, dtype=dtype_of(network)), torch.zeros(1), None))
+        functional_call(network, unreal, inputs_of(network, torch.zeros(1, *shape, dtype=dtype_of(network))))
     network.train(training)
     return 3.0 * counter.get_total_flops() * batch_size
+
+
+def inputs_of(network: nn.Module, x: Tensor, cond: Condition | None = None) -> tuple[Any, ...]:
+    """What a network is called with, of samples: a noise level and a condition too, unless it says that it takes none."""
+    alone = getattr(network, "takes_data_alone", False)
+    return (x,) if alone else (x, torch.zeros(len(x), device=x.device), cond)
 
 
 @contextmanager

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..codecs.base import Codec
 from ..data.base import Dataset
@@ -18,25 +18,11 @@ from ..randomness import address, uniform
 from .captions import Captions, whole_condition
 from .draws import noise_like, who_recalls
 from .parallel import ALONE, Processes
+from .trainee import Strata as Strata
 
 STRATA = 16
 MOST_FLOOR_TRIPLES = 2**16
 MOST_FLOOR_WORK = 2**33  # numbers of the data times triples: a few seconds on two cores
-
-
-@dataclass(frozen=True)
-class Strata:
-    """A loss, by time.
-
-    Args:
-        loss: The mean over all triples.
-        by_time: The mean within each of the strata of time, from low to high noise.
-        t: The middle time of each stratum.
-    """
-
-    loss: float
-    by_time: tuple[float, ...]
-    t: tuple[float, ...]
 
 
 class Validation:
@@ -88,30 +74,15 @@ class Validation:
         return Strata(float(table.mean()), tuple(table.tolist()), tuple(middle.tolist()))
 
     @torch.no_grad()
-    def loss(self, denoiser: Denoiser, batch_size: int = 256, processes: Processes = ALONE) -> Strata:
-        """The loss of a denoiser on the triples; processes share the batches, whose samples stay the same.
+    def loss(self, module: nn.Module, batch_size: int = 256, processes: Processes = ALONE) -> Strata:
+        """The loss of a denoiser on the triples; see `Validating.loss`."""
+        assert isinstance(module, Denoiser)
+        prepared = self.objective.prepare(module, self.draws).to(next(module.parameters()).device)
 
-        Args:
-            denoiser: The same in all processes.
-            batch_size: Triples at once.
-            processes: That all call this.
-        """
-        device = next(denoiser.parameters()).device
-        training = denoiser.training
-        denoiser.eval()
-        prepared = self.objective.prepare(denoiser, self.draws).to(device)
-        size = len(prepared.inputs)
-        losses = torch.zeros(size, dtype=torch.float64)  # on the processor: not every GPU has such numbers
-        starts = range(0, size, batch_size)
-        for turn in range(0, len(starts), processes.count):
-            mine = turn + processes.rank
-            # Where nothing is left to do the first batch is worked on again: sharded networks work in all processes or none.
-            first = starts[mine] if mine < len(starts) else 0
-            found = self.objective.losses(denoiser, prepared.slice(first, first + batch_size))
-            if mine < len(starts):
-                losses[first : first + batch_size] = found.cpu().double()
-        denoiser.train(training)
-        return self._strata(processes.add(losses))
+        def losses(rows: slice) -> Tensor:
+            return self.objective.losses(module, prepared.slice(rows.start, rows.stop))
+
+        return self._strata(shared_out(losses, module, len(prepared.inputs), batch_size, processes))
 
     @torch.no_grad()
     def floor(self, oracle: Denoiser) -> Strata:
@@ -157,3 +128,36 @@ def bayes_floor(
 def training_oracle(dataset: Dataset, codec: Codec, denoiser: Denoiser) -> DatasetOracle:
     """The exact denoiser of a training set, in the model's space and on its schedule."""
     return DatasetOracle(codec.encode(dataset.x), denoiser.schedule, dataset.labels, dataset.spec.num_classes or None)
+
+
+def shared_out(
+    work: Callable[[slice], Tensor], module: nn.Module, size: int, batch_size: int, processes: Processes
+) -> Tensor:
+    """Numbers about samples that processes work out a batch each in turn, with a module as it is outside of training.
+
+    Args:
+        work: Gives the numbers of some samples, shape (n, ...).
+        module: What it asks; as before afterwards.
+        size: How many samples there are.
+        batch_size: Samples at once.
+        processes: That all call this.
+
+    Returns:
+        Shape (size, ...), float64, on the processor: not every GPU has such numbers.
+    """
+    training = module.training
+    module.eval()
+    whole: Tensor | None = None
+    starts = range(0, size, batch_size)
+    for turn in range(0, len(starts), processes.count):
+        mine = turn + processes.rank
+        # Where nothing is left to do the first batch is worked on again: sharded networks work in all processes or none.
+        first = starts[mine] if mine < len(starts) else 0
+        found = work(slice(first, min(first + batch_size, size))).cpu().double()
+        if whole is None:
+            whole = torch.zeros(size, *found.shape[1:], dtype=torch.float64)
+        if mine < len(starts):
+            whole[first : first + batch_size] = found
+    module.train(training)
+    assert whole is not None
+    return processes.add(whole)
