@@ -207,6 +207,16 @@ def test_the_code_of_fine_tuning_runs_and_says_what_it_prints(tmp_path, monkeypa
     assert names["base"].spec.class_names == ("upper", "lower")
 
 
+def test_the_code_of_latents_runs_and_says_what_it_prints(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = run("latents.md")
+    told, shapes = capsys.readouterr().out.splitlines()
+    assert set(eval(told)) == {"psnr", "ssim"}
+    assert eval(told)["psnr"] > 15
+    assert shapes == "(4, 4, 4) torch.Size([2, 1, 8, 8])"
+    assert names["report"].facts["held_out"]
+
+
 def test_the_code_of_training_runs_and_parts_of_a_batch_are_the_batch(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = run("training.md")
