@@ -219,16 +219,18 @@ class AutoencoderCodec(Codec):
         mean, std = self.moments(x)
         return mean if self.posterior == "mean" else posterior_draw(mean, std, seed, positions)
 
-    def whitened(self, x: Tensor) -> Self:
+    def whitened(self, x: Tensor, device: torch.device | None = None) -> Self:
         """The same with latents of mean 0 and variance 1 in every channel over some data.
 
         Args:
             x: Shape (N, ...), as its data set gives it.
+            device: Where it is worked out; where the codec is by default.
 
         Raises:
             DataError: A channel of the latents says nothing of the data, or is not finite.
         """
         bare = self._with(centre=(0.0,), spread=(1.0,))
+        bare = bare if device is None else bare.on(device, torch.float32)
         channels = bare.encode(x).double().transpose(0, 1).flatten(1)
         centre, spread = channels.mean(1), channels.std(1, correction=0)
         if not bool((torch.isfinite(spread) & (spread > 0)).all()):

@@ -125,12 +125,11 @@ class AutoencoderWork(Work):
 
     def made(self, weights: Mapping[str, Tensor], trained: Mapping[str, Any], path: str) -> TrainedAutoencoder:
         """See `Work.made`; the latents are whitened by the training data."""
-        codec = self.codec.with_weights(weights)
         last = trained["steps"] >= self.recipe.training.steps
-        some = self.train.part(MOST_WHITENED if last else MOST_ON_THE_WAY).x
-        return TrainedAutoencoder(
-            codec.whitened(some[: MOST_WHITENED if last else MOST_ON_THE_WAY]), self.train.spec, dict(trained)
-        )
+        most = MOST_WHITENED if last else MOST_ON_THE_WAY
+        some, device = self.train.part(most).x[:most], self.recipe.machine.torch_device()
+        codec = self.codec.with_weights(weights).whitened(some, device)
+        return TrainedAutoencoder(codec, self.train.spec, dict(trained))
 
     def draw(self, made: Made, path: Path) -> None:
         """See `Work.draw`: samples, and what they come back as."""
