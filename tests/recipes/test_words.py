@@ -272,6 +272,21 @@ def test_what_is_learned_from_states_that_were_kept_is_what_the_encoder_says(pic
     assert [name for name in run.state.names if name.startswith("text.")]
 
 
+def test_the_encoder_of_one_model_serves_another(pictures, run_folder, tmp_path, monkeypatch):
+    prepared = prepare(recipe(pictures, **given(run_folder)))
+    text, source = prepared.blueprint.text, Model.load(run_folder)
+    assert (text.tokenizer, text.encoder) == (source.blueprint.text.tokenizer, source.blueprint.text.encoder)
+    assert not text.learned
+    own = preconditioned(source.denoiser).network.text.state_dict()
+    found = preconditioned(prepared.blueprint.build(5)).network.text.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in found.items())
+    unnoise.train(recipe(pictures, conditioning={"text": None}, training__steps=1), tmp_path / "plain", progress=False)
+    with pytest.raises(
+        ModelFolderError, match=r"plain understands no words: give a CLIP, or a model that learned captions"
+    ):
+        prepare(recipe(pictures, **given(tmp_path / "plain")))
+
+
 def test_training_goes_on_from_a_model_with_its_words(pictures, run_folder, tmp_path):
     start = {"start": {"model": str(run_folder)}, "training__steps": 1}
     run = Run(recipe(pictures, **start), tmp_path / "run")
@@ -311,7 +326,10 @@ def test_what_cannot_be_asked_is_refused(model, pictures, bert):
         model.sample(3, prompt=["a", "b"])
     with pytest.raises(BadOption, match="prompt: expected words, or some for each sample, got 3"):
         model.sample(1, prompt=3)
-    with pytest.raises(BadOption, match="an encoder that learns from nothing, or the path of one, and not both"):
+    with pytest.raises(
+        BadOption,
+        match=r"conditioning\.text\.encoder: give one that learns from nothing, or the path of one, and not both",
+    ):
         recipe(pictures, conditioning={"text": {"encoder": "t5", "path": str(bert)}})
     with pytest.raises(
         BadOption, match=r"conditioning\.text\.length: is about an encoder at a path: say encoder\.length"

@@ -25,6 +25,7 @@ from .nll import nll
 from .pack import pack
 from .plan import plan
 from .reconstruct import reconstruct
+from .retrieve import retrieve
 from .sample import replay, sample
 from .train import train
 from .tune import tune
@@ -72,6 +73,7 @@ app.command("data")(data)
 app.command("pack")(pack)
 app.command("encode")(encode)
 app.command("reconstruct")(reconstruct)
+app.command("retrieve")(retrieve)
 app.command("nll")(nll)
 app.command("evaluate")(evaluate)
 app.command("adherence")(adherence)

@@ -26,6 +26,7 @@ from ..registry import Choice, Registry
 from ..samplers.grids import make_grid
 from .any_recipe import AnyRecipe
 from .autoencoder import AutoencoderRecipe
+from .clip import ClipRecipe
 from .judging.plan import EvaluationPlan
 from .start import StartSettings, with_start
 from .words import ConditioningSettings
@@ -102,7 +103,7 @@ class Recipe(AnyRecipe):
             raise BadOption(f"sampling: {error}") from None
 
 
-KINDS: dict[str, type[AnyRecipe]] = {each.kind: each for each in (Recipe, AutoencoderRecipe)}
+KINDS: dict[str, type[AnyRecipe]] = {each.kind: each for each in (Recipe, AutoencoderRecipe, ClipRecipe)}
 PARTS: dict[str, Registry[Any]] = {
     "data": datasets, "network": networks, "codec": codecs, "process": schedules, "objective": objectives,
 }  # fmt: skip

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from ..conditioning.text.base import TextEncoder, text_encoders
-from ..conditioning.text.conditioning import TextConditioning
+from ..conditioning.text.conditioning import TextConditioning, encoder_of
 from ..conditioning.text.folder import read_encoder
 from ..conditioning.text.tokenizer import learn_tokenizer, words_of
 from ..data.base import AnyDataset, Dataset
-from ..errors import BadOption, DataError
+from ..errors import BadOption, DataError, ModelFolderError
 from ..files import cache_folder
+from ..model_folder import MODEL_FILE, model_place, read_description, read_parts
 from ..options import Checked, option
 from ..registry import Choice, Registry
 from ..training.caption_store import CaptionStore
@@ -44,7 +46,8 @@ class TextSettings(Checked):
         one_of=_AutoEncoders("text encoder"),
     )
     path: str = option(
-        "", help="a folder with a text encoder and its tokenizer, as Hugging Face's: CLIP, T5 or BERT's kin"
+        "",
+        help="a folder with a text encoder and its tokenizer: Hugging Face's CLIP, T5 or BERT's kin; or a run with words",
     )
     length: int = option(
         0,
@@ -67,13 +70,11 @@ class TextSettings(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.path and self.encoder is not None:
-            raise BadOption(
-                "conditioning.text: give an encoder that learns from nothing, or the path of one, and not both"
-            )
+            raise BadOption("encoder: give one that learns from nothing, or the path of one, and not both")
         if not self.path and (self.length or self.learned is False):
             name = "length" if self.length else "learned"
             remedy = "say encoder.length" if self.length else "an encoder that nobody taught must learn"
-            raise BadOption(f"conditioning.text.{name}: is about an encoder at a path: {remedy}, or give a path")
+            raise BadOption(f"{name}: is about an encoder at a path: {remedy}, or give a path")
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,11 @@ class Words:
 
 
 def settled_words(
-    settings: ConditioningSettings, train: AnyDataset, path: str, known: TextConditioning | None = None
+    settings: ConditioningSettings,
+    train: AnyDataset,
+    path: str,
+    known: TextConditioning | None = None,
+    section: str = "conditioning.text",
 ) -> Words:
     """How a model will understand words, settled by the captions of its data.
 
@@ -108,6 +113,7 @@ def settled_words(
         train: The training data.
         path: Where it lies, for messages.
         known: How the model that the run starts from understands them.
+        section: Of the recipe, for messages.
 
     Raises:
         DataError: The data has no captions, or not for all samples, or there is no encoder at the path.
@@ -116,14 +122,14 @@ def settled_words(
     if settings.text is None:
         return Words(known)
     whole = train.part(MOST_CAPTIONS)
-    captions = [line for text in _captions_of(train, whole, path) for line in lines(text)]
+    captions = [line for text in _captions_of(train, whole, path, section) for line in lines(text)]
     text = known or _understanding(settings.text, captions)
     length = text.length
     if whole is train and not text_encoders[text.encoder.name].reads_padding:  # then the longest is known
         length = min(length, -(-max(map(text.size, captions)) // 8) * 8)
     store = None if text.learned else CaptionStore(captions if whole is train else (), cache_folder() / "captions")
     drawn = Captions(text, settings.text.first, settings.text.apart, length, store)
-    return Words(text, drawn, tuple(_cut(text, captions)))
+    return Words(text, drawn, tuple(_cut(text, captions, section)))
 
 
 def captions_again(settings: ConditioningSettings, text: TextConditioning | None) -> Captions | None:
@@ -141,6 +147,8 @@ def captions_again(settings: ConditioningSettings, text: TextConditioning | None
 
 def _understanding(settings: TextSettings, captions: Sequence[str]) -> TextConditioning:
     words = words_of(captions)
+    if settings.path and (here := _trained_here(settings.path)) is not None:
+        return replace(here, learned=settings.learned is True, words=words)
     if settings.path:
         found = read_encoder(settings.path, settings.length)
         return TextConditioning(found.encoder, found.tokenizer, settings.learned is True, words, found.weights)
@@ -151,24 +159,44 @@ def _understanding(settings: TextSettings, captions: Sequence[str]) -> TextCondi
     )
 
 
-def _captions_of(train: AnyDataset, part: Dataset, path: str) -> Sequence[str]:
+def _trained_here(path: str) -> TextConditioning | None:
+    """The encoder of a CLIP or a diffusion model that unnoise trained, with its weights; None where no such model stands there.
+
+    Raises:
+        ModelFolderError: The model understands no words, or is damaged.
+    """
+    place = Path(path).expanduser()
+    if not any((each / MODEL_FILE).is_file() for each in (place, place / "model")):
+        return None
+    folder = model_place(place)
+    described = read_description(folder)
+    values = described.get("text") or (described.get("conditioning") or {}).get("text")
+    parts = read_parts(folder, described)
+    if values is None or "text" not in parts:
+        raise ModelFolderError(
+            f"the model at {path} understands no words: give a CLIP, or a model that learned captions"
+        )
+    return replace(TextConditioning.of(values, parts["text"]), pretrained=encoder_of(parts["text"]))
+
+
+def _captions_of(train: AnyDataset, part: Dataset, path: str, section: str) -> Sequence[str]:
     if part.texts is None:
         why = next((line for line in train.skipped if line.startswith("captions: ")), None)
         told = why.removeprefix("captions: ") if why else "no sample has one"
         raise DataError(
-            f"conditioning.text: {path} has no captions to learn from ({told}): give every picture a caption (a .txt of "
-            "its name, a metadata.jsonl, or a text column), or leave conditioning.text out"
+            f"{section}: {path} has no captions to learn from ({told}): give every picture a caption (a .txt of "
+            f"its name, a metadata.jsonl, or a text column), or leave {section} out"
         )
     if blank := sum(not text.strip() for text in part.texts):
         first = next(i for i, text in enumerate(part.texts) if not text.strip())
         raise DataError(
-            f"conditioning.text: {blank:,} of the {len(part.texts):,} captions of {path} are empty, e.g. that of sample "
+            f"{section}: {blank:,} of the {len(part.texts):,} captions of {path} are empty, e.g. that of sample "
             f"{first}: write them, or leave these samples out"
         )
     return part.texts
 
 
-def _cut(text: TextConditioning, captions: Sequence[str]) -> list[str]:
+def _cut(text: TextConditioning, captions: Sequence[str], section: str) -> list[str]:
     sizes = [text.size(caption) for caption in captions]
     long = sum(size > text.length for size in sizes)
     if not long:
@@ -176,5 +204,5 @@ def _cut(text: TextConditioning, captions: Sequence[str]) -> list[str]:
     where = "length" if text.pretrained is not None else "encoder.length"
     return [
         f"captions: {long:,} of {len(sizes):,} are longer than the {text.length} tokens that the encoder reads at once (one "
-        f"has {max(sizes)}), and are trained without their ends: raise conditioning.text.{where}"
+        f"has {max(sizes)}), and are trained without their ends: raise {section}.{where}"
     ]

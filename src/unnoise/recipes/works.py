@@ -6,6 +6,8 @@ from ..data.base import Progress
 from .any_recipe import AnyRecipe
 from .autoencoder import AutoencoderRecipe
 from .autoencoder_work import AutoencoderWork
+from .clip import ClipRecipe
+from .clip_work import ClipWork
 from .diffusion_work import DiffusionWork
 from .prepare import prepare
 from .recipe import Recipe
@@ -26,5 +28,7 @@ def work_of(recipe: AnyRecipe, progress: Progress | None = None) -> Work:
     """
     if isinstance(recipe, AutoencoderRecipe):
         return AutoencoderWork(recipe, progress)
+    if isinstance(recipe, ClipRecipe):
+        return ClipWork(recipe, progress)
     assert isinstance(recipe, Recipe)
     return DiffusionWork(prepare(recipe, progress))

@@ -127,7 +127,7 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
             yield _validated(validation, module, state, floor, most)
         batch = stream.step(state.step, device)
         logged = (state.step + 1) % settings.log_every == 0 or state.step + 1 == settings.steps
-        losses, part = accumulated(gradient, batch, share[0], trainee.micro_batch, measure=logged)
+        losses, part = accumulated(gradient, batch, share[0], trainee.micro_batch, measure=logged and not trainee.whole)
         show(state, losses, batch, share[0])
         learning_rate = state.learning_rate
         norm = state.update()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -81,6 +81,8 @@ class Trainee(ABC):
     """Most samples that go through the network at once; 0 for no limit."""
     workers: int
     """Processes that read the data ahead; 0 reads it when it is needed."""
+    whole: ClassVar[bool] = False
+    """Whether the loss of a sample depends on all others of its batch, so that no part of a batch can be looked at by itself."""
 
     @property
     @abstractmethod
