@@ -96,10 +96,7 @@ def sample(
     loaded = _load(model, lora, device, precision)
     check_target(out, loaded.spec)
     stepper, rule = _options(overrides, sampler, guidance, loaded.sampling)
-    if guidance is not None and label is None and prompt is None and negative_prompt is None:
-        say("note: guidance does nothing where no --label and no --prompt is asked for")
-    if negative_prompt is not None and (loaded.sampling.guidance if guidance is None else guidance) == 1:
-        say("note: --negative-prompt does nothing at guidance 1: raise --guidance")
+    _tell_of_guidance(guidance, loaded.sampling.guidance, label or prompt or negative_prompt, negative_prompt)
     names = loaded.spec.class_names
     asked = [names[(first + i) % len(names)] for i in range(n)] if label == "all" and names else label
     options: dict[str, Any] = {
@@ -109,15 +106,28 @@ def sample(
     if is_folder:
         _fill(out, loaded, n, place, options)
         return
+    _into_one(out, loaded, n, options)
+
+
+def _into_one(out: Path, model: Any, n: int, options: dict[str, Any]) -> None:
+    """Samples into one file, with a bar."""
     with bar() as progress:
         task = progress.add_task("sampling", total=None, facts="")
-        made = loaded.sample(
+        made = model.sample(
             n, **options, keep_frames=out.suffix.lower() in (".gif", ".apng"),
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )  # fmt: skip
     for note in made.notes:
         say(f"note: {note}")
     _report(made.save(out))
+
+
+def _tell_of_guidance(given: float | None, own: float, asked: str | None, negative: str | None) -> None:
+    """Says where guidance, or what it would push away from, does nothing."""
+    if given is not None and asked is None:
+        say("note: guidance does nothing where no --label and no --prompt is asked for")
+    if negative is not None and (own if given is None else given) == 1:
+        say("note: --negative-prompt does nothing at guidance 1: raise --guidance")
 
 
 def _load(path: Path, loras: list[str] | None, device: str, precision: str) -> Any:
