@@ -512,7 +512,9 @@ class Model:
         # One sample of a folder: its whole batch is made, since a batch of another size may round otherwise.
         low = (whole_number("index", index, first) - first) // size * size
         high = min(low + size, n)
-        part = {key: value[low:high] if isinstance(value, list) else value for key, value in told.items()}
+        part: dict[str, Any] = {
+            key: value[low:high] if isinstance(value, list) else value for key, value in told.items()
+        }
         batch = self.sample(high - low, **part, first=first + low, batch_size=size, **keep)
         at = index - first - low
         return replace(batch, tensor=batch.tensor[at : at + 1], recipe=dict(recipe))

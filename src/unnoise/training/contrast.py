@@ -131,8 +131,8 @@ class ContrastiveGradient:
         """See `Summing.add`."""
         assert examples.cond is not None
         ids = examples.cond["text"]
-        made = self.clip(examples.inputs, None, examples.cond).float()
-        losses = contrastive_losses(*made.chunk(2, dim=1), self.clip.scale.float(), same_texts(ids))
+        pictures, texts = self.clip(examples.inputs, None, examples.cond).float().chunk(2, dim=1)
+        losses = contrastive_losses(pictures, texts, self.clip.scale.float(), same_texts(ids))
         torch.autograd.backward(scale * losses.sum(), inputs=self.state.parameters)
         self.state.accumulate()
         return losses.detach()

@@ -67,7 +67,7 @@ def read_encoder(path: str | Path, length: int = 0) -> PretrainedEncoder:
         config: Any = cls.config_of(settings)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{folder / 'config.json'}: {error}") from None
-    if length > config.length and "positions" in dict(map(reversed, cls.names)):
+    if length > config.length and any(here == "positions" for _, here in cls.names):
         raise BadOption(
             f"conditioning.text.length: the encoder at {folder} reads at most {config.length} tokens, not {length}"
         )

@@ -203,7 +203,7 @@ class _Stopped(Exception):
 
 def _made(model: Model, prompts: Sequence[str], block: Block, **how: Any) -> Tensor:
     asked = list(prompts[block.first : block.first + block.count])
-    return model.sample(block.count, prompt=asked, first=block.first, **how).tensor  # type: ignore[arg-type]
+    return model.sample(block.count, prompt=asked, first=block.first, **how).tensor
 
 
 def _meters(made: Tensor, real: Tensor) -> dict[str, Estimate]:
