@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from unnoise.cli.main import app
 from unnoise.errors import BadOption, DataError, IncompatibleParts, ModelFolderError
 from unnoise.model import Model
 from unnoise.recipes.clip_folder import load_clip
@@ -68,6 +70,15 @@ def test_pictures_that_were_held_out_find_their_captions(run_folder):
     assert found.labels.value > 1.5 * found.chance
     assert [name for name, _ in found.lines()] == ["picture -> caption", "caption -> picture", "picture -> label"]
     assert any("have the caption of another" in note for note in found.notes)
+
+
+def test_the_command_tells_what_is_found(run_folder):
+    done = CliRunner().invoke(app, ["retrieve", str(run_folder), "--among", "10"])
+    assert done.exit_code == 0, done.output
+    lines = [line for line in done.output.splitlines() if "->" in line]
+    assert [line.split("  ")[0] for line in lines] == ["picture -> caption", "caption -> picture", "picture -> label"]
+    assert "first of 10 (" in lines[0]
+    assert "chance 20.0%" in lines[2]
 
 
 def test_it_is_saved_and_read_again_and_everything_has_length_one(run_folder, tmp_path):
