@@ -89,6 +89,18 @@ def test_the_adversary_changes_what_is_learned(data, tmp_path):
     assert (ends[0] - ends[1]).abs().max() > 1e-5
 
 
+def test_features_that_are_learned_first_have_their_say(data, tmp_path):
+    losses, told = [], []
+    for weight in (0.0, 0.5):
+        chosen = {"loss__perceptual": weight, "features": {"name": "own", "shown": 128}, "training__steps": 2}
+        run = Run(recipe(data, **chosen), tmp_path / str(weight), progress=lambda what, *_: told.append((weight, what)))
+        finished(run)
+        losses.append(read_metrics(tmp_path / str(weight) / "metrics.jsonl")[0]["validation_loss"])
+    assert losses[1] > losses[0] + 0.01
+    assert set(told) == {(0.5, "learning features of the data")}
+    finished(Run(recipe(data, **chosen), tmp_path / "again", progress=lambda *_: pytest.fail("they are kept")))
+
+
 def test_a_finished_run_whose_model_is_gone_makes_it_again(data, tmp_path):
     run = finished(Run(recipe(data), tmp_path / "run"))
     (tmp_path / "run" / "model" / "model.yaml").unlink()
