@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unnoise.errors import BadOption, ShapeError
-from unnoise.nn.autoencoder import AutoencoderConfig, Decoder, Encoder
+from unnoise.nn.autoencoder import Autoencoder, AutoencoderConfig, Decoder, Encoder
 from unnoise.precision import lower
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
@@ -137,3 +137,11 @@ def test_data_of_another_shape_is_refused(shape):
 def test_an_autoencoder_has_a_level():
     with pytest.raises(BadOption, match="multipliers: must have at least one level, got none"):
         AutoencoderConfig(multipliers=())
+
+
+@pytest.mark.parametrize("mixes", [True, False])
+def test_the_latents_that_are_drawn_begin_near_their_means(mixes):
+    module = Autoencoder(2, 3, AutoencoderConfig(**{**vars(SMALL), "mixes": mixes}))
+    mean, std = module.moments(torch.rand(4, 3, 16, 16) * 2 - 1)
+    assert std.mean() < 0.1
+    assert std.mean() < mean.std()

@@ -93,7 +93,9 @@ def test_features_that_are_learned_first_have_their_say(data, tmp_path):
     losses, told = [], []
     for weight in (0.0, 0.5):
         chosen = {"loss__perceptual": weight, "features": {"name": "own", "shown": 128}, "training__steps": 2}
-        run = Run(recipe(data, **chosen), tmp_path / str(weight), progress=lambda what, *_: told.append((weight, what)))
+        run = Run(
+            recipe(data, **chosen), tmp_path / str(weight), progress=lambda what, *_, w=weight: told.append((w, what))
+        )
         finished(run)
         losses.append(read_metrics(tmp_path / str(weight) / "metrics.jsonl")[0]["validation_loss"])
     assert losses[1] > losses[0] + 0.01

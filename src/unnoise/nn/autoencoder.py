@@ -14,6 +14,8 @@ from .blocks import Downsample, SelfAttention, Upsample, group_norm
 from .convolution import convolution
 from .group_norm import best_layout
 
+QUIET = -6.0
+"""The logarithm of the variances of latents, about, before anything is learned."""
 EPSILON = 1e-6
 """What is added to the variances of normalisations."""
 LOG_VARIANCES = -30.0, 20.0
@@ -231,6 +233,14 @@ class Autoencoder(nn.Module):
         self.config = config or AutoencoderConfig()
         self.encoder = Encoder(dims, channels, self.config)
         self.decoder = Decoder(dims, channels, self.config)
+        self._quieten()
+
+    @torch.no_grad()
+    def _quieten(self) -> None:
+        """Lets variances begin small: of 1, the noise of latents that are drawn drowns their means for hundreds of steps."""
+        last = self.encoder.mix if self.config.mixes else self.encoder.leave
+        if self.config.variational and isinstance(last.bias, Tensor):
+            last.bias[self.config.latent_channels :] = QUIET
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean and standard deviation of the latents, shape (B, latent_channels, *size / stride) each.
