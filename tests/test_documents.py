@@ -172,7 +172,7 @@ def test_the_code_of_the_readme_runs(tmp_path, monkeypatch):
 def test_the_code_of_judging_runs_and_says_what_it_prints(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = run("judging.md")
-    said, fid, kid, recall, falling = capsys.readouterr().out.splitlines()
+    said, fid, kid, recall, falling, *parts = capsys.readouterr().out.splitlines()
     assert names["judged"].page.is_file()
     assert names["energy"].low <= names["energy"].value <= names["energy"].high
     assert "no sign of copying" in said
@@ -182,6 +182,8 @@ def test_the_code_of_judging_runs_and_says_what_it_prints(tmp_path, monkeypatch,
     assert recall.startswith("recall")
     few, more, most = eval(falling)
     assert few > more > most
+    assert [line.split()[:2] for line in parts[2:5]] == [["+", "denoiser:"], ["+", "guidance:"], ["+", "steps:"]]
+    assert parts[-1].startswith("Mend the guidance first")
 
 
 def test_the_code_of_the_page_on_data_runs_and_says_what_it_prints(tmp_path, monkeypatch, capsys):

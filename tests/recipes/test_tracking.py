@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unnoise.errors import MissingExtra, UnknownName
-from unnoise.recipes.logbook import Logbook, Pace, Work
+from unnoise.recipes.logbook import Logbook, Pace, StepCost
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import Run
 from unnoise.recipes.tracking.base import TrackedRun, TrackingSettings, numbers_in, trackers
@@ -128,7 +128,7 @@ def test_the_peak_is_a_speed_that_products_do_not_exceed():
 def test_the_share_of_the_peak_is_given_for_steps_that_matter(tmp_path):
     settings = load_recipe("spiral", SMALL).training
     told = TrackedRun(tmp_path, {}, TrackingSettings(trackers=()), 0)
-    large = Work(1e11, 1, torch.float32, torch.device("cpu"))
+    large = StepCost(1e11, 1, torch.float32, torch.device("cpu"))
     book = Logbook(told, settings, large)
     assert "fraction_of_peak" in book._measured()
     book.close()
