@@ -4,13 +4,16 @@ import pytest
 import torch
 
 from unnoise.denoisers.base import Denoiser
+from unnoise.denoisers.oracle import GaussianMixtureOracle
+from unnoise.errors import BadOption
 from unnoise.guidance.base import Guided, guidances
+from unnoise.guidance.noisy_classifier import NoisyClassifier
 from unnoise.options import build, option_fields, plain
 from unnoise.process.cosine import CosineSchedule
 from unnoise.process.flow import FlowSchedule
 from unnoise.randomness import NoiseSource
 from unnoise.samplers import grids
-from unnoise.samplers.base import sample, samplers
+from unnoise.samplers.base import sample, samplers, trajectory
 
 
 class Odd(Denoiser):
@@ -29,6 +32,18 @@ class Odd(Denoiser):
 
     def null_condition(self, batch, device=None):
         return {"label": torch.full((batch,), 9)}
+
+
+def helpers(schedule):
+    """What rules are helped by, by the option that holds it."""
+    weak = GaussianMixtureOracle(torch.zeros(2, 2), torch.ones(2), torch.ones(2), schedule, (0, 1))
+    return {"weak": weak, "classifier": NoisyClassifier((2,), ("a", "b"))}
+
+
+def acting(cls, schedule):
+    """A rule that changes something."""
+    given = {name: network for name, network in helpers(schedule).items() if name in option_fields(cls)}
+    return build(cls, cls.neutral | {"scale": 2.0} | given)
 
 
 @pytest.fixture(params=list(guidances))
@@ -66,9 +81,7 @@ def test_it_keeps_the_schedule_and_the_null_condition(cls):
 
 @pytest.mark.parametrize("sampler", list(samplers))
 def test_it_works_under_every_sampler(cls, sampler, mixture):
-    guided = Guided(
-        mixture(CosineSchedule()), build(cls, cls.neutral | ({"scale": 2.0} if "scale" in option_fields(cls) else {}))
-    )
+    guided = Guided(mixture(CosineSchedule()), acting(cls, CosineSchedule()))
     noise = NoiseSource(0, range(3))
     end = sample(
         samplers.build(sampler),
@@ -79,6 +92,44 @@ def test_it_works_under_every_sampler(cls, sampler, mixture):
         noise=noise,
     )
     assert bool(end.isfinite().all())
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "heun", "dpmpp_2m", "adaptive", "churn"])
+def test_a_neutral_run_is_the_bare_one_bit_for_bit(cls, sampler, mixture):
+    denoiser, cond = mixture(CosineSchedule()), {"label": torch.tensor([0, 1, 2])}
+    noise = NoiseSource(0, range(3))
+    ends = [
+        sample(samplers.build(sampler), each, noise.start((2,)), grids.uniform(6), cond=cond, noise=noise)
+        for each in (denoiser, Guided(denoiser, build(cls, cls.neutral)))
+    ]
+    assert torch.equal(*ends)
+
+
+def test_a_run_beside_another_one_and_some_of_its_samples_alone_come_out_the_same(cls, mixture):
+    """No rule remembers: two runs of one object, step by step in turn, and a part of the batch."""
+    guided, sampler = Guided(mixture(CosineSchedule()), acting(cls, CosineSchedule())), samplers.build("dpmpp_2m")
+    x, cond = x_of((3, 2)), {"label": torch.tensor([0, 1, 1])}
+    alone = sample(sampler, guided, x, grids.uniform(5), cond=cond)
+    one = trajectory(sampler, guided, x, grids.uniform(5), cond=cond)
+    other = trajectory(sampler, guided, -x, grids.uniform(5), cond=cond)
+    for _ in range(5):
+        last = next(one).x
+        next(other)
+    assert torch.equal(last, alone)
+    some = sample(sampler, guided, x[1:], grids.uniform(5), cond={"label": cond["label"][1:]})
+    torch.testing.assert_close(some, alone[1:], rtol=1e-10, atol=1e-10)
+
+
+def test_help_that_is_only_named_or_missing_is_asked_for(cls):
+    if "sha256" not in option_fields(cls):
+        return
+    denoiser, x, t = Odd(), x_of((3, 2)), torch.tensor(0.3, dtype=torch.float64)
+    with pytest.raises(BadOption, match=f"{cls.helper}: must be given"):
+        build(cls, cls.neutral | {"scale": 2.0})
+    named = build(cls, cls.neutral | {"scale": 2.0, cls.helper: "runs/other"})
+    assert guidances.build(guidances.describe(named)) == named
+    with pytest.raises(BadOption, match=f"{cls.helper}: 'runs/other' is only a name"):
+        Guided(denoiser, named)(x, t, {"label": torch.tensor([0, 1, 2])})
 
 
 def test_it_is_a_value(cls):

@@ -80,6 +80,15 @@ class Denoiser(nn.Module, ABC):
         """
         return self
 
+    def stepping(self, t: Tensor, s: Tensor) -> Denoiser:
+        """The denoiser for the calls of one step of a sampler: itself, unless what it says depends on where the step goes.
+
+        Args:
+            t: Where the step begins, shape ().
+            s: Where it ends, shape ().
+        """
+        return self
+
 
 REACH = 5.0
 """How many sigma_data the estimate that a self-conditioned network is told may reach: little of it is true where no signal is."""

@@ -7,13 +7,16 @@ and above 1 the sample is pushed towards what was asked for.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..denoisers.base import Condition, Denoiser
+from ..errors import BadOption
 from ..options import Checked
+from ..process.base import Schedule
 from ..registry import Registry
 
 
@@ -22,6 +25,8 @@ class Guidance(Checked, ABC):
 
     neutral: ClassVar[dict[str, Any]]
     """The options with which it changes nothing."""
+    from_null: ClassVar[bool] = True
+    """Whether it pushes away from the null condition, where no negative one is given."""
 
     @abstractmethod
     def estimate(
@@ -40,6 +45,20 @@ class Guidance(Checked, ABC):
     def network_calls(self, cond: Condition | None) -> int:
         """How many times the network is called for one estimate."""
         return 1
+
+    def stepping(self, schedule: Schedule, t: float, s: float) -> Guidance:
+        """The rule for the calls of one step of a sampler: itself, unless it depends on where the step goes.
+
+        Args:
+            schedule: Alpha and sigma.
+            t: Where the step begins.
+            s: Where it ends.
+        """
+        return self
+
+    def changing(self, change: Callable[[Denoiser], Denoiser]) -> Guidance:
+        """The rule with a change made to every denoiser that it holds; itself where it holds none."""
+        return self
 
 
 class Guided(Denoiser):
@@ -79,17 +98,35 @@ class Guided(Denoiser):
 
     def rows(self, index: Tensor) -> Guided:
         """With what is held for these samples, the negative condition among it; see `Denoiser.rows`."""
-        denoiser, negative = self.denoiser.rows(index), self.negative
-        if negative is None:
-            return self if denoiser is self.denoiser else Guided(denoiser, self.guidance)
-        negative = {name: value[index.to(value.device)] for name, value in negative.items()}
-        return Guided(denoiser, self.guidance, negative)
+        negative = self.negative
+        if negative is not None:
+            negative = {name: value[index.to(value.device)] for name, value in negative.items()}
+        held = self.guidance.changing(lambda denoiser: denoiser.rows(index))
+        return self._with(self.denoiser.rows(index), held, negative)
 
     def recalling(self, estimate: Tensor) -> Guided:
         """All predictions are told the guided estimate; see `Denoiser.recalling`."""
-        if not self.self_conditioned:
-            return self
-        return Guided(self.denoiser.recalling(estimate), self.guidance, self.negative)
+        held = self.guidance.changing(lambda denoiser: denoiser.recalling(estimate))
+        return self._with(self.denoiser.recalling(estimate), held, self.negative)
+
+    def stepping(self, t: Tensor, s: Tensor) -> Guided:
+        """With the rule for this step; see `Denoiser.stepping`."""
+        rule = self.guidance.stepping(self.schedule, float(t), float(s))
+        return self._with(self.denoiser.stepping(t, s), rule, self.negative)
+
+    def _with(self, denoiser: Denoiser, guidance: Guidance, negative: Condition | None) -> Guided:
+        same = denoiser is self.denoiser and guidance is self.guidance and negative is self.negative
+        return self if same else Guided(denoiser, guidance, negative)
 
 
 guidances: Registry[Guidance] = Registry("guidance rule", "unnoise.guidance")
+
+
+def positive(name: str, value: float) -> None:
+    """Refuses an option that is 0 or below.
+
+    Raises:
+        BadOption: It is.
+    """
+    if not value > 0:
+        raise BadOption(f"{name}: must be above 0, got {value}")

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ..denoisers.base import Condition, Denoiser
 from ..errors import BadOption
-from ..nn.conditions import joined
 from ..options import option
 from ..shapes import over
 from .base import Guidance, guidances
+from .pair import ask_both, unwanted_condition
 
 
 @guidances.register("classifier_free")
@@ -54,20 +54,13 @@ class ClassifierFreeGuidance(Guidance):
         acts = self._acts(t)
         if cond is None or self.scale == 1 or not bool(acts.any()):
             return denoiser.with_variance(x_t, t, cond)
-        null = denoiser.null_condition(len(x_t), x_t.device)
-        away = null if negative is None else {**null, **negative}
         if self.scale == 0 and bool(acts.all()):
-            return denoiser.with_variance(x_t, t, away)
-        both = joined({**null, **cond}, away)
-        times = t if t.ndim == 0 else torch.cat([t, t])
-        if denoiser.self_conditioned:  # what it recalls is needed twice, too
-            denoiser = denoiser.rows(torch.arange(len(x_t)).repeat(2))
-        estimates, fraction = denoiser.with_variance(torch.cat([x_t, x_t]), times, both)
-        wanted, unwanted = estimates.chunk(2)
-        guided = self._rescaled(unwanted + self.scale * (wanted - unwanted), wanted)
+            return denoiser.with_variance(x_t, t, unwanted_condition(denoiser, x_t, negative))
+        pair = ask_both(denoiser, x_t, t, cond, negative)
+        guided = self._rescaled(pair.at(self.scale), pair.wanted)
         if not bool(acts.all()):
-            guided = torch.where(over(acts, x_t).bool(), guided, wanted)
-        return guided, None if fraction is None else fraction.chunk(2)[0]
+            guided = torch.where(over(acts, x_t).bool(), guided, pair.wanted)
+        return guided, pair.fraction
 
     def _acts(self, t: Tensor) -> Tensor:
         """Whether guidance acts, shape of t."""

@@ -198,7 +198,7 @@ def trajectory(
     """Every step of a run, as it is made.
 
     A self-conditioned denoiser is told the estimate of the step before, in all of a step's calls alike: what is solved within
-    a step is one equation. In the first step it sees zeros.
+    a step is one equation. In the first step it sees zeros. Likewise a denoiser that wants to know is told where the step goes.
 
     Args:
         sampler: How to step.
@@ -224,7 +224,8 @@ def trajectory(
     times = grid.unbind()
     state, told = None, denoiser
     for k in range(len(times) - 1):
-        stepped = sampler.step(told, x, times[k], times[k + 1], state, cond=cond, noise=noise)
+        asked = told.stepping(times[k], times[k + 1])
+        stepped = sampler.step(asked, x, times[k], times[k + 1], state, cond=cond, noise=noise)
         x, state, told = stepped.x, stepped.state, denoiser.recalling(stepped.denoised)
         if not math.isfinite(x.sum()):
             _check_finite(x, sampler, k + 1, times)
