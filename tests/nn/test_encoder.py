@@ -21,7 +21,7 @@ def made(shape, classes=0):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_it_gives_a_few_numbers_for_each_sample_whatever_stands_beside_it(shape):
-    network, x, levels = made(shape), torch.randn(3, *shape), torch.tensor([0.0, 300.0, 900.0])
+    network, x, levels = made(shape).requires_grad_(False), torch.randn(3, *shape), torch.tensor([0.0, 300.0, 900.0])
     said = network(x, levels)
     assert said.shape == (3, 5)
     torch.testing.assert_close(network(x[1:2], levels[1:2])[0], said[1], rtol=1e-4, atol=1e-5)
@@ -37,7 +37,8 @@ def test_gradients_reach_every_parameter_and_every_value(shape):
 
 
 def test_it_says_nothing_at_the_start():
-    assert float(UNetEncoder((3, 8, 8), (5,), 0, SMALL)(torch.randn(2, 3, 8, 8), torch.zeros(2)).abs().max()) == 0
+    said = UNetEncoder((3, 8, 8), (5,), 0, SMALL)(torch.randn(2, 3, 8, 8), torch.zeros(2))
+    assert not bool(said.any())
 
 
 def test_what_it_cannot_read_is_refused():
