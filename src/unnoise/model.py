@@ -35,6 +35,7 @@ from .samplers.brownian import BrownianNoise
 from .samplers.dpmpp_2m import DPMSolverPPSampler
 from .samplers.grids import GridSpec, explicit, make_grid
 from .samples import PER_SAMPLE, Samples, check_recipe
+from .steering import Helps, replaced_help
 from .training.checkpoint import newest_whole
 
 
@@ -113,6 +114,7 @@ class Model:
         """What `unnoise tune` has found, by budget of network calls."""
         self._hash: str | None = None
         self._source: Model | None = None
+        self._helps = Helps(blueprint, self.denoiser, Model.load)
 
     @property
     def spec(self) -> Spec:
@@ -281,8 +283,10 @@ class Model:
         Raises:
             BadOption: Something that this model does not know is asked for.
         """
-        given = (request.get(name) for name in ("label", "prompt", "negative_prompt"))
-        return Asked(self.spec, self.blueprint.text, self.denoiser, request["n"], *given)
+        spec, given = self.spec, (request.get(name) for name in ("label", "prompt", "negative_prompt"))
+        if not spec.class_names and "guidance" in request:  # then the labels are those of the classifier that guides
+            spec = replace(spec, class_names=self._helps.labels(guidances.build(request["guidance"])))
+        return Asked(spec, self.blueprint.text, self.denoiser, request["n"], *given)
 
     def previews(
         self,
@@ -429,7 +433,7 @@ class Model:
             "sampler": samplers.describe(stepper),
             "steps": count,
             "grid": times,
-            "guidance": guidances.describe(rule),
+            "guidance": guidances.describe(self._helps.pinned(rule)),
             "seed": whole_number("seed", seed),
             **({"precision": "bf16"} if precision_of(self.denoiser) == "bf16" else {}),
         }
@@ -437,16 +441,19 @@ class Model:
     def _run(
         self, request: Mapping[str, Any], cond: Condition | None, negative: Condition | None, indices: range
     ) -> Iterator[Preview]:
-        sampler, rule = samplers.build(request["sampler"]), guidances.build(request["guidance"])
+        sampler = samplers.build(request["sampler"])
+        rule = self._helps.armed(guidances.build(request["guidance"]))
         grid = self._grid(request["grid"], request["steps"])
         noise = BrownianNoise(request["seed"], indices, self.denoiser.schedule)
         device = next(self.denoiser.parameters()).device
         start = noise.start(self.blueprint.codec.shape(self.spec.shape)).to(device)
         x = float(self.denoiser.schedule.sigma(grid[0])) * start
         if cond is not None:  # what the network makes of a prompt alone is made here, once for all steps
+            if negative is None and rule.from_null:
+                negative = self.denoiser.null_condition(len(indices), device)
             cond, negative = (
-                self.denoiser.remember({name: value.to(device) for name, value in told.items()})
-                for told in (cond, negative or self.denoiser.null_condition(len(indices), device))
+                told and self.denoiser.remember({name: value.to(device) for name, value in told.items()})
+                for told in (cond, negative)
             )
         guided = Guided(self.denoiser, rule, negative)
         steps = len(grid) - 1
@@ -480,11 +487,15 @@ class Model:
         """Decoded samples as the data set would hold them."""
         return x.cpu().round().clamp(0, 255).to(torch.uint8) if self.spec.kind == "image" else x.cpu().float()
 
-    def replay(self, recipe: Mapping[str, Any]) -> Samples:
+    def replay(self, recipe: Mapping[str, Any], guide: str | None = None) -> Samples:
         """Makes samples again from the recipe of a file.
 
+        Args:
+            recipe: Of the file.
+            guide: Where the model stands now that guided this one; as the file says by default.
+
         Returns:
-            The samples, with this very recipe, wherever the model stands now.
+            The samples, with this very recipe, wherever the models stand now.
 
         Raises:
             ModelFolderError: The recipe is that of another model.
@@ -498,13 +509,17 @@ class Model:
                 f"{self.hash[:12]}): give the right one with --model"
             )
         if recipe.get("precision", "fp32") != precision_of(self.denoiser):
-            return self.on(next(self.denoiser.parameters()).device, recipe.get("precision", "fp32")).replay(recipe)
+            return self.on(next(self.denoiser.parameters()).device, recipe.get("precision", "fp32")).replay(
+                recipe, guide
+            )
         first, n, size = (
             whole_number(key, recipe[key], low) for key, low in (("first", 0), ("n", 1), ("batch_size", 1))
         )
         index = recipe.get("index")
         told = {key: recipe[key] for key in PER_SAMPLE if key in recipe}
         keep = {key: recipe[key] for key in ("sampler", "steps", "grid", "guidance", "seed")}
+        if guide is not None:
+            keep["guidance"] = replaced_help(recipe["guidance"], guide)
         if index is None:
             frames = bool(recipe.get("frames"))
             made = self.sample(n, **told, first=first, batch_size=size, keep_frames=frames, **keep)

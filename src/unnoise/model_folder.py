@@ -122,9 +122,10 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     values = read_description(folder)
     if "weights" not in values and values.get("kind"):
-        raise ModelFolderError(
-            f"{folder} holds an {values['kind']}, which makes no samples by itself: train a model with codec.path={folder}"
-        )
+        held, use = f"an {values['kind']}", "train a model with codec.path"
+        if values["kind"] == "classifier":
+            held, use = "a classifier", "guide a model with guidance.classifier"
+        raise ModelFolderError(f"{folder} holds {held}, which makes no samples by itself: {use}={folder}")
     return values, _read_weights(folder, values.get("weights"))
 
 

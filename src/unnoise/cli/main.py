@@ -11,6 +11,7 @@ import typer
 
 from .adherence import adherence
 from .check import check_app
+from .classifier import classifier
 from .compare import compare, grid
 from .demo import demo
 from .diagnose import diagnose
@@ -64,6 +65,7 @@ app.command("train")(train)
 app.command("sample")(sample)
 app.command("replay")(replay)
 app.command("tune")(tune)
+app.command("classifier")(classifier)
 app.command("ema")(ema)
 app.command("plan")(plan)
 app.command("doctor")(doctor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +13,7 @@ from .places import ADDRESS, DEVICE, ON, PRECISION, WORKERS, place_spec
 from .progress import StopSignals, bar, say
 
 
-def _options(
-    overrides: list[str] | None, sampler: str | None, guidance: float | None, settings: Any
-) -> tuple[Any, Any]:
+def _options(overrides: list[str] | None, sampler: str | None, guidance: str | None, settings: Any) -> tuple[Any, Any]:
     """The sampler and guidance specs with options such as sampler.eta=0.5 set."""
     from ..errors import BadOption
     from ..recipes.recipe import override, parse_override
@@ -22,13 +21,46 @@ def _options(
 
     default = samplers.describe(settings.sampler) if sampler is None else {"name": sampler}
     scale = settings.guidance if guidance is None else guidance
-    values: dict[str, Any] = {"sampler": default, "guidance": {"name": "classifier_free", "scale": scale}}
+    values: dict[str, Any] = {"sampler": default, "guidance": guidance_spec(scale)}
     for text in overrides or []:
         path, value = parse_override(text)
         if path[0] not in values or len(path) < 2:
             raise BadOption(f"{text}: expected sampler.OPTION=value or guidance.OPTION=value")
         override(values, path, value)
     return values["sampler"], values["guidance"]
+
+
+def guidance_spec(text: str | float) -> dict[str, Any]:
+    """A guidance rule from `2`, `apg` or `apg:2`.
+
+    Raises:
+        BadOption: It is none of these.
+    """
+    from ..errors import BadOption, nearest
+    from ..guidance.base import guidances
+
+    name, colon, number = str(text).rpartition(":")
+    if not colon and text in guidances:
+        return {"name": text}
+    try:
+        return {"name": name or "classifier_free", "scale": float(number)}
+    except ValueError:
+        known = nearest(name or number, guidances)
+        raise BadOption(f"--guidance {text}: expected a scale, a rule, or both such as apg:4{known}") from None
+
+
+def _notes(rule: dict[str, Any], typed: str | None, asked: str | None, negative: str | None) -> Iterator[str]:
+    """What a person should know of the guidance that was typed."""
+    from ..guidance.base import guidances
+
+    alone = rule["name"] == "autoguidance"
+    if typed is not None and asked is None and not alone:
+        yield "guidance does nothing where no --label and no --prompt is asked for"
+    if negative is not None and rule.get("scale") == 1 and rule["name"] == "classifier_free":
+        yield "--negative-prompt does nothing at guidance 1: raise --guidance"
+    if typed in guidances and "scale" not in rule:
+        scale = guidances.build(rule, "guidance").scale
+        yield f"--guidance {typed} alone has scale {scale:g}; {typed}:{2 * scale:g} is twice that"
 
 
 def sample(
@@ -53,7 +85,12 @@ def sample(
     grid: Annotated[
         str | None, typer.Option(help="At which times: see `unnoise list grids`; or the times themselves: `1,0.5,0`.")
     ] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale: 1 is off, 0 unconditional.")] = None,
+    guidance: Annotated[
+        str | None,
+        typer.Option(
+            help="The scale: 1 is off, 0 unconditional; or a rule, with its scale: `apg:4` (`unnoise list guidance`)."
+        ),
+    ] = None,
     lora: Annotated[
         list[str] | None, typer.Option(help="What a run with --lora learned: PATH or PATH:STRENGTH; may be repeated.")
     ] = None,
@@ -77,6 +114,8 @@ def sample(
 
     - `unnoise sample runs/emoji --prompt "a red heart" --negative-prompt face --guidance 4 -o heart.png`
 
+    - `unnoise sample runs/digits --label 3 --guidance autoguidance:2 guidance.weak=runs/small -o better.png`
+
     - `unnoise sample runs/spiral -n 500 -o spiral.gif`
 
     - `unnoise sample runs/animals --lora runs/cats:0.8 -o cats.png`
@@ -96,7 +135,8 @@ def sample(
     loaded = _load(model, lora, device, precision)
     check_target(out, loaded.spec)
     stepper, rule = _options(overrides, sampler, guidance, loaded.sampling)
-    _tell_of_guidance(guidance, loaded.sampling.guidance, label or prompt or negative_prompt, negative_prompt)
+    for note in _notes(rule, guidance, label or prompt or negative_prompt, negative_prompt):
+        say(f"note: {note}")
     names = loaded.spec.class_names
     asked = [names[(first + i) % len(names)] for i in range(n)] if label == "all" and names else label
     options: dict[str, Any] = {
@@ -120,14 +160,6 @@ def _into_one(out: Path, model: Any, n: int, options: dict[str, Any]) -> None:
     for note in made.notes:
         say(f"note: {note}")
     _report(made.save(out))
-
-
-def _tell_of_guidance(given: float | None, own: float, asked: str | None, negative: str | None) -> None:
-    """Says where guidance, or what it would push away from, does nothing."""
-    if given is not None and asked is None:
-        say("note: guidance does nothing where no --label and no --prompt is asked for")
-    if negative is not None and (own if given is None else given) == 1:
-        say("note: --negative-prompt does nothing at guidance 1: raise --guidance")
 
 
 def _load(path: Path, loras: list[str] | None, device: str, precision: str) -> Any:
@@ -168,6 +200,9 @@ def _fill(folder: Path, model: Any, n: int, place: dict[str, Any], options: dict
 def replay(
     file: Annotated[Path, typer.Argument(help="A file that `unnoise sample` wrote.")],
     model: Annotated[Path | None, typer.Option(help="Where the model stands now; as the file says by default.")] = None,
+    guide: Annotated[
+        Path | None, typer.Option(help="Where the weaker model or the classifier that guided it stands now.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Where to write; FILE with `-replay` by default.")
     ] = None,
@@ -198,7 +233,7 @@ def replay(
     target = out if out is not None else file.with_name(f"{file.stem}-replay{file.suffix}")
     if target.suffix.lower() != file.suffix.lower():
         raise ModelFolderError(f"the same file has the same suffix: write to {target.with_suffix(file.suffix)}")
-    _report(loaded.replay(recipe).save(target))
+    _report(loaded.replay(recipe, None if guide is None else str(guide)).save(target))
 
 
 def _report(written: list[Path]) -> None:

@@ -77,7 +77,7 @@ class NoisyClassifier(Classifier):
         class_names: Of the labels.
         sigma_data: s, the standard deviation of the clean data.
         network: "mlp", "encoder" (for sequences, images and videos), or None for that which suits the shape.
-        options: Of the network; None for the defaults.
+        options: Of the network, where they are not the defaults.
 
     Raises:
         IncompatibleParts: The network cannot work on data of this shape.
@@ -96,7 +96,7 @@ class NoisyClassifier(Classifier):
         self.shape, self.sigma_data = tuple(shape), float(sigma_data)
         self.kind = ("encoder" if len(shape) > 1 else "mlp") if network is None else network
         kind = NETWORKS[self.kind]
-        config: Any = _default(self.kind, self.shape) if options is None else build(kind.Config, options, "network")
+        config: Any = build(kind.Config, {**plain(_default(self.kind, self.shape)), **(options or {})}, "network")
         self.network: Network = kind(self.shape, (len(self.class_names),), 0, config)
 
     def describe(self) -> dict[str, Any]:
