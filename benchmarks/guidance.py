@@ -4,7 +4,7 @@ Half of the data is N(-1, 1/4), half N(1, 1/4); the class at 1 is asked for. The
 makes 1,000 steps, and a cell says mean and standard deviation of the samples: 1 and 0.5 would be the class itself. The first row
 is that of the notes that the project began with, from samples of an independent program.
 
-    python benchmarks/guidance.py [--quick] [--json guidance.json]        (about a minute on one core)
+    python benchmarks/guidance.py [--quick] [--json guidance.json]        (about five minutes on one core)
 """
 
 import argparse
@@ -26,7 +26,8 @@ REFERENCE = {
     15: (2.641, 0.220),
 }  # fmt: skip
 
-EXACT = two_classes()
+OTHERS = 15
+EXACT, WIDE = two_classes(), two_classes(others=OTHERS)
 BLURRED = two_classes(std=0.7)
 
 RULES = {
@@ -43,6 +44,15 @@ RULES = {
     "cfg_zero_star": lambda g: CFGZeroStar(g),
     "cfg_zero_star, zero_share 0": lambda g: CFGZeroStar(g, zero_share=0.0),
     "autoguidance, weaker sees 0.7": lambda g: AutoGuidance(BLURRED, g),
+}
+IN_SPACE = {
+    "classifier_free": lambda g: ClassifierFreeGuidance(g),
+    "classifier_free, rescale 0.7": lambda g: ClassifierFreeGuidance(g, rescale=0.7),
+    "classifier_free, rescale 1": lambda g: ClassifierFreeGuidance(g, rescale=1.0),
+    "dynamic_thresholding, bound 2": lambda g: DynamicThresholding(g, bound=2.0),
+    "apg": lambda g: AdaptiveProjectedGuidance(g),
+    "apg, norm 0.3": lambda g: AdaptiveProjectedGuidance(g, norm_threshold=0.3),
+    "cfg_zero_star": lambda g: CFGZeroStar(g),
 }
 LAMBDAS = 0, 0.1, 0.2, 0.4, 0.6, 0.8, 1
 STEPS = 10, 20, 50, 100
@@ -63,11 +73,11 @@ def table(heads, rows):
     return found
 
 
-def landed(rule, steps):
+def landed(rule, steps, oracle=EXACT):
     """A cell: mean and standard deviation."""
 
     def cell():
-        end = land(rule, EXACT, steps=steps)
+        end = land(rule, oracle, steps=steps)
         return end.mean, end.std
 
     return cell
@@ -83,13 +93,19 @@ def main():
     rows = [("from the notes (samples)", [lambda g=g: REFERENCE.get(g) for g in SCALES])]
     rows += [(name, [landed(rule(g), steps) for g in SCALES]) for name, rule in RULES.items()]
     by_scale = table(SCALES, rows)
+    print(f"\nthe same beside {OTHERS} coordinates N(0, 1/4) that say nothing of the class")
+    in_space = table(
+        SCALES, [(name, [landed(rule(g), steps, WIDE) for g in SCALES]) for name, rule in IN_SPACE.items()]
+    )
     print("\ncfg_pp by its own scale, lambda in the paper: what it does depends on the number of steps")
     rows = [(f"cfg_pp, {n} steps", [landed(CFGPlusPlus(scale), n) for scale in LAMBDAS]) for n in STEPS]
     by_lambda = table(LAMBDAS, rows)
     print(f"\n{time.perf_counter() - begin:.0f} s")
     if arguments.json:
         with open(arguments.json, "w") as file:
-            json.dump({"steps": steps, "by_scale": by_scale, "by_lambda": by_lambda}, file, indent=1)
+            json.dump(
+                {"steps": steps, "by_scale": by_scale, "in_space": in_space, "by_lambda": by_lambda}, file, indent=1
+            )
 
 
 if __name__ == "__main__":

@@ -219,6 +219,28 @@ def test_the_code_of_latents_runs_and_says_what_it_prints(tmp_path, monkeypatch,
     assert names["report"].facts["held_out"]
 
 
+def test_the_code_of_guidance_runs_and_says_what_it_prints(capsys):
+    run("guidance.md")
+    *plain, auto, judged = capsys.readouterr().out.splitlines()
+    assert plain == [
+        "1: mean 1.00, spread 1.00 of the class",
+        "2: mean 1.32, spread 0.71 of the class",
+        "7.5: mean 2.07, spread 0.49 of the class",
+    ]
+    assert auto == "mean 1.00, spread 0.71"
+    assert float(judged.removeprefix("mean ")) == pytest.approx(1.3, abs=0.25)
+
+
+def test_which_guidance_names_every_rule():
+    from unnoise.guidance.base import guidances
+
+    text = (ROOT / "docs" / "guidance.md").read_text()
+    rows = re.findall(
+        r"^\| `(\w+)` \|", text.partition("## Which rule when")[2].partition("\n\nA rule")[0], re.MULTILINE
+    )
+    assert sorted(rows) == list(guidances)
+
+
 def test_the_code_of_training_runs_and_parts_of_a_batch_are_the_batch(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = run("training.md")

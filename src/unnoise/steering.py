@@ -17,6 +17,7 @@ from torch import nn
 
 from .blueprint import Blueprint
 from .codecs.base import Codec
+from .conditioning.text.network import TextNetwork
 from .denoisers.base import Denoiser
 from .errors import BadOption, IncompatibleParts, ModelFolderError, UnnoiseError
 from .guidance.base import Guidance, guidances
@@ -24,6 +25,7 @@ from .guidance.classifier import ClassifierGuidance
 from .guidance.helped import Helped
 from .guidance.noisy_classifier import NoisyClassifier
 from .model_folder import MODEL_FILE, digest, model_place, read_description, read_parts, write_folder
+from .objectives.mse import preconditioned
 from .placement import precision_of
 from .precision import Precision
 
@@ -130,6 +132,8 @@ class Helps:
             raise IncompatibleParts(f"a weaker model must have learned the same process; {path} has {told}")
         self._check_data(own.spec.shape, space_of(own.codec))
         self._check_labels(own.spec.class_names)
+        if _reader(own, model.denoiser) != _reader(self.steered, self.denoiser):
+            raise IncompatibleParts("it reads words by another encoder than the model, which reads them for both")
         return Help(model.denoiser, model.hash, own.spec.class_names)
 
     def _classifier(self, path: str) -> Help:
@@ -152,6 +156,14 @@ class Helps:
             raise IncompatibleParts(
                 f"it knows the labels {', '.join(labels) or '(none)'}, and the model {', '.join(own) or '(none)'}"
             )
+
+
+def _reader(blueprint: Blueprint, denoiser: Denoiser) -> tuple[str, str] | None:
+    """A name of what reads prompts for a denoiser; None where nothing does."""
+    network = preconditioned(denoiser).network
+    if blueprint.text is None or not isinstance(network, TextNetwork):
+        return None
+    return json.dumps(blueprint.text.describe(), sort_keys=True), digest(network.text.state_dict())
 
 
 def _needs_help(rule: Guidance) -> TypeGuard[Helped]:

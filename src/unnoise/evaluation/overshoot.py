@@ -1,7 +1,8 @@
 """What guidance does where everything is known: two normal distributions on a line, of which one is asked for.
 
 Half of the data is N(-1, 1/4) and half N(1, 1/4); the class at 1 is wanted. Guidance above 1 drives samples beyond its centre and
-closer together, which in pictures is called oversaturated and all alike. Here both are numbers.
+closer together, which in pictures is called oversaturated and all alike. Here both are numbers. On a line, some rules have
+nothing to tell apart; beside it there may be more coordinates, N(0, 1/4) whatever the class.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ..guidance.base import Guidance, Guided
 from ..guidance.noisy_classifier import Classifier
 from ..process.base import Schedule
 from ..process.linear import LinearSchedule
+from ..randomness import NoiseSource
 from ..samplers.base import Sampler, sample
 from ..samplers.ddim import DDIMSampler
 from ..samplers.grids import GridSpec, make_grid
@@ -26,7 +28,7 @@ CENTRE, STD = 1.0, 0.5
 
 @dataclass(frozen=True)
 class Landing:
-    """Where guided samples end.
+    """Where guided samples end, along the line of the classes.
 
     Args:
         mean: The class has 1.
@@ -47,15 +49,17 @@ class Landing:
         return self.std / STD
 
 
-def two_classes(schedule: Schedule | None = None, std: float = STD) -> GaussianMixtureOracle:
+def two_classes(schedule: Schedule | None = None, std: float = STD, others: int = 0) -> GaussianMixtureOracle:
     """The exact denoiser of both classes.
 
     Args:
         schedule: That of DDPM by default.
         std: Of each class; larger for a model that sees the data blurred.
+        others: Coordinates that say nothing of the class.
     """
     one = torch.ones(2, dtype=torch.float64)
-    means = torch.tensor([[-CENTRE], [CENTRE]], dtype=torch.float64)
+    means = torch.zeros(2, 1 + others, dtype=torch.float64)
+    means[:, 0] = torch.tensor([-CENTRE, CENTRE])
     return GaussianMixtureOracle(means, std * one, one, schedule or LinearSchedule(), (0, 1))
 
 
@@ -91,7 +95,8 @@ def land(
 ) -> Landing:
     """Where samples of the class at 1 end under a guidance rule.
 
-    On a line the flow keeps the order of its starts, so that even quantiles of the starting noise stand for draws of it.
+    On a line the flow keeps the order of its starts, so that even quantiles of the starting noise stand for draws of it. Other
+    coordinates are drawn.
 
     Args:
         rule: How they are guided.
@@ -103,10 +108,11 @@ def land(
     """
     oracle = oracle or two_classes()
     u = (torch.arange(starts, dtype=torch.float64) + 0.5) / starts
-    x = math.sqrt(2) * torch.erfinv(2 * u - 1)[:, None]
+    line = math.sqrt(2) * torch.erfinv(2 * u - 1)[:, None]
+    x = torch.cat([line, NoiseSource(0, range(starts)).start((oracle.means.shape[1] - 1,), torch.float64)], dim=1)
     times = make_grid(grid, steps, oracle.schedule, sigma_data=oracle.sigma_data)
     cond = {"label": torch.ones(starts, dtype=torch.int64)}
     end = sample(
         sampler or DDIMSampler(), Guided(oracle, rule), float(oracle.schedule.sigma(times[0])) * x, times, cond=cond
     )
-    return Landing(float(end.mean()), float(end.std()))
+    return Landing(float(end[:, 0].mean()), float(end[:, 0].std()))

@@ -17,7 +17,9 @@ from .pair import ask_both, inner
 @guidances.register("apg")
 @dataclass(frozen=True)
 class AdaptiveProjectedGuidance(Guidance):
-    r""":math:`D = D_c + (g - 1)(\Delta_\perp + \eta \Delta_\parallel)`, with :math:`\Delta = D_c - D_\varnothing` shortened.
+    r"""Classifier-free guidance without what only makes an estimate larger, and with differences of limited length.
+
+    .. math:: D = D_c + (g - 1)(\Delta_\perp + \eta \Delta_\parallel), \qquad \Delta = D_c - D_\varnothing
 
     :math:`\Delta_\parallel` is the part of :math:`\Delta` along :math:`D_c`, which makes colours more saturated, and
     :math:`\Delta_\perp` the rest. Before it is split, :math:`\Delta` is shortened to the norm threshold. A sample of a single

@@ -16,7 +16,9 @@ from .helped import Helped
 @guidances.register("autoguidance")
 @dataclass(frozen=True)
 class AutoGuidance(Helped):
-    r""":math:`D = D_{weak} + g (D - D_{weak})`, both asked for the same thing; also where nothing is asked for.
+    r"""Pushes away from a weaker version of the model, asked for the same; also where nothing is asked for.
+
+    .. math:: D_{weak} + g (D - D_{weak})
 
     The weaker model makes the errors of the better one, only larger: it is smaller, or was trained for less long, on the same
     data. Unlike classifier-free guidance this costs no variety. A negative condition is what the weaker model is asked for

@@ -26,13 +26,15 @@ from .pair import extrapolated
 @guidances.register("cfg_pp")
 @dataclass(frozen=True)
 class CFGPlusPlus(Guidance):
-    r""":math:`x_s = \alpha_s (D_\varnothing + g (D_c - D_\varnothing)) + \sigma_s \hat\varepsilon_\varnothing`.
+    r"""Guides the estimate of the clean data alone, and puts the noise of no condition back around it.
 
-    Scales are between 0 and 1 (the paper's lambda): 0 is the unconditional model, and 1 is not the plain conditional one, but
-    what pulls the whole estimate to it in every single step. How much it guides therefore depends on the number of steps: with n
-    of them as much as classifier-free guidance with scales of about n g over the range of half log-SNR. Exact for steps of first
-    order (DDIM, Euler, ancestral), in both directions. Samplers that ask several times a step, or remember, take the same scale
-    for all calls of a step. Asked for no step, it is classifier-free guidance of scale g, as for a step to clean data.
+    .. math:: x_s = \alpha_s (D_\varnothing + g (D_c - D_\varnothing)) + \sigma_s \hat\varepsilon_\varnothing
+
+    The scale g, the paper's lambda, is mostly between 0 and 1. 0 is the unconditional model. 1 is not the plain conditional one,
+    but moves the whole estimate there in every step, however short: so n steps guide as much as classifier-free guidance with
+    a scale of about n g over the range of half log-SNR. Exact for steps of first order (DDIM, Euler, ancestral), in both
+    directions; samplers that ask several times a step take the same scale for all calls of a step. Asked for no step, it is
+    classifier-free guidance of scale g, as for a step to clean data.
 
     References:
         CFG++: Manifold-constrained Classifier Free Guidance for Diffusion Models (Chung et al., 2024), Algorithm 2,

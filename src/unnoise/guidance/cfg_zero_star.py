@@ -19,14 +19,16 @@ from .pair import ask_both, inner
 @guidances.register("cfg_zero_star")
 @dataclass(frozen=True)
 class CFGZeroStar(Guidance):
-    r""":math:`v = s^\star v_\varnothing + g (v_c - s^\star v_\varnothing)`, and 0 at the start.
+    r"""Classifier-free guidance away from the unconditional velocity at its best length, standing still at the start.
 
-    With :math:`s^\star = \langle v_c, v_\varnothing\rangle / \|v_\varnothing\|^2`, of each sample, no multiple of the unconditional
-    velocity is nearer to the conditional one. v is the velocity of flow matching, on any schedule that of
-    :math:`y = x / (\alpha + \sigma)` along :math:`\sigma / (\alpha + \sigma)`: up to a factor, y - D. So in estimates
-    :math:`D^\star_\varnothing = y + s^\star (D_\varnothing - y)` stands in for :math:`D_\varnothing`, and where the velocity is 0
-    the estimate is y itself, with which steps of first order leave y where it is; the network is not asked there. Steps that
-    end at clean data never stand still.
+    .. math:: v = s^\star v_\varnothing + g (v_c - s^\star v_\varnothing), \qquad
+        s^\star = \langle v_c, v_\varnothing\rangle / \|v_\varnothing\|^2
+
+    :math:`s^\star v_\varnothing` is the multiple, of each sample by itself, that is nearest to the conditional velocity. v is the
+    velocity of flow matching, on any schedule that of :math:`y = x / (\alpha + \sigma)` along :math:`\sigma / (\alpha + \sigma)`:
+    up to a factor, y - D. So in estimates :math:`D^\star_\varnothing = y + s^\star (D_\varnothing - y)` stands in for
+    :math:`D_\varnothing`. Where the velocity is 0 the estimate is y itself, with which steps of first order leave y where it is;
+    the network is not asked there. Steps that end at clean data never stand still.
 
     References:
         CFG-Zero*: Improved Classifier-Free Guidance for Flow Matching Models (Fan et al., 2025), Sections 3.2 and 3.3,

@@ -19,7 +19,10 @@ from .noisy_classifier import Classifier
 @guidances.register("classifier")
 @dataclass(frozen=True)
 class ClassifierGuidance(Helped):
-    r""":math:`D = D_c + (g - 1) \tfrac{\sigma^2}{\alpha} \nabla \log p(y | x_t)`, or :math:`D_\varnothing + g \ldots`.
+    r"""Follows the gradient of what a classifier of noisy data says of the label.
+
+    .. math:: D_c + (g - 1) \tfrac{\sigma^2}{\alpha} \nabla \log p(y | x_t)
+        \quad \text{or} \quad D_\varnothing + g \tfrac{\sigma^2}{\alpha} \nabla \log p(y | x_t)
 
     By Bayes' rule the gradient times :math:`\sigma^2 / \alpha` is :math:`D_c - D_\varnothing`, so that with an exact classifier
     both forms are classifier-free guidance of scale g. The second, `conditional` false, is for models that know no labels. The

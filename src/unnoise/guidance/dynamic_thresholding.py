@@ -17,10 +17,11 @@ from .pair import extrapolated
 @guidances.register("dynamic_thresholding")
 @dataclass(frozen=True)
 class DynamicThresholding(Guidance):
-    r"""Classifier-free guidance whose estimate D becomes :math:`b\, \mathrm{clip}(D, -s, s) / s`, with s a high percentile of |D|.
+    r"""Classifier-free guidance whose estimate is clipped at a high percentile, and scaled down to the range of the data.
 
-    s is taken for each sample, and is at least the bound b: what lies within the range of the data is only clipped to it. The
-    values must have such a range, as pixels have and latents have not. Where nothing is asked for nothing is thresholded.
+    The estimate D becomes :math:`b\, \mathrm{clip}(D, -s, s) / s`. The threshold s is that percentile of each sample's |D|, and at
+    least the bound b: what hardly leaves the range of the data is only clipped to it. There must be such a range, as pixels have
+    and latents have not. Where nothing is asked for nothing is thresholded.
 
     References:
         Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding (Saharia et al., 2022), Section 2.3 and
