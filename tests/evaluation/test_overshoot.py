@@ -78,7 +78,7 @@ def test_beside_other_coordinates_they_push_but_less_than_plain_guidance():
     plain = land(ClassifierFreeGuidance(5.0), wide, **quick)
     for rule in (AdaptiveProjectedGuidance(5.0), CFGZeroStar(5.0, zero_share=0.0)):
         end = land(rule, wide, **quick)
-        assert 0.1 < end.overshoot < plain.overshoot - 0.1
+        assert 0.1 < end.overshoot < plain.overshoot - 0.02
 
 
 @pytest.mark.parametrize("scale", [1.5, 2.0, 3.0])
