@@ -12,6 +12,8 @@ import typer
 from .places import ADDRESS, DEVICE, ON, PRECISION, WORKERS, place_spec
 from .progress import StopSignals, bar, say
 
+GUIDANCE = "The scale: 1 is off, 0 unconditional; or a rule and its scale, `apg:4` (`unnoise list guidance`)."
+
 
 def _options(overrides: list[str] | None, sampler: str | None, guidance: str | None, settings: Any) -> tuple[Any, Any]:
     """The sampler and guidance specs with options such as sampler.eta=0.5 set."""
@@ -69,15 +71,11 @@ def sample(
         list[str] | None, typer.Argument(help="Options of the parts, such as `sampler.eta=0.5`.")
     ] = None,
     n: Annotated[int, typer.Option("-n", "--number", help="How many.")] = 16,
-    label: Annotated[
-        str | None, typer.Option(help="A class by name or number; `all` goes through them in turn.")
-    ] = None,
+    label: Annotated[str | None, typer.Option(help="A class by name or number; `all` takes them in turn.")] = None,
     prompt: Annotated[
         str | None, typer.Option(help="Words, of models that learned some; `(red:1.3)` counts more.")
     ] = None,
-    negative_prompt: Annotated[
-        str | None, typer.Option(help="Words to push away from; needs --guidance above 1.")
-    ] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="Words to push away from, with --guidance.")] = None,
     sampler: Annotated[
         str | None, typer.Option(help="See `unnoise list samplers`; the model's own by default.")
     ] = None,
@@ -85,12 +83,7 @@ def sample(
     grid: Annotated[
         str | None, typer.Option(help="At which times: see `unnoise list grids`; or the times themselves: `1,0.5,0`.")
     ] = None,
-    guidance: Annotated[
-        str | None,
-        typer.Option(
-            help="The scale: 1 is off, 0 unconditional; or a rule, with its scale: `apg:4` (`unnoise list guidance`)."
-        ),
-    ] = None,
+    guidance: Annotated[str | None, typer.Option(help=GUIDANCE)] = None,
     lora: Annotated[
         list[str] | None, typer.Option(help="What a run with --lora learned: PATH or PATH:STRENGTH; may be repeated.")
     ] = None,
@@ -201,7 +194,7 @@ def replay(
     file: Annotated[Path, typer.Argument(help="A file that `unnoise sample` wrote.")],
     model: Annotated[Path | None, typer.Option(help="Where the model stands now; as the file says by default.")] = None,
     guide: Annotated[
-        Path | None, typer.Option(help="Where the weaker model or the classifier that guided it stands now.")
+        Path | None, typer.Option(help="Where the weaker model or classifier that guided it stands.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Where to write; FILE with `-replay` by default.")
