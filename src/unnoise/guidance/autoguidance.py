@@ -21,8 +21,9 @@ class AutoGuidance(Helped):
     .. math:: D_{weak} + g (D - D_{weak})
 
     The weaker model makes the errors of the better one, only larger: it is smaller, or was trained for less long, on the same
-    data. Unlike classifier-free guidance this costs no variety. A negative condition is what the weaker model is asked for
-    instead; the better model itself as the weaker one, with the null condition, is classifier-free guidance.
+    data. Samples do not move away from other labels, as in classifier-free guidance, but each to where the better model is surer. A
+    negative condition is what the weaker model is asked for instead; the better model itself as the weaker one, with the null
+    condition, is classifier-free guidance.
 
     References:
         Guiding a Diffusion Model with a Bad Version of Itself (Karras et al., 2024), Equation 5, https://arxiv.org/abs/2406.02507
