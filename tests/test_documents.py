@@ -223,9 +223,9 @@ def test_the_code_of_guidance_runs_and_says_what_it_prints(capsys):
     run("guidance.md")
     *plain, auto, judged = capsys.readouterr().out.splitlines()
     assert plain == [
-        "1: mean 1.00, spread 1.0 of the class",
-        "2: mean 1.32, spread 0.7 of the class",
-        "7.5: mean 2.07, spread 0.5 of the class",
+        "1: mean 1.0, spread 1.0 of the class",
+        "2: mean 1.3, spread 0.7 of the class",
+        "7.5: mean 2.1, spread 0.5 of the class",
     ]
     assert auto == "mean 1.00, spread 0.7"
     assert float(judged.removeprefix("mean ")) == pytest.approx(1.3, abs=0.25)
