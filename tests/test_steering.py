@@ -17,8 +17,10 @@ from unnoise.guidance.noisy_classifier import NoisyClassifier
 from unnoise.model import Model, SamplingSettings, load
 from unnoise.nn.base import networks
 from unnoise.process.base import schedules
+from unnoise.recipes.classifier import learn_classifier
 from unnoise.samples import read_recipe
-from unnoise.steering import read_classifier, space_of, write_classifier
+from unnoise.steering import check_place, read_classifier, space_of, write_classifier
+from unnoise.training.classifier import ClassifierSettings
 
 
 def make(labels=("a", "b"), process="cosine", seed=0, codec=None, shape=(2,)):
@@ -212,3 +214,39 @@ def test_a_guided_denoiser_by_hand_takes_a_network():
     with torch.no_grad():
         expected = weak(x, t) + 2 * (oracle(x, t) - weak(x, t))
         torch.testing.assert_close(Guided(oracle, AutoGuidance(weak, 2.0))(x, t), expected)
+
+
+@pytest.mark.parametrize("place", ["model", "run", "notes"])
+def test_a_classifier_takes_the_place_of_nothing_but_a_classifier(folders, place):
+    (folders / "run" / "model").mkdir(parents=True)
+    (folders / "notes").mkdir()
+    (folders / "notes" / "read.me").write_text("mine")
+    before = {file: file.read_bytes() for file in folders.rglob("*") if file.is_file()}
+    with pytest.raises(BadOption, match="holds something that is no classifier"):
+        learn_classifier(load(folders / "model"), folders / place, ClassifierSettings(steps=1), data="moons")
+    assert {file: file.read_bytes() for file in folders.rglob("*") if file.is_file()} == before
+    check_place(folders / "judge")
+    check_place(folders / "new")
+
+
+class Remembering(GaussianMixtureOracle):
+    """An oracle that notes what it is asked to remember."""
+
+    def remember(self, cond):
+        return {**cond, f"context@{id(self)}": torch.zeros(len(cond["label"]))}
+
+
+def test_what_a_weaker_model_makes_of_a_prompt_is_made_once_too():
+    strong, weak = (
+        Remembering(torch.zeros(2, 1), torch.ones(2), torch.ones(2), schedules.build("cosine"), (0, 1))
+        for _ in range(2)
+    )
+    told = Guided(strong, AutoGuidance(weak, 2.0)).remember({"label": torch.tensor([0, 1])})
+    assert set(told) == {"label", f"context@{id(strong)}", f"context@{id(weak)}"}
+
+
+def test_a_weaker_model_that_is_told_other_things_is_refused(folders):
+    helps = load(folders / "model")._helps
+    helps.denoiser.network.condition_keys += ("pooled",)
+    with pytest.raises(IncompatibleParts, match="its network is told label, and the model's label, pooled"):
+        helps.pinned(AutoGuidance(str(folders / "weak"), 2.0))

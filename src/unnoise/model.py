@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -22,62 +21,21 @@ from .conditioning.text.network import apart, together
 from .data.base import Spec
 from .denoisers.base import Condition, Denoiser
 from .errors import BadOption, ModelFolderError, ShapeError, UnnoiseError
-from .guidance.base import Guidance, Guided, guidances
+from .guidance.base import Guidance, guidances
 from .guidance.classifier_free import ClassifierFreeGuidance
 from .model_folder import MODEL_FILE, described_parts, digest, encode, read_folder, read_parts, read_tuned, write_folder
 from .objectives.mse import preconditioned
-from .options import Checked, build, option, plain
+from .options import build, plain
 from .placement import placed, precision_of
 from .precision import Precision, dtype_of
-from .request import plain_grid, plain_label, plain_prompts, whole_number
-from .samplers.base import Sampler, samplers, trajectory
+from .request import find_tuned, plain_grid, plain_label, plain_prompts, whole_number
+from .samplers.base import Sampler, samplers
 from .samplers.brownian import BrownianNoise
-from .samplers.dpmpp_2m import DPMSolverPPSampler
 from .samplers.grids import GridSpec, explicit, make_grid
 from .samples import PER_SAMPLE, Samples, check_recipe
+from .sampling import Preview, SamplingSettings, previews
 from .steering import Helps, replaced_help
 from .training.checkpoint import newest_whole
-
-
-@dataclass(frozen=True)
-class SamplingSettings(Checked):
-    """How a model is sampled when nothing else is said."""
-
-    sampler: Sampler = option(DPMSolverPPSampler(), help="how to step", one_of=samplers)
-    steps: int = option(20, help="steps from noise to data", low=1, high=100_000)
-    grid: str = option("uniform", help="at which times: see `unnoise list grids`")
-    guidance: float = option(1.0, help="guidance scale; 1 is the plain conditional model", low=0.0, high=1000.0)
-
-
-@dataclass(frozen=True)
-class Preview:
-    """One step of a run.
-
-    Args:
-        step: How many steps are made, from 1 on.
-        steps: How many there are.
-        t: Where the samples now are.
-        z: The noisy samples, in the space of the model.
-        estimate: What they are estimated to be without noise, in the space of the model.
-        decode: From there to the units of the data, which is done only for what is looked at.
-    """
-
-    step: int
-    steps: int
-    t: float
-    z: Tensor
-    estimate: Tensor
-    decode: Callable[[Tensor], Tensor]
-
-    @cached_property
-    def x(self) -> Tensor:
-        """The noisy samples, in the units of the data."""
-        return self.decode(self.z)
-
-    @cached_property
-    def denoised(self) -> Tensor:
-        """The estimate of the clean samples, in the units of the data."""
-        return self.decode(self.estimate)
 
 
 class Model:
@@ -410,7 +368,7 @@ class Model:
             raise BadOption(f"first: the last sample must have a number below 2^63, got {first} for the first")
         own = self.sampling
         if sampler == "tuned" or (isinstance(sampler, Mapping) and sampler.get("name") == "tuned"):
-            sampler, steps, grid = self._find_tuned(sampler, steps, grid)
+            sampler, steps, grid = find_tuned(self.tuned, self.hash, self.path, sampler, steps, grid)
         if isinstance(guidance, Real) or guidance is None:
             scale = own.guidance if guidance is None else float(guidance)
             guidance = build(ClassifierFreeGuidance, {"scale": scale}, "guidance")
@@ -441,44 +399,12 @@ class Model:
     def _run(
         self, request: Mapping[str, Any], cond: Condition | None, negative: Condition | None, indices: range
     ) -> Iterator[Preview]:
-        sampler = samplers.build(request["sampler"])
         rule = self._helps.armed(guidances.build(request["guidance"]))
+        shape = self.blueprint.codec.shape(self.spec.shape)
         grid = self._grid(request["grid"], request["steps"])
         noise = BrownianNoise(request["seed"], indices, self.denoiser.schedule)
-        device = next(self.denoiser.parameters()).device
-        start = noise.start(self.blueprint.codec.shape(self.spec.shape)).to(device)
-        x = float(self.denoiser.schedule.sigma(grid[0])) * start
-        if cond is not None:  # what the network makes of a prompt alone is made here, once for all steps
-            if negative is None and rule.from_null:
-                negative = self.denoiser.null_condition(len(indices), device)
-            cond, negative = (
-                told and self.denoiser.remember({name: value.to(device) for name, value in told.items()})
-                for told in (cond, negative)
-            )
-        guided = Guided(self.denoiser, rule, negative)
-        steps = len(grid) - 1
-        decode = self.blueprint.codec.decode
-        yield Preview(0, steps, float(grid[0]), x, torch.zeros_like(x), decode)
-        for k, stepped in enumerate(trajectory(sampler, guided, x, grid, cond=cond, noise=noise)):
-            yield Preview(k + 1, steps, float(grid[k + 1]), stepped.x, stepped.denoised, decode)
-
-    def _find_tuned(
-        self, sampler: str | Mapping[str, Any], calls: int | None, grid: GridSpec | None
-    ) -> tuple[dict[str, Any], int, list[float]]:
-        """The sampler, steps and times that were found for a budget of network calls."""
-        known = ", ".join(str(each) for each in sorted(self.tuned)) or "nothing"
-        make = f"`unnoise tune {self.path or 'MODEL'} --steps {calls or 8}` does it"
-        if grid is not None or (isinstance(sampler, Mapping) and len(sampler) > 1):
-            raise BadOption("sampler tuned: it has its own times and options, so give neither")
-        if calls is None and len(self.tuned) == 1:
-            calls = next(iter(self.tuned))
-        entry = None if calls is None else self.tuned.get(whole_number("steps", calls, 1))
-        if entry is None:
-            asked = "say for how many steps" if calls is None else f"it is not tuned for {calls} steps"
-            raise BadOption(f"sampler tuned: {asked}; this model is tuned for {known}; {make}")
-        if entry["model"] != self.hash:
-            raise BadOption(f"sampler tuned: the model was trained on since it was tuned; {make}")
-        return dict(entry["sampler"]), len(entry["times"]) - 1, [float(t) for t in entry["times"]]
+        sampler, decode = samplers.build(request["sampler"]), self.blueprint.codec.decode
+        return previews(self.denoiser, rule, sampler, grid, noise, shape, decode, cond, negative)
 
     def _grid(self, spec: GridSpec, steps: int) -> Tensor:
         return make_grid(spec, steps, self.denoiser.schedule, sigma_data=self.denoiser.sigma_data)

@@ -68,3 +68,39 @@ def plain_prompts(prompt: Any, negative_prompt: Any) -> dict[str, str | list[str
             raise BadOption(f"{name}: expected words, or some for each sample, got {given!r}")
         found[name] = listed
     return found
+
+
+def find_tuned(
+    known: Mapping[int, Mapping[str, Any]],
+    model: str,
+    path: str | None,
+    sampler: str | Mapping[str, Any],
+    calls: int | None,
+    grid: GridSpec | None,
+) -> tuple[dict[str, Any], int, list[float]]:
+    """The sampler, steps and times that `unnoise tune` found for a budget of network calls.
+
+    Args:
+        known: What it found, by budget.
+        model: The hash of the model that is asked.
+        path: Where that stands, for messages.
+        sampler: As it was asked for: "tuned", or {name: tuned}.
+        calls: The budget; may be left out where there is one alone.
+        grid: Must not be given.
+
+    Raises:
+        BadOption: Nothing was found for this budget, or for another model, or more is asked for than the budget.
+    """
+    listed = ", ".join(str(each) for each in sorted(known)) or "nothing"
+    make = f"`unnoise tune {path or 'MODEL'} --steps {calls or 8}` does it"
+    if grid is not None or (isinstance(sampler, Mapping) and len(sampler) > 1):
+        raise BadOption("sampler tuned: it has its own times and options, so give neither")
+    if calls is None and len(known) == 1:
+        calls = next(iter(known))
+    entry = None if calls is None else known.get(whole_number("steps", calls, 1))
+    if entry is None:
+        asked = "say for how many steps" if calls is None else f"it is not tuned for {calls} steps"
+        raise BadOption(f"sampler tuned: {asked}; this model is tuned for {listed}; {make}")
+    if entry["model"] != model:
+        raise BadOption(f"sampler tuned: the model was trained on since it was tuned; {make}")
+    return dict(entry["sampler"]), len(entry["times"]) - 1, [float(t) for t in entry["times"]]

@@ -78,7 +78,7 @@ class Helps:
 
     Args:
         steered: What the model is made of.
-        denoiser: The model's; what helps stands where it does, and computes in its precision.
+        denoiser: The model's; what helps stands where it does; a weaker model computes in its precision, too.
         load: Loads a model.
     """
 
@@ -134,6 +134,9 @@ class Helps:
         self._check_labels(own.spec.class_names)
         if _reader(own, model.denoiser) != _reader(self.steered, self.denoiser):
             raise IncompatibleParts("it reads words by another encoder than the model, which reads them for both")
+        if _keys(model.denoiser) != _keys(self.denoiser):
+            asked = [", ".join(sorted(_keys(each))) or "nothing" for each in (model.denoiser, self.denoiser)]
+            raise IncompatibleParts(f"its network is told {asked[0]}, and the model's {asked[1]}")
         return Help(model.denoiser, model.hash, own.spec.class_names)
 
     def _classifier(self, path: str) -> Help:
@@ -166,6 +169,10 @@ def _reader(blueprint: Blueprint, denoiser: Denoiser) -> tuple[str, str] | None:
     return json.dumps(blueprint.text.describe(), sort_keys=True), digest(network.text.state_dict())
 
 
+def _keys(denoiser: Denoiser) -> set[str]:
+    return set(getattr(preconditioned(denoiser).network, "condition_keys", ()))
+
+
 def _needs_help(rule: Guidance) -> TypeGuard[Helped]:
     return isinstance(rule, Helped) and not rule.idle
 
@@ -180,6 +187,18 @@ def replaced_help(guidance: dict[str, Any], folder: str) -> dict[str, Any]:
     if not issubclass(kind, Helped):
         raise BadOption(f"no second model guided this file (its rule is {guidance['name']}): leave --guide out")
     return {**guidance, kind.helper: folder}
+
+
+def check_place(folder: Path) -> None:
+    """Refuses a folder in which a classifier would take the place of something else.
+
+    Raises:
+        BadOption: A model stands there, or a run, or files that are none of a classifier's.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / MODEL_FILE).is_file() or read_description(folder).get("kind") != KIND:
+        raise BadOption(f"{folder} holds something that is no classifier: choose another folder, with -o")
 
 
 def write_classifier(

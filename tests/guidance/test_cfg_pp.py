@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from unnoise.errors import IncompatibleParts
 from unnoise.guidance.base import Guided
 from unnoise.guidance.cfg_pp import CFGPlusPlus
 from unnoise.guidance.classifier_free import ClassifierFreeGuidance
@@ -43,6 +44,41 @@ def test_so_is_the_way_from_data_to_noise(plane, schedule):
     oracle, grid = plane(schedule), torch.linspace(0.05, 0.9, 6, dtype=torch.float64)
     found = sample(samplers.build("ddim"), Guided(oracle, CFGPlusPlus(0.6)), start(), grid, cond=COND)
     torch.testing.assert_close(found, algorithm(oracle, start(), grid, 0.6), rtol=1e-11, atol=1e-11)
+
+
+class Still:
+    """Draws nothing but zeros, so that what is kept of the noise shows."""
+
+    def __call__(self, like, t, s, draw=0):
+        return torch.zeros_like(like)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda each: each.registered_name)
+@pytest.mark.parametrize(
+    "sampler",
+    [{"name": "ddim", "eta": 1.0}, {"name": "ddim", "eta": 0.4}, {"name": "ancestral"}, {"name": "ddpm"}],
+    ids=str,
+)
+def test_where_noise_is_drawn_afresh_only_what_is_kept_is_unconditional(plane, schedule, sampler):
+    """Algorithm 2 with the noise of DDIM's Equation 12: sqrt(sigma_s^2 - eta^2 posterior variance) of it is kept."""
+    oracle, scale, eta = plane(schedule), 0.6, sampler.get("eta", 1.0)
+    x, grid = start(), torch.tensor([0.6, 0.5, 0.2], dtype=torch.float64)
+    found = sample(samplers.build(sampler), Guided(oracle, CFGPlusPlus(scale)), x, grid, cond=COND, noise=Still())
+    for t, s in zip(grid[:-1], grid[1:], strict=True):
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = ((schedule.alpha(at), schedule.sigma(at)) for at in (t, s))
+        unwanted, wanted = oracle(x, t), oracle(x, t, COND)
+        jump = sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2
+        kept = (sigma_s**2 - eta**2 * jump * sigma_s**2 / sigma_t**2).sqrt()
+        noise = (x - alpha_t * unwanted) / sigma_t
+        x = alpha_s * (unwanted + scale * (wanted - unwanted)) + kept * noise
+    torch.testing.assert_close(found, x, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("sampler", [{"name": "churn"}, {"name": "dpmpp_2m", "sde": True}], ids=str)
+def test_samplers_that_do_not_say_what_they_keep_are_refused(plane, sampler):
+    guided = Guided(plane(CosineSchedule()), CFGPlusPlus(0.6))
+    with pytest.raises(IncompatibleParts, match="take ddim, euler, ancestral, ddpm"):
+        sample(samplers.build(sampler), guided, start(), grids.uniform(4), cond=COND, noise=Still())
 
 
 def test_from_clean_data_only_noise_is_put_around_it(plane):
@@ -97,11 +133,12 @@ def test_every_call_of_a_step_takes_the_same_scale_and_the_last_step_the_plain_o
 def test_it_keeps_its_step_where_some_rows_are_asked_for_and_within_another_rule(plane):
     oracle, t, s = plane(FlowSchedule()), *torch.tensor([0.6, 0.5], dtype=torch.float64)
     guided = Guided(Guided(oracle, CFGPlusPlus(0.6)), ClassifierFreeGuidance(1.0))
-    whole = guided.stepping(t, s)(start(), t, COND)
+    step = float(t), float(s), 0.5  # of a flow, sigma is the time
+    whole = guided.stepping(*step)(start(), t, COND)
     factor = 1 / (1 - (0.5 * 0.4) / (0.6 * 0.5))
     torch.testing.assert_close(
         whole, Guided(oracle, ClassifierFreeGuidance(0.6 * factor))(start(), t, COND), rtol=1e-12, atol=1e-12
     )
     some = torch.tensor([2, 0])
-    part = guided.stepping(t, s).rows(some)(start()[some], t, {"label": COND["label"][some]})
+    part = guided.stepping(*step).rows(some)(start()[some], t, {"label": COND["label"][some]})
     torch.testing.assert_close(part, whole[some], rtol=1e-12, atol=1e-12)

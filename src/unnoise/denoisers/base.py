@@ -80,12 +80,13 @@ class Denoiser(nn.Module, ABC):
         """
         return self
 
-    def stepping(self, t: Tensor, s: Tensor) -> Denoiser:
+    def stepping(self, t: float, s: float, kept: float | None) -> Denoiser:
         """The denoiser for the calls of one step of a sampler: itself, unless what it says depends on where the step goes.
 
         Args:
-            t: Where the step begins, shape ().
-            s: Where it ends, shape ().
+            t: Where the step begins.
+            s: Where it ends.
+            kept: How much of the noise found at t the step carries over, as a standard deviation; None where no number says it.
         """
         return self
 

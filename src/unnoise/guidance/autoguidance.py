@@ -45,6 +45,10 @@ class AutoGuidance(Helped):
         changed = change(self.weak) if isinstance(self.weak, Denoiser) else self.weak
         return self if changed is self.weak or changed is None else self.holding(changed)
 
+    def remember(self, cond: Condition | None) -> Condition | None:
+        """With what the weaker model makes of it; see `Guidance.remember`."""
+        return self.weak.remember(cond) if isinstance(self.weak, Denoiser) else cond
+
     def estimate(
         self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Condition | None, negative: Condition | None
     ) -> tuple[Tensor, Tensor | None]:

@@ -46,15 +46,23 @@ class Guidance(Checked, ABC):
         """How many times the network is called for one estimate."""
         return 1
 
-    def stepping(self, schedule: Schedule, t: float, s: float) -> Guidance:
+    def stepping(self, schedule: Schedule, t: float, s: float, kept: float | None) -> Guidance:
         """The rule for the calls of one step of a sampler: itself, unless it depends on where the step goes.
 
         Args:
             schedule: Alpha and sigma.
             t: Where the step begins.
             s: Where it ends.
+            kept: How much of the noise found at t the step carries over, as a standard deviation; None where no number says it.
+
+        Raises:
+            IncompatibleParts: The rule cannot work with such a step.
         """
         return self
+
+    def remember(self, cond: Condition | None) -> Condition | None:
+        """A condition with what the denoisers that the rule holds make of it; see `Denoiser.remember`."""
+        return cond
 
     def changing(self, change: Callable[[Denoiser], Denoiser]) -> Guidance:
         """The rule with a change made to every denoiser that it holds; itself where it holds none."""
@@ -93,8 +101,8 @@ class Guided(Denoiser):
         return self.denoiser.null_condition(batch, device)
 
     def remember(self, cond: Condition | None) -> Condition | None:
-        """With what the steered denoiser makes of it."""
-        return self.denoiser.remember(cond)
+        """With what the steered denoiser makes of it, and whatever helps to steer."""
+        return self.guidance.remember(self.denoiser.remember(cond))
 
     def rows(self, index: Tensor) -> Guided:
         """With what is held for these samples, the negative condition among it; see `Denoiser.rows`."""
@@ -109,10 +117,10 @@ class Guided(Denoiser):
         held = self.guidance.changing(lambda denoiser: denoiser.recalling(estimate))
         return self._with(self.denoiser.recalling(estimate), held, self.negative)
 
-    def stepping(self, t: Tensor, s: Tensor) -> Guided:
+    def stepping(self, t: float, s: float, kept: float | None) -> Guided:
         """With the rule for this step; see `Denoiser.stepping`."""
-        rule = self.guidance.stepping(self.schedule, float(t), float(s))
-        return self._with(self.denoiser.stepping(t, s), rule, self.negative)
+        rule = self.guidance.stepping(self.schedule, t, s, kept)
+        return self._with(self.denoiser.stepping(t, s, kept), rule, self.negative)
 
     def _with(self, denoiser: Denoiser, guidance: Guidance, negative: Condition | None) -> Guided:
         same = denoiser is self.denoiser and guidance is self.guidance and negative is self.negative

@@ -1,10 +1,11 @@
 r"""CFG++: the guided estimate of the clean data, but the unconditional noise put back around it.
 
-A step of DDIM from t to s is :math:`x_s = \alpha_s \hat x_0 + \sigma_s \hat\varepsilon`. CFG++ takes :math:`\hat x_0` from
-guidance of scale g and :math:`\hat\varepsilon = (x_t - \alpha_t D_r) / \sigma_t` from another scale r, 0 in the paper. A denoiser
-gives one estimate, which the sampler uses for both; but as both lie on one line, one scale does it all:
+A step of first order from t to s is :math:`x_s = \alpha_s \hat x_0 + k \hat\varepsilon`, and perhaps fresh noise: what is kept
+of the noise found at t is all of it, :math:`k = \sigma_s`, where none is drawn. CFG++ takes :math:`\hat x_0` from guidance of
+scale g and :math:`\hat\varepsilon = (x_t - \alpha_t D_r) / \sigma_t` from another scale r, 0 in the paper. A denoiser gives one
+estimate, which the sampler uses for both; but as both lie on one line, one scale does it all:
 
-.. math:: g_{s|t} = r + \frac{g - r}{1 - \sigma_s \alpha_t / (\sigma_t \alpha_s)}
+.. math:: g_{s|t} = r + \frac{g - r}{1 - k \alpha_t / (\sigma_t \alpha_s)}
 
 the factor being that by which the noise that is put back undoes guidance within the step. It depends on where the step goes,
 which `Denoiser.stepping` tells.
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..denoisers.base import Condition, Denoiser
+from ..errors import IncompatibleParts
 from ..options import option
 from ..process.base import Schedule, scales
 from .base import Guidance, guidances
@@ -28,13 +30,13 @@ from .pair import extrapolated
 class CFGPlusPlus(Guidance):
     r"""Guides the estimate of the clean data alone, and puts the noise of no condition back around it.
 
-    .. math:: x_s = \alpha_s (D_\varnothing + g (D_c - D_\varnothing)) + \sigma_s \hat\varepsilon_\varnothing
+    .. math:: x_s = \alpha_s (D_\varnothing + g (D_c - D_\varnothing)) + k \hat\varepsilon_\varnothing
 
-    The scale g, the paper's lambda, is mostly between 0 and 1. 0 is the unconditional model. 1 is not the plain conditional one,
-    but moves the whole estimate there in every step, however short: so n steps guide as much as classifier-free guidance with
-    a scale of about n g over the range of half log-SNR. Exact for steps of first order (DDIM, Euler, ancestral), in both
-    directions; samplers that ask several times a step take the same scale for all calls of a step. Asked for no step, it is
-    classifier-free guidance of scale g, as for a step to clean data.
+    The scale g, the paper's lambda, is mostly between 0 and 1. 0 is the unconditional model. 1 is not the plain conditional
+    one, but moves the whole estimate there in every step, however short: so n steps guide as much as classifier-free guidance
+    with a scale of about n g over the range of half log-SNR. Exact for steps of first order (DDIM, Euler, ancestral, DDPM),
+    with any share of fresh noise, in both directions; other samplers that ask several times a step take the same scale for all
+    calls of a step. Asked for no step, it is classifier-free guidance of scale g, as for a step to clean data.
 
     References:
         CFG++: Manifold-constrained Classifier Free Guidance for Diffusion Models (Chung et al., 2024), Algorithm 2,
@@ -50,17 +52,32 @@ class CFGPlusPlus(Guidance):
         low=0,
     )
 
-    def stepping(self, schedule: Schedule, t: float, s: float) -> Guidance:
-        """Classifier-free guidance with the scale that this step takes."""
-        return Extrapolation(self.scale_of_step(schedule, t, s))
+    def stepping(self, schedule: Schedule, t: float, s: float, kept: float | None) -> Guidance:
+        """Classifier-free guidance with the scale that this step takes; see `Guidance.stepping`."""
+        return Extrapolation(self.scale_of_step(schedule, t, s, kept))
 
-    def scale_of_step(self, schedule: Schedule, t: float, s: float) -> float:
-        """The scale of classifier-free guidance that makes a step of first order from t to s the same."""
+    def scale_of_step(self, schedule: Schedule, t: float, s: float, kept: float | None) -> float:
+        """The scale of classifier-free guidance that makes a step of first order from t to s the same.
+
+        Args:
+            schedule: Alpha and sigma.
+            t: Where the step begins.
+            s: Where it ends.
+            kept: The standard deviation of the noise that it carries over.
+
+        Raises:
+            IncompatibleParts: That is not known.
+        """
         if self.scale == self.renoise:
             return self.scale
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = scales(schedule, t), scales(schedule, s)
+        if kept is None:
+            raise IncompatibleParts(
+                "guidance cfg_pp must know how much noise a step keeps, which this sampler does not say: take ddim, euler, "
+                "ancestral, ddpm, or one that draws no noise"
+            )
+        (alpha_t, sigma_t), alpha_s = scales(schedule, t), scales(schedule, s)[0]
         # Of all that stands between two times: infinite for none, 1 where a step begins without signal or ends without noise.
-        factor = alpha_s * sigma_t / (alpha_s * sigma_t - sigma_s * alpha_t)
+        factor = alpha_s * sigma_t / (alpha_s * sigma_t - kept * alpha_t)
         return self.renoise + (self.scale - self.renoise) * factor
 
     def estimate(

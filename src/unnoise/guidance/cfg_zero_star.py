@@ -45,7 +45,7 @@ class CFGZeroStar(Guidance):
         high=1,
     )
 
-    def stepping(self, schedule: Schedule, t: float, s: float) -> Guidance:
+    def stepping(self, schedule: Schedule, t: float, s: float, kept: float | None) -> Guidance:
         """Without standing still where the step ends at clean data, or runs the other way."""
         moves = self.zero_share and (s == 0 or s > t)
         return dataclasses.replace(self, zero_share=0.0) if moves else self

@@ -7,15 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..data.base import Progress
 from ..errors import DataError, IncompatibleParts
 from ..guidance.noisy_classifier import NoisyClassifier
 from ..model import Model
 from ..options import plain
 from ..precision import find_device
-from ..steering import write_classifier
+from ..randomness import permutations
+from ..steering import check_place, write_classifier
 from ..training.classifier import ClassifierSettings, accuracy, check_labels, train_classifier
 from .run_data import in_memory, run_data, source_like
+
+MOST_MEASURED = 2048
+"""Samples by which a classifier is judged, at most."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class Learned:
         classifier: Of noisy data.
         folder: Where it stands.
         accuracy: The share of held-out samples whose label it finds, by sigma / (alpha s).
-        held_out: How many there were; 0 where the training data itself was taken.
+        held_out: How many of them there are; 0 where the training data itself was taken.
         chance: What guessing would reach.
         notes: One line each.
     """
@@ -67,9 +73,11 @@ def learn_classifier(
     Raises:
         DataError: It is not known where the data stands, or it has no labels.
         IncompatibleParts: The data is of another shape, or has other labels than the model.
+        BadOption: The folder holds something else.
         OSError: The folder cannot be written.
     """
     settings = settings or ClassifierSettings()
+    check_place(Path(out))
     codec, schedule, sigma_data = model.blueprint.codec, model.denoiser.schedule, model.denoiser.sigma_data
     train, held_out, notes = _data(model, data, reading)
     check_labels(train)
@@ -84,6 +92,7 @@ def learn_classifier(
         network=network, options=options, device=find_device(device), progress=progress,
     ).to("cpu")  # fmt: skip
     judged = held_out if len(held_out) else train
+    judged = judged.take(torch.from_numpy(permutations(settings.seed, len(judged), 0, 1)[0][:MOST_MEASURED].copy()))
     found = accuracy(classifier, judged, codec, schedule)
     trained = {
         **plain(settings),

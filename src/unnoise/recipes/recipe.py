@@ -15,7 +15,6 @@ from ..data.base import datasets
 from ..data.open import source_of
 from ..denoisers.base import denoisers
 from ..errors import BadOption, UnknownName, nearest
-from ..model import SamplingSettings
 from ..nn.base import networks
 from ..objectives.base import Objective, objectives
 from ..objectives.mse import MSEObjective
@@ -24,6 +23,7 @@ from ..process.base import Schedule, schedules
 from ..process.linear import LinearSchedule
 from ..registry import Choice, Registry
 from ..samplers.grids import make_grid
+from ..sampling import SamplingSettings
 from .any_recipe import AnyRecipe
 from .autoencoder import AutoencoderRecipe
 from .clip import ClipRecipe

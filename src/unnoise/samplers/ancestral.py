@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..denoisers.base import Condition, Denoiser
 from ..options import option
+from ..process.base import Schedule
 from ..randomness import Noise
-from .base import Sampler, Stepped, mix, samplers
+from .base import Sampler, Stepped, mix, samplers, shares
 from .ddim import coefficients
 
 
@@ -39,6 +40,10 @@ class AncestralSampler(Sampler):
     def stochastic(self) -> bool:  # type: ignore[override]
         """Whether eta is above 0."""
         return self.eta > 0
+
+    def kept_noise(self, schedule: Schedule, t: float, s: float) -> float | None:
+        """See `Sampler.kept_noise`."""
+        return shares(schedule, t, s, self.eta)[0] if self.eta else super().kept_noise(schedule, t, s)
 
     def step(
         self,

@@ -91,6 +91,19 @@ class Sampler(Checked, ABC):
         """How many network calls a run over the grid makes; None where that shows only on the way (adaptive steps)."""
         return self.evaluations * (len(grid) - 1)
 
+    def kept_noise(self, schedule: Schedule, t: float, s: float) -> float | None:
+        """How much of the noise found at t a step to s carries over, as a standard deviation; the rest is drawn afresh.
+
+        Args:
+            schedule: Alpha and sigma.
+            t: Where the step begins.
+            s: Where it ends.
+
+        Returns:
+            sigma_s of a sampler that draws nothing; None where no one number says it.
+        """
+        return None if self.stochastic else scales(schedule, s)[1]
+
     def check(self, denoiser: Denoiser, grid: Tensor) -> None:
         """Refuses, before the first step, a denoiser or a grid that this sampler cannot work with.
 
@@ -224,7 +237,8 @@ def trajectory(
     times = grid.unbind()
     state, told = None, denoiser
     for k in range(len(times) - 1):
-        asked = told.stepping(times[k], times[k + 1])
+        t, s = float(times[k]), float(times[k + 1])
+        asked = told.stepping(t, s, sampler.kept_noise(denoiser.schedule, t, s))
         stepped = sampler.step(asked, x, times[k], times[k + 1], state, cond=cond, noise=noise)
         x, state, told = stepped.x, stepped.state, denoiser.recalling(stepped.denoised)
         if not math.isfinite(x.sum()):

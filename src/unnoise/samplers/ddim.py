@@ -65,6 +65,10 @@ class DDIMSampler(Sampler):
                 f"ddim with eta {self.eta} draws noise and cannot run from data to noise: take eta 0"
             )
 
+    def kept_noise(self, schedule: Schedule, t: float, s: float) -> float | None:
+        """See `Sampler.kept_noise`."""
+        return shares(schedule, t, s, self.eta)[0] if self.eta else super().kept_noise(schedule, t, s)
+
     def step(
         self,
         denoiser: Denoiser,

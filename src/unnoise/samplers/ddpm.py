@@ -12,10 +12,10 @@ from torch import Tensor
 from ..denoisers.base import Condition, Denoiser
 from ..errors import IncompatibleParts
 from ..options import option
-from ..process.base import scales
+from ..process.base import Schedule, scales
 from ..process.chain import jump
 from ..randomness import Noise
-from .base import Sampler, Stepped, fresh_noise_step, samplers
+from .base import Sampler, Stepped, fresh_noise_step, samplers, shares
 
 _NOT_LEARNED = "this model learned no variance: use variance posterior or beta, or train with learned_variance"
 
@@ -42,6 +42,10 @@ class DDPMSampler(Sampler):
         """See `Sampler.check`: a variance that is to be taken must have been learned."""
         if self.variance == "learned" and not denoiser.learns_variance:
             raise IncompatibleParts(_NOT_LEARNED)
+
+    def kept_noise(self, schedule: Schedule, t: float, s: float) -> float | None:
+        """That of the posterior's mean, whatever the variance; see `Sampler.kept_noise`."""
+        return shares(schedule, t, s, 1.0)[0]
 
     def step(
         self,

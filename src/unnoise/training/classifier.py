@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,10 @@ from ..guidance.noisy_classifier import NoisyClassifier
 from ..options import Checked, option
 from ..process.base import Schedule, scales, time_at
 from ..process.forward import add_noise
-from ..randomness import address, normal_like, permutations, torch_seeded, uniform
+from ..randomness import address, normal_like, torch_seeded, uniform
 
 NOISES = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Where its accuracy is measured: sigma / (alpha s), s the standard deviation of the clean data."""
-MOST_MEASURED = 2048
 WARMUP = 0.05
 
 
@@ -83,11 +82,13 @@ def train_classifier(
         classifier = NoisyClassifier(shape, data.spec.class_names, sigma_data, network, options)
     classifier.to(device).train()
     optimizer = torch.optim.AdamW(_groups(classifier, settings.weight_decay), lr=settings.lr)
-    for step, rows in enumerate(_batches(len(data), settings)):
+    clean, order = _clean(data, codec, device), data.order(settings.seed)
+    for step in range(settings.steps):
+        positions = range(step * settings.batch_size, (step + 1) * settings.batch_size)
+        rows = torch.from_numpy(order.index_at(np.arange(positions.start, positions.stop)))
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * _rate(step, settings.steps)
-        positions = range(step * settings.batch_size, step * settings.batch_size + len(rows))
-        x_t, t = _noisy(codec.encode(data.x[rows]), schedule, settings.seed, positions)
+        x_t, t = _noisy(clean(rows), schedule, settings.seed, positions)
         said = classifier(x_t.to(device), t.to(device), schedule)
         loss = nn.functional.nll_loss(said, labels[rows].to(device))
         if not torch.isfinite(loss):
@@ -125,14 +126,13 @@ def accuracy(
 
     Args:
         classifier: Which.
-        data: With labels; at most 2,048 samples are used.
+        data: With labels.
         codec: As for `train_classifier`.
         schedule: As for `train_classifier`.
         seed: Of the noise.
     """
-    labels = check_labels(data)[:MOST_MEASURED]
-    z = codec.encode(data.x[: len(labels)])
-    device = next(classifier.parameters()).device
+    labels, device = check_labels(data), next(classifier.parameters()).device
+    z = _clean(data, codec, device)(torch.arange(len(data)))
     found = {}
     for noise in NOISES:
         t = torch.tensor(time_at(schedule, -2 * math.log(noise * classifier.sigma_data)), dtype=torch.float64)
@@ -159,14 +159,14 @@ def _rate(step: int, steps: int) -> float:
     return min((step + 1) / (WARMUP * steps), (1 - step / steps) / (1 - WARMUP), 1.0)
 
 
-def _batches(size: int, settings: ClassifierSettings) -> Iterator[Tensor]:
-    """Row numbers; all have been seen before one is seen again."""
-    per_epoch = max(1, size // settings.batch_size)
-    for step in range(settings.steps):
-        epoch, place = divmod(step, per_epoch)
-        if place == 0:
-            order = torch.from_numpy(permutations(settings.seed, size, epoch, 1)[0])
-        yield order[place * settings.batch_size : (place + 1) * settings.batch_size]
+@torch.no_grad()
+def _clean(data: Dataset, codec: Codec, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Rows of the data in the space of the model, on the processor; what a learned codec makes of them is made once."""
+    if not codec.learned:
+        return lambda rows: codec.encode(data.x[rows])
+    codec = codec.on(device, torch.float32)
+    latents = torch.cat([codec.encode(some.to(device)).cpu() for some in data.x.split(256)])
+    return lambda rows: latents[rows]
 
 
 def _noisy(z: Tensor, schedule: Schedule, seed: int, positions: range) -> tuple[Tensor, Tensor]:
