@@ -78,7 +78,7 @@ class Helps:
 
     Args:
         steered: What the model is made of.
-        denoiser: The model's; what helps stands where it does; a weaker model computes in its precision, too.
+        denoiser: The model's; what helps stands where it does; a weaker model computes in its precision, too, a classifier in float32.
         load: Loads a model.
     """
 
