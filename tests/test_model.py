@@ -19,6 +19,7 @@ from unnoise.model import Model, SamplingSettings, load
 from unnoise.nn.base import networks
 from unnoise.process.base import schedules
 from unnoise.samplers.base import samplers
+from unnoise.samples import read_recipe
 
 NETWORKS = {
     "seed_mlp": {"hidden": 16},
@@ -211,3 +212,32 @@ def test_a_text_that_only_looks_like_times_is_the_name_of_no_grid():
     for text in ("e,e", "1,", "a,b"):
         with pytest.raises(UnnoiseError, match="grid"):
             make().sample(1, grid=text)
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", {"name": "ddim", "eta": 1.0}])
+def test_a_blend_leads_from_one_sample_to_another_and_is_replayed(sampler, tmp_path):
+    model = make()
+    ask = {"sampler": sampler, "steps": 6, "seed": 1}
+
+    def one(first=1, **more):
+        return model.sample(2, first=first, **{**ask, **more}).tensor
+
+    def at(share, shift=0):
+        return one(blend={"seed": 5, "share": share, "shift": shift})
+
+    assert torch.equal(at(0.0), one())
+    assert torch.equal(at(1.0), one(seed=5))
+    assert torch.equal(at(1.0, shift=1), one(first=2, seed=5))
+    far = [float((at(share) - one()).norm()) for share in (0.02, 0.1, 0.3)]
+    assert 0 < far[0] < far[1] < far[2]
+    made = model.sample(3, blend={"seed": 5}, batch_size=2, **ask)
+    assert made.recipe["blend"] == {"seed": 5, "share": 0.2, "shift": 0}
+    made.save(tmp_path / "varied.npz")
+    assert torch.equal(model.replay(read_recipe(tmp_path / "varied.npz")).tensor, made.tensor)
+
+
+def test_noise_is_not_blended_with_a_sample_that_there_is_none_of():
+    with pytest.raises(BadOption, match="sample 0 would be mixed with sample -1"):
+        make().sample(1, blend={"seed": 5, "shift": -1})
+    with pytest.raises(BadOption, match=r"blend\.share: must be at most 1"):
+        make().sample(1, blend={"seed": 5, "share": 1.5})

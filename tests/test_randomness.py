@@ -5,7 +5,18 @@ import pytest
 import torch
 from scipy import stats
 
-from unnoise.randomness import NoiseSource, address, normal, normal_like, permutations, philox, random_words, uniform
+from unnoise.errors import ShapeError
+from unnoise.randomness import (
+    BlendedNoise,
+    NoiseSource,
+    address,
+    normal,
+    normal_like,
+    permutations,
+    philox,
+    random_words,
+    uniform,
+)
 
 ONES = 0xFFFFFFFF
 
@@ -152,3 +163,26 @@ def test_every_place_is_as_likely_for_every_sample():
     # 4000 / 8 = 500 expected, standard deviation 20.9
     assert np.abs(counts - 500).max() < 5 * 20.9
     assert stats.chisquare(counts.ravel()).pvalue > 1e-4
+
+
+def test_blended_noise_is_standard_normal_and_ends_in_both_noises_to_the_bit():
+    first, second = NoiseSource(1, range(4000)), NoiseSource(2, range(4000))
+    like = torch.empty(4000, 5, dtype=torch.float64)
+    for share, one in ((0.0, first), (1.0, second)):
+        blended = BlendedNoise(first, second, share)
+        assert torch.equal(blended.start((5,)), one.start((5,)))
+        assert torch.equal(blended(like, 0.5, 0.4), one(like, 0.5, 0.4))
+    for share in (0.2, 0.5):
+        blended = BlendedNoise(first, second, share)
+        for drawn in (blended.start((5,), torch.float64), blended(like, 0.5, 0.4)):
+            assert stats.kstest(drawn.flatten().numpy(), "norm").pvalue > 1e-3
+        angle = share * np.pi / 2
+        ours = blended.start((5,), torch.float64).flatten()
+        theirs = [noise.start((5,), torch.float64).flatten() for noise in (first, second)]
+        covariances = [float(ours @ each) / len(ours) for each in theirs]
+        assert covariances == pytest.approx([np.cos(angle), np.sin(angle)], abs=0.03)
+
+
+def test_noises_of_other_numbers_of_samples_are_not_blended():
+    with pytest.raises(ShapeError, match="2 samples"):
+        BlendedNoise(NoiseSource(0, [0, 1]), NoiseSource(0, [0]), 0.5)

@@ -28,7 +28,8 @@ from .objectives.mse import preconditioned
 from .options import build, plain
 from .placement import placed, precision_of
 from .precision import Precision, dtype_of
-from .request import find_tuned, plain_grid, plain_label, plain_prompts, whole_number
+from .randomness import BlendedNoise, NoiseSource
+from .request import Blend, find_tuned, plain_blend, plain_grid, plain_label, plain_prompts, whole_number
 from .samplers.base import Sampler, samplers
 from .samplers.brownian import BrownianNoise
 from .samplers.grids import GridSpec, explicit, make_grid
@@ -259,6 +260,7 @@ class Model:
         grid: GridSpec | None = None,
         seed: int = 0,
         first: int = 0,
+        blend: Mapping[str, Any] | Blend | None = None,
     ) -> Iterator[Preview]:
         """Samples step by step; arguments and errors as in `sample`, all in one batch.
 
@@ -267,7 +269,7 @@ class Model:
         """
         request = self.settle(
             n, label=label, prompt=prompt, negative_prompt=negative_prompt, sampler=sampler, steps=steps,
-            guidance=guidance, grid=grid, seed=seed, first=first,
+            guidance=guidance, grid=grid, seed=seed, first=first, blend=blend,
         )  # fmt: skip
         asked, first = self.asked(request), request["first"]
         yield from self._run(request, asked.condition(), asked.negative(), range(first, first + asked.n))
@@ -285,6 +287,7 @@ class Model:
         grid: GridSpec | None = None,
         seed: int = 0,
         first: int = 0,
+        blend: Mapping[str, Any] | Blend | None = None,
         batch_size: int | None = None,
         keep_frames: bool = False,
         progress: Callable[[int, int], None] | None = None,
@@ -303,6 +306,7 @@ class Model:
             grid: At which times: by name, as {name: ..., option: value}, or the times themselves, also as "1,0.5,0".
             seed: Sample k of a seed is the same in any batch.
             first: Index of the first sample.
+            blend: With what other noise that of every sample is mixed: `{seed: ..., share: ..., shift: ...}`, see `Blend`.
             batch_size: Samples at a time; None chooses by their size.
             keep_frames: Whether to keep a preview of every step.
             progress: Told how many steps are made, over all batches, and how many there are.
@@ -313,7 +317,7 @@ class Model:
         """
         request = self.settle(
             n, label=label, prompt=prompt, negative_prompt=negative_prompt, sampler=sampler, steps=steps,
-            guidance=guidance, grid=grid, seed=seed, first=first,
+            guidance=guidance, grid=grid, seed=seed, first=first, blend=blend,
         )  # fmt: skip
         n, first = request["n"], request["first"]
         size = self.batch_size(n) if batch_size is None else whole_number("batch_size", batch_size, 1)
@@ -356,6 +360,7 @@ class Model:
         grid: GridSpec | None = None,
         seed: int = 0,
         first: int = 0,
+        blend: Mapping[str, Any] | Blend | None = None,
     ) -> dict[str, Any]:
         """What is asked for, checked and complete, as plain values: the recipe of the samples that `sample` would make.
 
@@ -393,6 +398,7 @@ class Model:
             "grid": times,
             "guidance": guidances.describe(self._helps.pinned(rule)),
             "seed": whole_number("seed", seed),
+            **plain_blend(blend, first),
             **({"precision": "bf16"} if precision_of(self.denoiser) == "bf16" else {}),
         }
 
@@ -402,9 +408,23 @@ class Model:
         rule = self._helps.armed(guidances.build(request["guidance"]))
         shape = self.blueprint.codec.shape(self.spec.shape)
         grid = self._grid(request["grid"], request["steps"])
-        noise = BrownianNoise(request["seed"], indices, self.denoiser.schedule)
+        noise = self.noise(request, indices)
         sampler, decode = samplers.build(request["sampler"]), self.blueprint.codec.decode
         return previews(self.denoiser, rule, sampler, grid, noise, shape, decode, cond, negative)
+
+    def noise(self, request: Mapping[str, Any], indices: Sequence[int]) -> NoiseSource:
+        """Where the noise of some samples comes from.
+
+        Args:
+            request: What `settle` settled.
+            indices: Of the samples.
+        """
+        own = BrownianNoise(request["seed"], indices, self.denoiser.schedule)
+        if request.get("blend") is None:
+            return own
+        blend = build(Blend, request["blend"], "blend")
+        others = [index + blend.shift for index in indices]
+        return BlendedNoise(own, BrownianNoise(blend.seed, others, self.denoiser.schedule), blend.share)
 
     def _grid(self, spec: GridSpec, steps: int) -> Tensor:
         return make_grid(spec, steps, self.denoiser.schedule, sigma_data=self.denoiser.sigma_data)
@@ -444,6 +464,7 @@ class Model:
         index = recipe.get("index")
         told = {key: recipe[key] for key in PER_SAMPLE if key in recipe}
         keep = {key: recipe[key] for key in ("sampler", "steps", "grid", "guidance", "seed")}
+        keep |= {"blend": recipe["blend"]} if recipe.get("blend") is not None else {}
         if guide is not None:
             keep["guidance"] = replaced_help(recipe["guidance"], guide)
         if index is None:

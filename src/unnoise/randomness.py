@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -200,3 +200,44 @@ class NoiseSource:
             draw: Which of several draws in one interval.
         """
         return normal_like(address(self.seed, "step", float(t), float(s), draw), self.sample_indices, like)
+
+
+class BlendedNoise(NoiseSource):
+    r"""Two noises mixed on the circle, :math:`\cos(\theta)\,\varepsilon_1 + \sin(\theta)\,\varepsilon_2`.
+
+    Here :math:`\theta` is `share` of a right angle. Standard normal again for every share, in any dimension. It is spherical interpolation at the right angle that independent
+    noises of many values nearly make; at share 0 it is the first to the bit, at share 1 the second.
+
+    Args:
+        first: What is mixed.
+        second: With what, as many samples.
+        share: In [0, 1].
+
+    Raises:
+        ShapeError: They have different numbers of samples.
+
+    References:
+        Animating Rotation with Quaternion Curves (Shoemake, 1985), Section 3.3, https://doi.org/10.1145/325334.325242
+    """
+
+    def __init__(self, first: NoiseSource, second: NoiseSource, share: float) -> None:
+        super().__init__(first.seed, first.sample_indices)
+        if len(second.sample_indices) != len(first.sample_indices):
+            raise ShapeError(
+                f"expected two noises of {len(first.sample_indices)} samples, got one of {len(second.sample_indices)}"
+            )
+        self.first, self.second, self.share = first, second, share
+
+    def start(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """See `NoiseSource.start`."""
+        return self._mixed(lambda noise: noise.start(shape, dtype))
+
+    def __call__(self, like: Tensor, t: float, s: float, draw: int = 0) -> Tensor:
+        """See `NoiseSource.__call__`."""
+        return self._mixed(lambda noise: noise(like, t, s, draw))
+
+    def _mixed(self, drawn: Callable[[NoiseSource], Tensor]) -> Tensor:
+        if self.share in (0, 1):
+            return drawn(self.second if self.share else self.first)
+        angle = self.share * math.pi / 2
+        return math.cos(angle) * drawn(self.first) + math.sin(angle) * drawn(self.second)

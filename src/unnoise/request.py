@@ -4,11 +4,39 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 from .errors import BadOption
+from .options import Checked, build, option, plain
 from .samplers.grids import GridSpec
+
+
+@dataclass(frozen=True)
+class Blend(Checked):
+    """Noise that is mixed with another: a little of it varies a sample, more and more of it leads to another one."""
+
+    seed: int = option(help="of the noise that is mixed in")
+    share: float = option(0.2, help="how much of it: 0 none, 1 nothing else", low=0.0, high=1.0)
+    shift: int = option(0, help="sample k is mixed with sample k + shift of that seed")
+
+
+def plain_blend(blend: Any, first: int) -> dict[str, Any]:
+    """What noise is mixed with, checked and complete, as plain values by name; nothing where it is not.
+
+    Raises:
+        BadOption: An option is wrong, or there is no such sample.
+    """
+    if blend is None:
+        return {}
+    if not isinstance(blend, Blend):
+        if not isinstance(blend, Mapping):
+            raise BadOption(f"blend: expected {{seed: ..., share: ...}}, got {blend!r}")
+        blend = build(Blend, blend, "blend")
+    if first + blend.shift < 0:
+        raise BadOption(f"blend.shift: sample {first} would be mixed with sample {first + blend.shift}")
+    return {"blend": plain(blend)}
 
 
 def whole_number(name: str, value: Any, low: int | None = None) -> int:

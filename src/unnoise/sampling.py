@@ -12,8 +12,8 @@ from torch import Tensor
 from .denoisers.base import Condition, Denoiser
 from .guidance.base import Guidance, Guided
 from .options import Checked, option
+from .randomness import NoiseSource
 from .samplers.base import Sampler, samplers, trajectory
-from .samplers.brownian import BrownianNoise
 from .samplers.dpmpp_2m import DPMSolverPPSampler
 
 
@@ -63,7 +63,7 @@ def previews(
     rule: Guidance,
     sampler: Sampler,
     grid: Tensor,
-    noise: BrownianNoise,
+    noise: NoiseSource,
     shape: tuple[int, ...],
     decode: Callable[[Tensor], Tensor],
     cond: Condition | None = None,

@@ -51,6 +51,14 @@ def guidance_spec(text: str | float) -> dict[str, Any]:
         raise BadOption(f"--guidance {text}: expected a scale, a rule, or both such as apg:4{known}") from None
 
 
+def _blend(text: str | None) -> dict[str, Any] | None:
+    """What noise is mixed with, from `7` or `7:0.2`."""
+    if text is None:
+        return None
+    seed, _, share = text.partition(":")
+    return {"seed": seed, **({"share": share} if share else {})}
+
+
 def _notes(rule: dict[str, Any], typed: str | None, asked: str | None, negative: str | None) -> Iterator[str]:
     """What a person should know of the guidance that was typed."""
     from ..guidance.base import guidances
@@ -89,6 +97,9 @@ def sample(
     ] = None,
     seed: Annotated[int, typer.Option(help="Sample k of a seed is the same in any batch.")] = 0,
     first: Annotated[int, typer.Option(help="Index of the first sample.")] = 0,
+    blend: Annotated[
+        str | None, typer.Option(help="Other noise mixed in, SEED:SHARE such as `7:0.2`, to vary what a seed makes.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples at a time; chosen by their size by default.")] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     precision: Annotated[str, typer.Option(help=PRECISION)] = "auto",
@@ -134,7 +145,7 @@ def sample(
     asked = [names[(first + i) % len(names)] for i in range(n)] if label == "all" and names else label
     options: dict[str, Any] = {
         "label": asked, "prompt": prompt, "negative_prompt": negative_prompt, "sampler": stepper, "steps": steps,
-        "grid": grid, "guidance": rule, "seed": seed, "first": first, "batch_size": batch_size,
+        "grid": grid, "guidance": rule, "seed": seed, "first": first, "blend": _blend(blend), "batch_size": batch_size,
     }  # fmt: skip
     if is_folder:
         _fill(out, loaded, n, place, options)

@@ -56,6 +56,7 @@ class SampleFiles(Job):
     def __call__(self, part: range, progress: Progress | None = None) -> list[tuple[str, bytes]]:
         """The names of the files, and their bytes; see `Job`."""
         asked = {key: self.recipe[key] for key in ("sampler", "steps", "grid", "guidance", "seed", "batch_size")}
+        asked["blend"] = self.recipe.get("blend")
         recipe = recipe_of_one(self.recipe, part[0])
         told = {key: recipe[key] for key in PER_SAMPLE if key in recipe}
         return list(self.model.sample(len(part), **told, first=part[0], progress=progress, **asked).files())
