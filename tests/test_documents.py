@@ -241,6 +241,12 @@ def test_which_guidance_names_every_rule():
     assert sorted(rows) == list(guidances)
 
 
+def test_the_code_of_boxes_and_maps_runs_and_says_what_it_prints(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run("boxes-and-maps.md")
+    assert capsys.readouterr().out.split() == ("torch.Size([2, 3, 32, 32]) ['circle 0.1 0.1 0.5 0.5', None]".split())
+
+
 def test_the_code_of_training_runs_and_parts_of_a_batch_are_the_batch(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = run("training.md")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .conditioning.asking import asked_planes
 from .conditioning.label import LabelConditioning
+from .conditioning.regions import PLANES
 from .conditioning.text.conditioning import PromptStates, TextConditioning, check_prompt
 from .conditioning.text.network import TextNetwork
 from .data.base import Spec
@@ -28,9 +30,12 @@ class Asked:
         label: One for all, or n of them; None asks for nothing.
         prompt: The same.
         negative: Prompts to push away from, the same; the empty text where there are none.
+        boxes: What stands where, as text; the same.
+        map: Label maps as text; the same.
 
     Raises:
-        BadOption: The model knows no such label or no words, a prompt is empty, or there is not one of each for every sample.
+        BadOption: The model knows no such label, box or map, or no words, a prompt is empty, or there is not one of each for every
+            sample.
     """
 
     def __init__(
@@ -42,6 +47,8 @@ class Asked:
         label: Label = None,
         prompt: Words = None,
         negative: Words = None,
+        boxes: Words = None,
+        map: Words = None,
     ) -> None:
         self.n = n
         self.labels = None if label is None else LabelConditioning(spec.class_names).condition(_each("label", label, n))
@@ -49,6 +56,8 @@ class Asked:
         self.against: PromptStates | None = None
         self.notes: list[str] = []
         self._denoiser = denoiser
+        network = preconditioned(denoiser).network
+        self.planes = asked_planes(network, _each("boxes", boxes, n), _each("map", map, n), spec.shape)
         if prompt is None and negative is None:
             return
         if text is None:
@@ -58,7 +67,6 @@ class Asked:
             check_prompt("prompt", each)
         for each in unwanted:
             check_prompt("negative_prompt", each)
-        network = preconditioned(denoiser).network
         assert isinstance(network, TextNetwork)
         self.notes = text.notes([*wanted, *unwanted])
         self.words, self.against = (PromptStates(text, network, each) for each in (wanted, unwanted))
@@ -68,7 +76,8 @@ class Asked:
         last = self.n if last is None else last
         labels = {} if self.labels is None else {name: value[first:last] for name, value in self.labels.items()}
         words = {} if self.words is None else self.words.rows(first, last)
-        return {**labels, **words} or None
+        planes = {} if self.planes is None else {PLANES: self.planes[first:last]}
+        return {**labels, **words, **planes} or None
 
     def negative(self, first: int = 0, last: int | None = None) -> Condition | None:
         """What they are pushed away from; None for the null condition of the network."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .codecs.base import Codec, codecs
+from .conditioning.regions import RegionConditioning
 from .conditioning.text.conditioning import TextConditioning
 from .data.base import Spec
 from .denoisers.base import Denoiser, denoisers
@@ -35,6 +36,7 @@ class Blueprint:
         network: Which network, and its options.
         self_conditioning: Whether the network sees the estimate that it made before.
         text: How it understands words, where it does.
+        regions: How it understands what stands where, where it does.
     """
 
     spec: Spec
@@ -46,6 +48,7 @@ class Blueprint:
     network: Choice
     self_conditioning: bool = False
     text: TextConditioning | None = None
+    regions: RegionConditioning | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -61,17 +64,23 @@ class Blueprint:
         """
         shape = self.codec.shape(self.spec.shape)
         out_shape = (2 * shape[0], *shape[1:]) if self.learned_variance else shape
+        entering = self.input_shape
+        if self.regions is not None:
+            if len(shape) != 3:
+                told = f"what the model works on has shape {shape}"
+                raise IncompatibleParts(f"conditioning: boxes and maps are conditions of pictures, and {told}")
+            entering = (entering[0] + self.regions.planes, *entering[1:])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
-                network = networks[self.network.name](
-                    self.input_shape, out_shape, self.spec.num_classes, self.network.config
-                )
+                network = networks[self.network.name](entering, out_shape, self.spec.num_classes, self.network.config)
             except IncompatibleParts as error:
                 if not self.codec.learned:
                     raise
                 made = f"the codec makes latents of shape {shape} of data of shape {self.spec.shape}"
                 raise IncompatibleParts(f"{made}, which the network cannot take: {error}") from None
+            if self.regions is not None:
+                network = self.regions.around(network)
             if self.text is not None:
                 network = self.text.around(network)
         denoiser = denoisers[self.prediction](network, self.process, self.sigma_data, self.self_conditioning)
@@ -93,6 +102,7 @@ class Blueprint:
             "conditioning": {
                 **({"label": list(self.spec.class_names)} if self.spec.num_classes else {}),
                 **({"text": self.text.describe()} if self.text is not None else {}),
+                **({} if self.regions is None else self.regions.describe()),
             },
         }
 
@@ -123,6 +133,7 @@ class Blueprint:
                 networks.build(values["network"], "network"),
                 bool(denoiser.get("self_conditioning", False)),
                 None if words is None else TextConditioning.of(words, (parts or {})["text"]),
+                RegionConditioning.of(values["conditioning"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise BadOption(f"the description of the model lacks {error}") from None

@@ -29,7 +29,7 @@ from .options import build, plain
 from .placement import placed, precision_of
 from .precision import Precision, dtype_of
 from .randomness import BlendedNoise, NoiseSource
-from .request import Blend, find_tuned, plain_blend, plain_grid, plain_label, plain_prompts, whole_number
+from .request import Blend, find_tuned, plain_blend, plain_grid, plain_label, plain_prompts, plain_regions, whole_number
 from .samplers.base import Sampler, samplers
 from .samplers.brownian import BrownianNoise
 from .samplers.grids import GridSpec, explicit, make_grid
@@ -242,7 +242,7 @@ class Model:
         Raises:
             BadOption: Something that this model does not know is asked for.
         """
-        spec, given = self.spec, (request.get(name) for name in ("label", "prompt", "negative_prompt"))
+        spec, given = self.spec, (request.get(name) for name in PER_SAMPLE)
         if not spec.class_names and "guidance" in request:  # then the labels are those of the classifier that guides
             spec = replace(spec, class_names=self._helps.labels(guidances.build(request["guidance"])))
         return Asked(spec, self.blueprint.text, self.denoiser, request["n"], *given)
@@ -254,6 +254,8 @@ class Model:
         label: Label = None,
         prompt: Words = None,
         negative_prompt: Words = None,
+        boxes: Any = None,
+        map: Any = None,
         sampler: str | Mapping[str, Any] | Sampler | None = None,
         steps: int | None = None,
         guidance: float | Mapping[str, Any] | Guidance | None = None,
@@ -268,7 +270,7 @@ class Model:
             The starting noise as step 0, then every step.
         """
         request = self.settle(
-            n, label=label, prompt=prompt, negative_prompt=negative_prompt, sampler=sampler, steps=steps,
+            n, label=label, prompt=prompt, negative_prompt=negative_prompt, boxes=boxes, map=map, sampler=sampler, steps=steps,
             guidance=guidance, grid=grid, seed=seed, first=first, blend=blend,
         )  # fmt: skip
         asked, first = self.asked(request), request["first"]
@@ -281,6 +283,8 @@ class Model:
         label: Label = None,
         prompt: Words = None,
         negative_prompt: Words = None,
+        boxes: Any = None,
+        map: Any = None,
         sampler: str | Mapping[str, Any] | Sampler | None = None,
         steps: int | None = None,
         guidance: float | Mapping[str, Any] | Guidance | None = None,
@@ -299,6 +303,9 @@ class Model:
             label: A class by name or number: one for all, or one for each.
             prompt: Words, for all or for each, for models that learned some; `(red:1.3)` counts more, `(red:0.7)` less.
             negative_prompt: Words to push away from, where guidance pushes; the same.
+            boxes: What stands where, for models that learned boxes: "cat 0.1 0.2 0.5 0.6; ...", or (name, left, top, right,
+                bottom) of each, as shares of the picture; or a list of such texts, one for each sample.
+            map: A label map, for models that learned such: a file, a picture, or an array of class numbers; or a list of them.
             sampler: A name, `{name: ..., option: value}`, or a sampler; "tuned" for what `unnoise tune` has found.
             steps: From noise to data, at least 1; with "tuned", the network calls that it was tuned for; as many as there are
                 where `grid` gives the times themselves.
@@ -316,7 +323,7 @@ class Model:
             UnknownName: There is no such sampler, grid or label.
         """
         request = self.settle(
-            n, label=label, prompt=prompt, negative_prompt=negative_prompt, sampler=sampler, steps=steps,
+            n, label=label, prompt=prompt, negative_prompt=negative_prompt, boxes=boxes, map=map, sampler=sampler, steps=steps,
             guidance=guidance, grid=grid, seed=seed, first=first, blend=blend,
         )  # fmt: skip
         n, first = request["n"], request["first"]
@@ -354,6 +361,8 @@ class Model:
         label: Label = None,
         prompt: Words = None,
         negative_prompt: Words = None,
+        boxes: Any = None,
+        map: Any = None,
         sampler: str | Mapping[str, Any] | Sampler | None = None,
         steps: int | None = None,
         guidance: float | Mapping[str, Any] | Guidance | None = None,
@@ -393,6 +402,7 @@ class Model:
             "first": first,
             "label": plain_label(label),
             **plain_prompts(prompt, negative_prompt),
+            **plain_regions(boxes, map),
             "sampler": samplers.describe(stepper),
             "steps": count,
             "grid": times,

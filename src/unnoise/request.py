@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+from .conditioning.asking import boxes_text, map_text
 from .errors import BadOption
 from .options import Checked, build, option, plain
 from .samplers.grids import GridSpec
@@ -95,6 +96,29 @@ def plain_prompts(prompt: Any, negative_prompt: Any) -> dict[str, str | list[str
         if not listed or not all(each is None or isinstance(each, str) for each in listed):
             raise BadOption(f"{name}: expected words, or some for each sample, got {given!r}")
         found[name] = listed
+    return found
+
+
+def plain_regions(boxes: Any, map: Any) -> dict[str, str | list[str | None]]:
+    """Boxes and label maps that were given, as plain values by name; nothing where there are none.
+
+    Args:
+        boxes: "cat 0.1 0.2 0.5 0.6; dog ...", or (name, left, top, right, bottom) of each box, for all samples; or a list with one
+            such text, or None, for each.
+        map: A label map for all: a file, a picture, an array of class numbers, or what this made of one; or a list for each.
+    """
+    found: dict[str, str | list[str | None]] = {}
+    if boxes is not None:
+        each = (
+            isinstance(boxes, Sequence)
+            and not isinstance(boxes, str)
+            and all(b is None or isinstance(b, str) for b in boxes)
+        )
+        found["boxes"] = list(boxes) if each and boxes else boxes_text(boxes)
+    if map is not None:
+        found["map"] = (
+            [None if m is None else map_text(m) for m in map] if isinstance(map, (list, tuple)) else map_text(map)
+        )
     return found
 
 

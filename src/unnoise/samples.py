@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 KEY = "unnoise"
-PER_SAMPLE = "label", "prompt", "negative_prompt"
+PER_SAMPLE = "label", "prompt", "negative_prompt", "boxes", "map"
 """What a recipe may hold a list of, with one for each sample."""
 LONGEST_IN_JPEG = 32_000  # characters, of two bytes each
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".apng", ".npz", ".csv", ".safetensors")
@@ -221,7 +221,7 @@ def _window(points: NDArray[np.float32]) -> tuple[float, float, float, float] | 
 def _readable(recipe: Mapping[str, Any]) -> str:
     """The line of settings that image viewers of the field show."""
     sampler, label = recipe["sampler"]["name"], recipe.get("label")
-    prompt, negative = ("" if value is None else str(value) for value in map(recipe.get, PER_SAMPLE[1:]))
+    prompt, negative = ("" if value is None else str(value) for value in map(recipe.get, ("prompt", "negative_prompt")))
     asked = "" if label is None else f"label: {label}, "
     words = [line for line in (prompt, f"Negative prompt: {negative}" if negative else "") if line]
     asked = "\n".join([*words, asked])

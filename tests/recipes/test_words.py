@@ -346,7 +346,7 @@ def test_a_recipe_with_words_is_written_out_and_read_again(pictures, bert):
     for each in (recipe(pictures), recipe(pictures, **given(bert)), recipe(pictures, conditioning={"text": {}})):
         assert load_recipe(each.describe()) == each
     plain = load_recipe("digits")
-    assert plain.describe()["conditioning"] == {"text": None}
+    assert plain.describe()["conditioning"] == {"text": None, "boxes": False, "map": "none"}
     assert json.dumps(plain.describe())
     assert datasets.build("digits") == plain.data
 

@@ -59,13 +59,13 @@ def _blend(text: str | None) -> dict[str, Any] | None:
     return {"seed": seed, **({"share": share} if share else {})}
 
 
-def _notes(rule: dict[str, Any], typed: str | None, asked: str | None, negative: str | None) -> Iterator[str]:
+def _notes(rule: dict[str, Any], typed: str | None, asked: Any, negative: str | None) -> Iterator[str]:
     """What a person should know of the guidance that was typed."""
     from ..guidance.base import guidances
 
     alone = rule["name"] == "autoguidance"
     if typed is not None and asked is None and not alone:
-        yield "guidance does nothing where no --label and no --prompt is asked for"
+        yield "guidance does nothing where nothing is asked for, with --label, --prompt, --boxes or --map"
     if negative is not None and rule.get("scale") == 1 and rule["name"] == "classifier_free":
         yield "--negative-prompt does nothing at guidance 1: raise --guidance"
     if typed in guidances and "scale" not in rule:
@@ -84,6 +84,14 @@ def sample(
         str | None, typer.Option(help="Words, of models that learned some; `(red:1.3)` counts more.")
     ] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="Words to push away from, with --guidance.")] = None,
+    boxes: Annotated[
+        str | None,
+        typer.Option(help="What stands where, of models that learned boxes: `cat 0.1 0.2 0.5 0.6; dog ...`."),
+    ] = None,
+    map: Annotated[
+        Path | None,
+        typer.Option(help="A label map, of models that learned such: a PNG whose pixels are class numbers."),
+    ] = None,
     sampler: Annotated[
         str | None, typer.Option(help="See `unnoise list samplers`; the model's own by default.")
     ] = None,
@@ -118,6 +126,8 @@ def sample(
 
     - `unnoise sample runs/emoji --prompt "a red heart" --negative-prompt face --guidance 4 -o heart.png`
 
+    - `unnoise sample runs/scenes --boxes "circle 0.1 0.1 0.5 0.5; star 0.6 0.6 0.9 0.9" --guidance 3 -o scene.png`
+
     - `unnoise sample runs/digits --label 3 --guidance autoguidance:2 guidance.weak=runs/small -o better.png`
 
     - `unnoise sample runs/spiral -n 500 -o spiral.gif`
@@ -139,13 +149,14 @@ def sample(
     loaded = _load(model, lora, device, precision)
     check_target(out, loaded.spec)
     stepper, rule = _options(overrides, sampler, guidance, loaded.sampling)
-    for note in _notes(rule, guidance, label or prompt or negative_prompt, negative_prompt):
+    for note in _notes(rule, guidance, label or prompt or negative_prompt or boxes or map, negative_prompt):
         say(f"note: {note}")
     names = loaded.spec.class_names
     asked = [names[(first + i) % len(names)] for i in range(n)] if label == "all" and names else label
     options: dict[str, Any] = {
-        "label": asked, "prompt": prompt, "negative_prompt": negative_prompt, "sampler": stepper, "steps": steps,
-        "grid": grid, "guidance": rule, "seed": seed, "first": first, "blend": _blend(blend), "batch_size": batch_size,
+        "label": asked, "prompt": prompt, "negative_prompt": negative_prompt, "boxes": boxes, "map": map,
+        "sampler": stepper, "steps": steps, "grid": grid, "guidance": rule, "seed": seed, "first": first,
+        "blend": _blend(blend), "batch_size": batch_size,
     }  # fmt: skip
     if is_folder:
         _fill(out, loaded, n, place, options)

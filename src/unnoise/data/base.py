@@ -16,6 +16,7 @@ from ..registry import Registry
 from ._progress import Progress as Progress
 from .augmentation import Augmentation
 from .order import Order, ShuffledOrder
+from .regions import Regions
 
 Kind = Literal["points", "image", "array"]
 
@@ -128,6 +129,7 @@ class Dataset(AnyDataset):
         texts: N captions, or None.
         skipped: What could not be read, one line each.
         augmentation: What training does to a sample each time that it sees it.
+        regions: What stands where in the samples, where that is known.
     """
 
     x: Tensor
@@ -136,6 +138,7 @@ class Dataset(AnyDataset):
     texts: tuple[str, ...] | None = None
     skipped: tuple[str, ...] = field(default=(), compare=False)
     augmentation: Augmentation = field(default=Augmentation(), compare=False)
+    regions: Regions | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -144,7 +147,8 @@ class Dataset(AnyDataset):
         """The samples at `indices`, of shape (n,), in that order."""
         labels = None if self.labels is None else self.labels[indices]
         texts = None if self.texts is None else tuple(self.texts[int(i)] for i in indices)
-        return Dataset(self.x[indices], self.spec, labels, texts, augmentation=self.augmentation)
+        regions = None if self.regions is None else self.regions.take(indices)
+        return Dataset(self.x[indices], self.spec, labels, texts, augmentation=self.augmentation, regions=regions)
 
     def part(self, most: int = MOST_IN_PART) -> Dataset:
         """The data set as it is."""
@@ -165,7 +169,10 @@ class Dataset(AnyDataset):
     def fingerprint(self) -> str:
         """SHA-256 of the samples, their labels and their specification, as 64 hexadecimal digits."""
         digest = hashlib.sha256(repr((self.spec, self.texts)).encode())
-        for tensor in (self.x, self.labels):
+        where = () if self.regions is None else self.regions.tensors().values()
+        if self.regions is not None:
+            digest.update(repr((self.regions.box_names, self.regions.map_names)).encode())
+        for tensor in (self.x, self.labels, *where):
             if tensor is not None:
                 digest.update(tensor.contiguous().numpy().reshape(-1).data)
         return digest.hexdigest()

@@ -13,12 +13,15 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..options import option
+from ._boxes import boxes_beside
 from ._cache import Album, cache_key, load_pictures
 from ._captions import find_captions
 from ._labels import number_labels
 from ._pixels import MEASURED, Picture, check_channels, picture_suffixes
 from .augmentation import Augmentation
 from .base import Dataset, DataSource, Progress, Spec, datasets
+from .label_maps import maps_beside
+from .regions import Regions, boxes_of
 
 
 @datasets.register("folder")
@@ -29,7 +32,8 @@ class FolderDataset(DataSource):
     Every format that Pillow reads. Pictures are turned as their EXIF data says, laid on white where transparent (unless
     channels is 4), resized so that the smaller side has the size (Lanczos), and cropped to the middle. Hidden files are
     left alone; broken ones are skipped and named in `Dataset.skipped`. Captions come from `metadata.jsonl` (file_name,
-    text) or from a text file of the same name, when every picture has one.
+    text) or from a text file of the same name, when every picture has one. Boxes come from `metadata.jsonl` too, as
+    `"objects": {"bbox": [[x, y, width, height], ...], "categories": [...]}` in pixels.
 
     Args:
         path: The folder.
@@ -41,6 +45,8 @@ class FolderDataset(DataSource):
         cache: Whether the pixels are kept in the user's cache, so that the next load only maps them into memory.
         flips: Whether training sees every other picture mirrored, by chance.
         shift: By how many pixels at most training moves a picture each way.
+        maps: A folder with a label map for each picture, a PNG of the same name whose every pixel is the number of a class (255:
+            nothing is known); `names.txt` in it may name the classes. "" for none.
     """
 
     path: str = option(help="the folder of images")
@@ -50,6 +56,7 @@ class FolderDataset(DataSource):
     cache: bool = option(True, help="keep the decoded pixels in the user's cache")
     flips: bool = option(False, help="mirror every other picture, by chance, whenever it is trained on")
     shift: int = option(0, help="move pictures by up to so many pixels whenever they are trained on", low=0, high=64)
+    maps: str = option("", help="a folder with a label map for each picture, a PNG of the same name; empty for none")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,7 +82,17 @@ class FolderDataset(DataSource):
             labels, class_names = number_labels(label_names)
             labels = labels[kept]
         spec = Spec("image", tuple(found.x.shape[1:]), class_names)
-        return Dataset(found.x, spec, labels, texts, (*found.skipped, *notes), Augmentation(self.flips, self.shift))
+        augmentation = Augmentation(self.flips, self.shift)
+        regions = self._regions(root, names, others, spec.shape[1:])
+        return Dataset(found.x, spec, labels, texts, (*found.skipped, *notes), augmentation, regions)
+
+    def _regions(self, root: Path, names: list[str], others: list[str], size: tuple[int, ...]) -> Regions | None:
+        told = boxes_beside(root, names, others)
+        boxes, box_names = (None, ()) if told is None else boxes_of(told)
+        if not self.maps:
+            return None if boxes is None else Regions(boxes, None, box_names)
+        maps, map_names = maps_beside(Path(self.maps).expanduser(), names, (size[0], size[1]))
+        return Regions(boxes, maps, box_names, map_names)
 
     def _album(self, root: Path, names: Sequence[str]) -> Album:
         def some(names: Sequence[str]) -> Iterator[Picture]:

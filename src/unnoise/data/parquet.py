@@ -14,18 +14,23 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..options import option
+from ._boxes import read_objects, size_of
 from ._cache import Album, cache_key, load_pictures
 from ._columns import class_names, numeric_columns, read_labels, read_numbers, read_texts
 from ._pixels import MEASURED, Picture, check_channels
 from ._splits import of_split
 from .augmentation import Augmentation
 from .base import Dataset, DataSource, Progress, Spec, datasets
+from .label_maps import decode_map, numbered
+from .regions import Regions, boxes_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _BATCH = 256
-_DEFAULTS = {"image_column": "image", "label_column": "label", "text_column": "text"}
+_DEFAULTS = {
+    "image_column": "image", "label_column": "label", "text_column": "text", "objects_column": "objects", "map_column": "",
+}  # fmt: skip
 
 
 @datasets.register("parquet")
@@ -43,6 +48,9 @@ class ParquetDataset(DataSource):
         label_column: Holds whole numbers or words; "" for none.
         text_column: Holds captions, as strings or lists of strings; "" for none. Of several columns, with commas between, each
             makes one of a sample's captions, which then stand on lines of their own: "text,keywords".
+        objects_column: Holds boxes around what the images show: structs of `bbox`, a list of [x, y, width, height] in pixels, and
+            `categories`, as Hugging Face's data sets for detection do; "" for none.
+        map_column: Holds label maps: encoded images whose every pixel is the number of a class (255: nothing is known).
         size: Side of the squares in pixels. 0: squares of one size up to 256 keep it; otherwise the most common smaller
             side of the first 1,000 images, at most 256, rounded down to a multiple of 8.
         channels: 1 grey, 3 colour, 4 colour and transparency; 0 for 1 if every pixel of every image is grey, else 3.
@@ -58,6 +66,8 @@ class ParquetDataset(DataSource):
     image_column: str = option("image", help="the column of encoded images")
     label_column: str = option("label", help="the column of labels; empty for none")
     text_column: str = option("text", help="the column of captions, or several with commas between; empty for none")
+    objects_column: str = option("objects", help="the column of boxes around what images show; empty for none")
+    map_column: str = option("", help="the column of label maps, images whose pixels are class numbers; empty for none")
     size: int = option(0, help="side of the square images in pixels; 0 to infer it", low=0, high=4096)
     channels: int = option(0, help="1 grey, 3 colour, 4 with transparency; 0 to infer it", low=0, high=4)
     limit: int = option(0, help="how many rows are read at most; 0 for all", low=0)
@@ -94,7 +104,7 @@ class ParquetDataset(DataSource):
             raise DataError(f"{reading} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
 
     def _check_columns(self, file: Path, schema: pa.Schema, first: pa.Schema) -> None:
-        columns = [(setting, getattr(self, setting)) for setting in ("image_column", "label_column")]
+        columns = [(setting, getattr(self, setting)) for setting in _DEFAULTS if setting != "text_column"]
         for setting, name in [*columns, *(("text_column", name) for name in self._text_columns)]:
             default = _DEFAULTS[setting]
             if name != default and name and name not in schema.names:
@@ -125,7 +135,33 @@ class ParquetDataset(DataSource):
         texts = None if texts is None else tuple(texts[i] for i in kept)
         spec = Spec("image", tuple(found.x.shape[1:]), names)
         augmentation = Augmentation(self.flips, self.shift)
-        return Dataset(found.x, spec, labels, texts, (*found.skipped, *missing), augmentation)
+        regions = self._regions(files, schema, total, kept, (spec.shape[1], spec.shape[2]))
+        return Dataset(found.x, spec, labels, texts, (*found.skipped, *missing), augmentation, regions)
+
+    def _regions(
+        self, files: Sequence[Path], schema: pa.Schema, total: int, kept: list[int], size: tuple[int, int]
+    ) -> Regions | None:
+        """What stands where in the images that could be read, where columns say so."""
+        wanted = [name for name in (self.objects_column, self.map_column) if name and name in schema.names]
+        if not wanted:
+            return None
+        table, _ = self._table(files, wanted)
+        rows = table.slice(0, total).take(kept)
+        found = Regions()
+        if self.objects_column in wanted:
+            there = set(kept)
+            images = (picture for i, picture in enumerate(islice(_rows(files, self.image_column), total)) if i in there)
+            pairs = zip(images, rows.column(self.objects_column).to_pylist(), strict=True)
+            boxes, names = boxes_of(
+                [read_objects(name, each, size_of(source or b"")) for (name, source), each in pairs]
+            )
+            found = replace(found, boxes=boxes, box_names=names)
+        if self.map_column in wanted:
+            encoded = islice(_rows(files, self.map_column), total)
+            every = [decode_map(source or b"", f"{name} of {self.map_column}", size) for name, source in encoded]
+            maps, names = numbered([every[i] for i in kept], (), self.map_column)
+            found = replace(found, maps=maps, map_names=names)
+        return found
 
     def _table(self, files: Sequence[Path], columns: list[str]) -> tuple[pa.Table, int]:
         """These columns of all rows, and how many rows are wanted."""

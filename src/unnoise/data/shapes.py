@@ -12,8 +12,10 @@ from torch import Tensor
 from ..options import option
 from ..randomness import address, uniform
 from .base import Dataset, DataSource, Progress, Spec, datasets
+from .regions import Regions, joined
 from .scenes.drawing import draw
 from .scenes.layout import GREYS, NUMBERS, SIDE, Placed, place
+from .scenes.regions import regions_of
 from .scenes.scene import MOST_ALIKE, RELATIONS, SIZES, Scene, Split, arrangements, single_things
 from .scenes.words import captions, long_captions, short_captions
 
@@ -60,6 +62,7 @@ class ShapesDataset(DataSource):
         split: Which combinations are shown.
         captions: Few words, whole sentences, each as often; or all phrasings of each, on lines of their own, of which training
             draws one whenever it sees the picture.
+        regions: Whether boxes around the objects, and maps of the pixels that they cover, go with the pictures; both by shape.
         seed: Which draw; the same pictures for the same seed.
     """
 
@@ -70,20 +73,24 @@ class ShapesDataset(DataSource):
     captions: Literal["short", "long", "mixed", "all"] = option(
         "mixed", help="few words, whole sentences, both by turns, or all phrasings on lines of their own"
     )
+    regions: bool = option(False, help="whether boxes and label maps of the objects go with the pictures")
     seed: int = option(0, help="which draw of the pictures", low=0)
 
     def load(self, progress: Progress | None = None) -> Dataset:
         """The pictures, uint8 of shape (number, 3, size, size), with their captions."""
         x = torch.empty((self.number, 3, self.size, self.size), dtype=torch.uint8)
         texts: list[str] = []
+        parts: list[Regions] = []
         for first in range(0, self.number, _AT_ONCE):
             some = range(first, min(first + _AT_ONCE, self.number))
             found = self.pictures(some)
             x[first : some.stop] = self.draw(found)
             texts += (picture.caption for picture in found)
+            if self.regions:
+                parts.append(regions_of([picture.objects for picture in found], self.size))
             if progress is not None:
                 progress("drawing", some.stop, self.number)
-        return Dataset(x, Spec("image", (3, self.size, self.size)), texts=tuple(texts))
+        return Dataset(x, Spec("image", (3, self.size, self.size)), texts=tuple(texts), regions=joined(parts))
 
     def pictures(self, indices: Sequence[int]) -> list[Picture]:
         """All that is known of some pictures; any index from 0 on has one, also beyond `number`."""

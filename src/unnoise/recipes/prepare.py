@@ -14,6 +14,7 @@ from .codec_folder import settled_codec
 from .finetune import Start
 from .latents import latents_of
 from .recipe import Recipe
+from .regions import settled_regions
 from .words import settled_words
 
 MOST_MEASURED = 10_000
@@ -91,6 +92,7 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
         start.model.blueprint.text if start is not None else None,
     )
     words = settled_words(recipe.conditioning, train, where, known)
+    there = start.model.blueprint.regions if start is not None else None
     blueprint = Blueprint(
         spec,
         codec,
@@ -101,6 +103,7 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
         recipe.network if words.text is None else words.text.fitted(recipe.network),
         recipe.denoiser.self_conditioning,
         words.text,
+        settled_regions(recipe.conditioning, train, where, there),
     )
     latents = _learned(recipe, blueprint, data, progress)
     if sigma_data == "auto":

@@ -82,6 +82,11 @@ class ConditioningSettings(Checked):
     """What a model can be asked for beside the labels of its data."""
 
     text: TextSettings | None = option(None, help="words: the captions of the data; nothing of them is learned without")
+    boxes: bool = option(False, help="boxes: where the data says that things stand")
+    map: Literal["none", "area", "nearest"] = option(
+        "none",
+        help="label maps of the data, and how they come to the size of what the model works on: shares of a cell, or its middle",
+    )
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from ..conditioning.text.conditioning import TextConditioning
 from ..conditioning.text.network import TextNetwork
+from ..data.augmentation import Augmentation
 from ..data.base import Dataset
 from ..denoisers.base import Condition, Denoiser
 from ..objectives.base import Objective, drop_conditions
 from ..objectives.mse import preconditioned
 from ..randomness import address, uniform
 from .caption_store import CaptionStore
+from .regions import drawn_planes, whole_planes
 
 Positions = NDArray[np.int64]
 _BY_TOKEN = "text", "context", "context_mask"
@@ -106,7 +108,13 @@ def _one(captions: list[str], u: float, first: float) -> str:
 
 
 def training_condition(
-    data: Dataset, captions: Captions | None, denoiser: Denoiser, objective: Objective, seed: int, positions: Positions
+    data: Dataset,
+    captions: Captions | None,
+    denoiser: Denoiser,
+    objective: Objective,
+    seed: int,
+    positions: Positions,
+    augmentation: Augmentation | None = None,
 ) -> Condition | None:
     """What some samples of a run are trained to answer.
 
@@ -117,22 +125,24 @@ def training_condition(
         objective: Gives the share that asks for nothing.
         seed: Of the run.
         positions: Of the run, one for each sample.
+        augmentation: What is done to the pictures, and so to what stands where in them; the data's own by default.
     """
     words = None if captions is None else captions.drawn(_texts(data), seed, positions)
     cond = _asked(data.labels, words, captions, denoiser)
-    if cond is None:
+    planes = drawn_planes(denoiser, data, augmentation or data.augmentation, seed, positions)
+    if cond is None and not planes:
         return None
     null = denoiser.null_condition(len(positions)) if captions is None else captions.null(denoiser, len(positions))
     dropped = uniform(address(seed, "dropout"), positions)[:, 0] < objective.condition_dropout
-    if captions is not None:
+    if captions is not None and cond is not None:
         cond = captions.alone(cond, seed, positions, null)
-    return dict(drop_conditions(cond, null, torch.from_numpy(dropped)) or {})
+    return dict(drop_conditions({**(cond or {}), **planes}, null, torch.from_numpy(dropped)) or {})
 
 
 def whole_condition(data: Dataset, captions: Captions | None, denoiser: Denoiser) -> Condition | None:
-    """All that some samples can be asked by: their labels, and the first of their captions."""
+    """All that some samples can be asked by: their labels, the first of their captions, and what stands where in them."""
     words = None if captions is None else [lines(text)[0] for text in _texts(data)]
-    return _asked(data.labels, words, captions, denoiser)
+    return {**(_asked(data.labels, words, captions, denoiser) or {}), **whole_planes(denoiser, data)} or None
 
 
 def _asked(

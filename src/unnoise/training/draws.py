@@ -77,7 +77,9 @@ class DrawStream(ExampleStream):
         if self.history is not None:
             u, stratum, importance = self.history.draw(u)
         t = self.objective.times.quantile(u, self.denoiser.schedule)
-        cond = training_condition(data, self.captions, self.denoiser, self.objective, self.seed, positions)
+        cond = training_condition(
+            data, self.captions, self.denoiser, self.objective, self.seed, positions, self.dataset.augmentation
+        )
         strength, noisier = self.objective.noise.perturbation, None
         if strength:
             noisier = eps + strength * normal_like(address(self.seed, "perturbation"), positions, x_0)  # type: ignore[arg-type]
