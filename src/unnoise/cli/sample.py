@@ -13,6 +13,11 @@ from .places import ADDRESS, DEVICE, ON, PRECISION, WORKERS, place_spec
 from .progress import StopSignals, bar, say
 
 GUIDANCE = "The scale: 1 is off, 0 unconditional; or a rule and its scale, `apg:4` (`unnoise list guidance`)."
+PROMPT = "Words, of models that learned some; `(red:1.3)` counts more."
+SAMPLER = "See `unnoise list samplers`; the model's own by default."
+GRID = "At which times: see `unnoise list grids`; or the times themselves: `1,0.5,0`."
+BOXES = "What stands where, of models that learned boxes: `cat 0.1 0.2 0.5 0.6; dog ...`."
+MAP = "A label map, of models that learned such: a PNG whose pixels are class numbers."
 
 
 def _options(overrides: list[str] | None, sampler: str | None, guidance: str | None, settings: Any) -> tuple[Any, Any]:
@@ -80,9 +85,7 @@ def sample(
     ] = None,
     n: Annotated[int, typer.Option("-n", "--number", help="How many.")] = 16,
     label: Annotated[str | None, typer.Option(help="A class by name or number; `all` takes them in turn.")] = None,
-    prompt: Annotated[
-        str | None, typer.Option(help="Words, of models that learned some; `(red:1.3)` counts more.")
-    ] = None,
+    prompt: Annotated[str | None, typer.Option(help=PROMPT)] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="Words to push away from, with --guidance.")] = None,
     boxes: Annotated[
         str | None,
@@ -92,13 +95,9 @@ def sample(
         Path | None,
         typer.Option(help="A label map, of models that learned such: a PNG whose pixels are class numbers."),
     ] = None,
-    sampler: Annotated[
-        str | None, typer.Option(help="See `unnoise list samplers`; the model's own by default.")
-    ] = None,
+    sampler: Annotated[str | None, typer.Option(help=SAMPLER)] = None,
     steps: Annotated[int | None, typer.Option(help="Steps from noise to data; the model's own by default.")] = None,
-    grid: Annotated[
-        str | None, typer.Option(help="At which times: see `unnoise list grids`; or the times themselves: `1,0.5,0`.")
-    ] = None,
+    grid: Annotated[str | None, typer.Option(help=GRID)] = None,
     guidance: Annotated[str | None, typer.Option(help=GUIDANCE)] = None,
     lora: Annotated[
         list[str] | None, typer.Option(help="What a run with --lora learned: PATH or PATH:STRENGTH; may be repeated.")
