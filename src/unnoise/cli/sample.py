@@ -87,14 +87,8 @@ def sample(
     label: Annotated[str | None, typer.Option(help="A class by name or number; `all` takes them in turn.")] = None,
     prompt: Annotated[str | None, typer.Option(help=PROMPT)] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="Words to push away from, with --guidance.")] = None,
-    boxes: Annotated[
-        str | None,
-        typer.Option(help="What stands where, of models that learned boxes: `cat 0.1 0.2 0.5 0.6; dog ...`."),
-    ] = None,
-    map: Annotated[
-        Path | None,
-        typer.Option(help="A label map, of models that learned such: a PNG whose pixels are class numbers."),
-    ] = None,
+    boxes: Annotated[str | None, typer.Option(help=BOXES)] = None,
+    map: Annotated[Path | None, typer.Option(help=MAP)] = None,
     sampler: Annotated[str | None, typer.Option(help=SAMPLER)] = None,
     steps: Annotated[int | None, typer.Option(help="Steps from noise to data; the model's own by default.")] = None,
     grid: Annotated[str | None, typer.Option(help=GRID)] = None,
