@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from .conditioning.asking import asked_planes
 from .conditioning.label import LabelConditioning
@@ -51,23 +53,17 @@ class Asked:
         map: Words = None,
     ) -> None:
         self.n = n
-        self.labels = None if label is None else LabelConditioning(spec.class_names).condition(_each("label", label, n))
+        found = checked(spec, text, denoiser, n, label, prompt, negative, boxes, map)
+        self.labels, self.planes, wanted, unwanted = found
         self.words: PromptStates | None = None
         self.against: PromptStates | None = None
         self.notes: list[str] = []
         self._denoiser = denoiser
-        network = preconditioned(denoiser).network
-        self.planes = asked_planes(network, _each("boxes", boxes, n), _each("map", map, n), spec.shape)
         if prompt is None and negative is None:
             return
-        if text is None:
-            raise BadOption("prompt: this model was trained without words; ask by label, or for nothing")
-        wanted, unwanted = _each("prompt", prompt, n), _each("negative_prompt", negative, n)
-        for each in wanted:
-            check_prompt("prompt", each)
-        for each in unwanted:
-            check_prompt("negative_prompt", each)
+        network = preconditioned(denoiser).network
         assert isinstance(network, TextNetwork)
+        assert text is not None
         self.notes = text.notes([*wanted, *unwanted])
         self.words, self.against = (PromptStates(text, network, each) for each in (wanted, unwanted))
 
@@ -86,6 +82,44 @@ class Asked:
         last = self.n if last is None else last
         null = self._denoiser.null_condition(last - first)
         return {**null, **self.against.rows(first, last)}
+
+
+class Checked(NamedTuple):
+    """What is asked for, checked, before any encoder reads it."""
+
+    labels: Condition | None
+    planes: Tensor | None
+    wanted: list[str | None]
+    unwanted: list[str | None]
+
+
+def checked(
+    spec: Spec,
+    text: TextConditioning | None,
+    denoiser: Denoiser,
+    n: int,
+    label: Label = None,
+    prompt: Words = None,
+    negative: Words = None,
+    boxes: Words = None,
+    map: Words = None,
+) -> Checked:
+    """The numbers of the labels, what stands where, the prompts and the negative prompts of n samples.
+
+    Arguments and errors as of `Asked`.
+    """
+    labels = None if label is None else LabelConditioning(spec.class_names).condition(_each("label", label, n))
+    network = preconditioned(denoiser).network
+    planes = asked_planes(network, _each("boxes", boxes, n), _each("map", map, n), spec.shape)
+    if prompt is None and negative is None:
+        return Checked(labels, planes, [], [])
+    if text is None:
+        raise BadOption("prompt: this model was trained without words; ask by label, or for nothing")
+    wanted, unwanted = _each("prompt", prompt, n), _each("negative_prompt", negative, n)
+    for name, prompts in (("prompt", wanted), ("negative_prompt", unwanted)):
+        for each in dict.fromkeys(prompts):
+            check_prompt(name, each)
+    return Checked(labels, planes, wanted, unwanted)
 
 
 def _each(name: str, asked: Any, n: int) -> list[Any]:

@@ -12,6 +12,10 @@
     ├── SamplingDiverged      what comes out of a step is no longer a number   (RuntimeError)
     ├── ToleranceNotMet       adaptive steps cannot be as accurate as asked    (RuntimeError)
     ├── WorkersLost           workers that share out work do not come, or die  (RuntimeError)
+    ├── Busy                  more is asked for than can be taken on now       (RuntimeError)
+    ├── Cancelled             somebody no longer wants what was asked for      (RuntimeError)
+    ├── TookTooLong           what was asked for was not done in its time      (RuntimeError)
+    ├── NoSuchJob             no request has such a number                     (LookupError)
     └── MissingExtra          an optional dependency is not installed          (ImportError)
 
 A message says what was expected, what came, and what to do about it, in one line.
@@ -72,6 +76,22 @@ class ToleranceNotMet(UnnoiseError, RuntimeError):
 
 class WorkersLost(UnnoiseError, RuntimeError):
     """Workers that share out work do not come up, or die over and over."""
+
+
+class Busy(UnnoiseError, RuntimeError):
+    """More is asked for than can be taken on now; later it may be."""
+
+
+class Cancelled(UnnoiseError, RuntimeError):
+    """Somebody no longer wants what was asked for."""
+
+
+class TookTooLong(UnnoiseError, RuntimeError):
+    """What was asked for was not done in the time that it had."""
+
+
+class NoSuchJob(UnnoiseError, LookupError):
+    """No request has such a number, or what it made was deleted."""
 
 
 class MissingExtra(UnnoiseError, ImportError):

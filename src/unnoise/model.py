@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .adapter import ADAPTER_FILE, Adapter
-from .asked import Asked, Label, Words
+from .asked import Asked, Label, Words, checked
+from .assembly import assembled, built, read
 from .blueprint import Blueprint
-from .conditioning.text.conditioning import encoder_of
-from .conditioning.text.network import apart, together
+from .conditioning.text.network import apart
 from .data.base import Spec
 from .denoisers.base import Condition, Denoiser
-from .errors import BadOption, ModelFolderError, ShapeError, UnnoiseError
+from .errors import BadOption, ModelFolderError, ShapeError
 from .guidance.base import Guidance, guidances
 from .guidance.classifier_free import ClassifierFreeGuidance
-from .model_folder import MODEL_FILE, described_parts, digest, encode, read_folder, read_parts, read_tuned, write_folder
+from .model_folder import MODEL_FILE, described_parts, digest, encode, read_parts, read_tuned, write_folder
 from .objectives.mse import preconditioned
 from .options import build, plain
 from .placement import placed, precision_of
@@ -97,6 +97,17 @@ class Model:
         """The number of weights."""
         return sum(p.numel() for p in self.denoiser.parameters())
 
+    def memory(self) -> int:
+        """Bytes of all weights that it holds, with those of what has helped to guide it so far."""
+        codec = self.blueprint.codec
+        held = [
+            *self.denoiser.parameters(),
+            *self.denoiser.buffers(),
+            *(codec.weights().values() if codec.learned else ()),
+        ]
+        own = sum(each.numel() * each.element_size() for each in held) + self._helps.memory()
+        return own + (0 if self._source is None else self._source.memory())
+
     def _values(self) -> dict[str, Any]:
         return {**self.blueprint.describe(), "sampling": plain(self.sampling), "trained": self.trained}
 
@@ -144,9 +155,9 @@ class Model:
         folder = Path(path)
         inner = folder / "model"
         if (folder / MODEL_FILE).is_file() or not (inner.is_dir() or (folder / "checkpoints").is_dir()):
-            return _with_tuned(_read(folder, str(path)), folder)
+            return _with_tuned(Model(*read(folder, str(path)), str(path)), folder)
         try:
-            return _with_tuned(_read(inner, str(path)), inner)
+            return _with_tuned(Model(*read(inner, str(path)), str(path)), inner)
         except ModelFolderError as error:
             found, damaged = newest_whole(folder / "checkpoints")
             if found is None or "kind" in found.facts["model"]:  # type: ignore[operator]
@@ -154,7 +165,7 @@ class Model:
             if "start" in found.facts:  # the rest of the weights stands with the model that the run began with
                 raise ModelFolderError(f"{error}; the `unnoise train` that made it makes it again") from None
             described: Mapping[str, Any] = found.facts["model"]  # type: ignore[assignment]
-            model = _assemble(described, found.part("ema/"), read_parts(inner, described), str(path))
+            model = Model(*assembled(described, found.part("ema/"), read_parts(inner, described), str(path)), str(path))
             model.notes += [str(error), *damaged, f"the model was made again from the checkpoint of step {found.step}"]
             return model
 
@@ -183,7 +194,7 @@ class Model:
             weights = adapter.apply(self._weights(), strength)
         except ShapeError as error:
             raise ModelFolderError(f"{name} is the adapter of another network: {error}") from None
-        denoiser = _built(blueprint, weights).to(next(self.denoiser.parameters()).device)
+        denoiser = built(blueprint, weights).to(next(self.denoiser.parameters()).device)
         merged = [*self.trained.get("loras", ()), {"sha256": adapter.digest, "strength": float(strength)}]
         model = Model(blueprint, denoiser, self.sampling, {**self.trained, "loras": merged}, self.path)
         model.loras = [
@@ -242,10 +253,21 @@ class Model:
         Raises:
             BadOption: Something that this model does not know is asked for.
         """
-        spec, given = self.spec, (request.get(name) for name in PER_SAMPLE)
-        if not spec.class_names and "guidance" in request:  # then the labels are those of the classifier that guides
-            spec = replace(spec, class_names=self._helps.labels(guidances.build(request["guidance"])))
-        return Asked(spec, self.blueprint.text, self.denoiser, request["n"], *given)
+        return Asked(self._asked_spec(request), self.blueprint.text, self.denoiser, request["n"], *_told_of(request))
+
+    def check(self, request: Mapping[str, Any]) -> None:
+        """Refuses labels and prompts of what `settle` settled that this model does not know, before the encoder reads any.
+
+        Raises:
+            BadOption: There are some.
+        """
+        checked(self._asked_spec(request), self.blueprint.text, self.denoiser, request["n"], *_told_of(request))
+
+    def _asked_spec(self, request: Mapping[str, Any]) -> Spec:
+        if self.spec.class_names or "guidance" not in request:
+            return self.spec
+        # Then the labels are those of the classifier that guides.
+        return replace(self.spec, class_names=self._helps.labels(guidances.build(request["guidance"])))
 
     def previews(
         self,
@@ -326,9 +348,40 @@ class Model:
             n, label=label, prompt=prompt, negative_prompt=negative_prompt, boxes=boxes, map=map, sampler=sampler, steps=steps,
             guidance=guidance, grid=grid, seed=seed, first=first, blend=blend,
         )  # fmt: skip
+
+        def tell(preview: Preview, batch: int, batches: int) -> None:
+            if progress is not None:
+                progress(batch * preview.steps + preview.step, batches * preview.steps)
+
+        return self.make(request, batch_size=batch_size, keep_frames=keep_frames, watch=tell)
+
+    def make(
+        self,
+        request: Mapping[str, Any],
+        *,
+        batch_size: int | None = None,
+        keep_frames: bool = False,
+        watch: Callable[[Preview, int, int], None] | None = None,
+        through: Callable[[nn.Module], nn.Module] | None = None,
+    ) -> Samples:
+        """The samples of a request that `settle` settled.
+
+        Args:
+            request: What `settle` gave.
+            batch_size: As in `sample`.
+            keep_frames: As in `sample`.
+            watch: Told every step, the starting noise as step 0 of each batch, the number of the batch, and how many there are;
+                what it raises ends the work.
+            through: Makes what stands for a network in this work, the model's and one that helps to guide it; see
+                `Denoiser.through`.
+
+        Raises:
+            BadOption: The request asks for a label or words that the model does not know.
+            SamplingDiverged: What came out of a step is no longer a number.
+        """
         n, first = request["n"], request["first"]
         size = self.batch_size(n) if batch_size is None else whole_number("batch_size", batch_size, 1)
-        request |= {"batch_size": size, "frames": keep_frames}
+        request = {**request, "batch_size": size, "frames": keep_frames}
         asked = self.asked(request)
         ends: list[Tensor] = []
         frames: list[list[Tensor]] = []
@@ -337,13 +390,13 @@ class Model:
             low, high = batch * size, min((batch + 1) * size, n)
             told = asked.condition(low, high), asked.negative(low, high)
             kept = []
-            for preview in self._run(request, *told, range(first + low, first + high)):
+            for preview in self._run(request, *told, range(first + low, first + high), through):
                 last = preview
                 if keep_frames:
-                    kept.append(self._finish(preview.x))
-                if progress is not None:
-                    progress(batch * preview.steps + preview.step, num_batches * preview.steps)
-            ends.append(self._finish(last.x))
+                    kept.append(self.finish(preview.x))
+                if watch is not None:
+                    watch(preview, batch, num_batches)
+            ends.append(self.finish(last.x))
             frames.append(kept)
         whole = tuple(torch.cat(parts) for parts in zip(*frames, strict=True)) if keep_frames else ()
         return Samples(torch.cat(ends), self.spec, request, whole, tuple(asked.notes))
@@ -413,14 +466,22 @@ class Model:
         }
 
     def _run(
-        self, request: Mapping[str, Any], cond: Condition | None, negative: Condition | None, indices: range
+        self,
+        request: Mapping[str, Any],
+        cond: Condition | None,
+        negative: Condition | None,
+        indices: range,
+        through: Callable[[nn.Module], nn.Module] | None = None,
     ) -> Iterator[Preview]:
         rule = self._helps.armed(guidances.build(request["guidance"]))
+        denoiser = self.denoiser
+        if through is not None:
+            denoiser, rule = denoiser.through(through), rule.changing(lambda held: held.through(through))
         shape = self.blueprint.codec.shape(self.spec.shape)
         grid = self._grid(request["grid"], request["steps"])
         noise = self.noise(request, indices)
         sampler, decode = samplers.build(request["sampler"]), self.blueprint.codec.decode
-        return previews(self.denoiser, rule, sampler, grid, noise, shape, decode, cond, negative)
+        return previews(denoiser, rule, sampler, grid, noise, shape, decode, cond, negative)
 
     def noise(self, request: Mapping[str, Any], indices: Sequence[int]) -> NoiseSource:
         """Where the noise of some samples comes from.
@@ -439,8 +500,8 @@ class Model:
     def _grid(self, spec: GridSpec, steps: int) -> Tensor:
         return make_grid(spec, steps, self.denoiser.schedule, sigma_data=self.denoiser.sigma_data)
 
-    def _finish(self, x: Tensor) -> Tensor:
-        """Decoded samples as the data set would hold them."""
+    def finish(self, x: Tensor) -> Tensor:
+        """Decoded samples as the data set would hold them: images of uint8 in [0, 255], anything else of float32."""
         return x.cpu().round().clamp(0, 255).to(torch.uint8) if self.spec.kind == "image" else x.cpu().float()
 
     def replay(self, recipe: Mapping[str, Any], guide: str | None = None) -> Samples:
@@ -497,6 +558,10 @@ def load(path: str | Path) -> Model:
     return Model.load(path)
 
 
+def _told_of(request: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(request.get(name) for name in PER_SAMPLE)
+
+
 def _with_tuned(model: Model, folder: Path) -> Model:
     try:
         model.tuned = read_tuned(folder)
@@ -507,34 +572,3 @@ def _with_tuned(model: Model, folder: Path) -> Model:
 
 def _told(labels: Sequence[str]) -> str:
     return f"labels {', '.join(labels)}" if labels else "no labels"
-
-
-def _built(blueprint: Blueprint, weights: Mapping[str, Tensor]) -> Denoiser:
-    denoiser = blueprint.build()
-    network = preconditioned(denoiser).network
-    assert network is not None
-    network.load_state_dict(dict(weights))
-    return denoiser
-
-
-def _read(folder: Path, name: str) -> Model:
-    values, weights = read_folder(folder)
-    parts = read_parts(folder, values)
-    return _assemble(values, together({}, weights) if "text" in parts else weights, parts, name)
-
-
-def _assemble(
-    values: Mapping[str, Any], weights: Mapping[str, Tensor], parts: Mapping[str, Mapping[str, Tensor]], name: str
-) -> Model:
-    try:
-        blueprint = Blueprint.of(values, parts)
-        if blueprint.codec.learned:
-            blueprint = replace(blueprint, codec=blueprint.codec.with_weights(parts["codec"]))
-        if blueprint.text is not None:
-            weights = {**together(encoder_of(parts["text"])), **weights}
-        denoiser = _built(blueprint, weights)
-        sampling = build(SamplingSettings, values["sampling"], "sampling")
-        trained = dict(values["trained"])
-    except (UnnoiseError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelFolderError(f"the model at {name} cannot be built: {str(error).splitlines()[0]}") from None
-    return Model(blueprint, denoiser, sampling, trained, name)

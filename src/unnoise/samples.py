@@ -95,7 +95,7 @@ class Samples:
         if not suffix or path.is_dir():
             return self._save_folder(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, self._encode(suffix))
+        write_atomically(path, self.encode(suffix))
         return [path]
 
     def _save_folder(self, folder: Path) -> list[Path]:
@@ -116,9 +116,18 @@ class Samples:
             recipe = recipe_of_one(self.recipe, first + i)
             one = replace(self, tensor=self.tensor[i : i + 1], recipe=recipe, frames=())
             name = file_of_one(self.spec, recipe["index"])
-            yield name, one._encode(Path(name).suffix)
+            yield name, one.encode(Path(name).suffix)
 
-    def _encode(self, suffix: str) -> bytes:
+    def encode(self, suffix: str) -> bytes:
+        """The bytes of the file that `save` would write.
+
+        Args:
+            suffix: Of the file: .png and the like.
+
+        Raises:
+            BadOption: The suffix is not known, or the samples cannot be written so.
+        """
+        check_target(Path(f"samples{suffix}"), self.spec)
         text = json.dumps(self.recipe, sort_keys=True)
         data: dict[str, Callable[[str], bytes]] = {
             ".npz": self._npz,

@@ -104,6 +104,11 @@ class Helps:
         """The labels that what helps the rule knows; errors as in `pinned`."""
         return self._help(rule).labels if _needs_help(rule) else ()
 
+    def memory(self) -> int:
+        """Bytes of the weights of all that was loaded."""
+        held = [weight for help in list(self._found.values()) for weight in help.network.parameters()]
+        return sum(weight.numel() * weight.element_size() for weight in held)
+
     def _help(self, rule: Helped) -> Help:
         where = f"guidance.{rule.helper}"
         if isinstance(rule.held, nn.Module):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -77,6 +78,14 @@ class Denoiser(nn.Module, ABC):
         """The denoiser that is told what it estimated before, shape of x_t: itself, unless it is self-conditioned.
 
         A self-conditioned denoiser that is told nothing sees zeros.
+        """
+        return self
+
+    def through(self, change: Callable[[nn.Module], nn.Module]) -> Denoiser:
+        """The denoiser with another network in the place of its own: itself where it has none.
+
+        Args:
+            change: Makes the other of its own, such as one that leads to it by a detour.
         """
         return self
 
@@ -193,6 +202,13 @@ class PreconditionedDenoiser(Denoiser):
     def rows(self, index: Tensor) -> PreconditionedDenoiser:
         """See `Denoiser.rows`."""
         return self if self.recalled is None else self.recalling(self.recalled[index.to(self.recalled.device)])
+
+    def through(self, change: Callable[[nn.Module], nn.Module]) -> PreconditionedDenoiser:
+        """See `Denoiser.through`."""
+        assert self.network is not None
+        other = copy.copy(self)
+        other._modules = {**self._modules, "network": change(self.network)}  # which the copy would share otherwise
+        return other
 
     def answer(self, inputs: Tensor, noise_level: Tensor, cond: Condition | None = None) -> Tensor:
         """What the network says, which it computes in its own dtype.

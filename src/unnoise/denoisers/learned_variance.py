@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ShapeError
 from .base import Condition, Denoiser, PreconditionedDenoiser
@@ -60,6 +62,10 @@ class LearnedVarianceDenoiser(Denoiser):
     def recalling(self, estimate: Tensor) -> LearnedVarianceDenoiser:
         """See `Denoiser.recalling`."""
         return LearnedVarianceDenoiser(self.inner.recalling(estimate)) if self.self_conditioned else self
+
+    def through(self, change: Callable[[nn.Module], nn.Module]) -> LearnedVarianceDenoiser:
+        """See `Denoiser.through`."""
+        return LearnedVarianceDenoiser(self.inner.through(change))
 
     def rows(self, index: Tensor) -> LearnedVarianceDenoiser:
         """See `Denoiser.rows`."""

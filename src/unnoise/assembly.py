@@ -1,0 +1,84 @@
+"""What stands in a model's folder, put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from .blueprint import Blueprint
+from .conditioning.text.conditioning import encoder_of
+from .conditioning.text.network import together
+from .denoisers.base import Denoiser
+from .errors import ModelFolderError, UnnoiseError
+from .model_folder import read_folder, read_parts
+from .objectives.mse import preconditioned
+from .options import build
+from .sampling import SamplingSettings
+
+
+class Assembled(NamedTuple):
+    """The parts of a model; see `Model`."""
+
+    blueprint: Blueprint
+    denoiser: Denoiser
+    sampling: SamplingSettings
+    trained: dict[str, Any]
+
+
+def built(blueprint: Blueprint, weights: Mapping[str, Tensor]) -> Denoiser:
+    """The denoiser of a blueprint with these weights.
+
+    Raises:
+        RuntimeError: They are not those of its network.
+    """
+    denoiser = blueprint.build()
+    network = preconditioned(denoiser).network
+    assert network is not None
+    network.load_state_dict(dict(weights))
+    return denoiser
+
+
+def read(folder: Path, name: str) -> Assembled:
+    """The parts of the model in a folder.
+
+    Args:
+        folder: Where the description stands.
+        name: What the person calls it, for messages.
+
+    Raises:
+        ModelFolderError: There is none, or it is damaged, or of another format.
+    """
+    values, weights = read_folder(folder)
+    parts = read_parts(folder, values)
+    return assembled(values, together({}, weights) if "text" in parts else weights, parts, name)
+
+
+def assembled(
+    values: Mapping[str, Any], weights: Mapping[str, Tensor], parts: Mapping[str, Mapping[str, Tensor]], name: str
+) -> Assembled:
+    """The parts of a model from its description and its weights.
+
+    Args:
+        values: The description.
+        weights: Of the network.
+        parts: Those of what else it holds; see `read_parts`.
+        name: What the person calls it, for messages.
+
+    Raises:
+        ModelFolderError: They do not go together.
+    """
+    try:
+        blueprint = Blueprint.of(values, parts)
+        if blueprint.codec.learned:
+            blueprint = replace(blueprint, codec=blueprint.codec.with_weights(parts["codec"]))
+        if blueprint.text is not None:
+            weights = {**together(encoder_of(parts["text"])), **weights}
+        denoiser = built(blueprint, weights)
+        sampling = build(SamplingSettings, values["sampling"], "sampling")
+        return Assembled(blueprint, denoiser, sampling, dict(values["trained"]))
+    except (UnnoiseError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFolderError(f"the model at {name} cannot be built: {str(error).splitlines()[0]}") from None

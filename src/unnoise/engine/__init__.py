@@ -1,0 +1,1 @@
+"""One engine runs all requests: a queue, shared network calls, previews, cancelling, and what was made on disk."""

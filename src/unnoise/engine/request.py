@@ -1,0 +1,88 @@
+"""What is asked of an engine: samples of a model, as plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import BadOption, nearest
+from ..request import whole_number
+
+ASKED = ("n", "label", "prompt", "negative_prompt", "sampler", "steps", "guidance", "grid", "seed", "first")
+"""What a request hands to `Model.settle`."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Samples of a model. What is not said is as the model's own settings say; see `Model.sample`.
+
+    Args:
+        model: Its name on the shelf.
+        n: How many.
+        label: One for all, or n of them.
+        prompt: The same.
+        negative_prompt: The same.
+        sampler: A name, or `{name: ..., option: value}`.
+        steps: From noise to data.
+        guidance: The scale, or a rule as `{name: ..., option: value}`; a second model that it names stands on the shelf, too.
+        grid: At which times.
+        seed: Sample k of a seed is the same in any request.
+        first: Index of the first sample.
+        batch_size: Samples at a time; chosen by their size where it is not said.
+        priority: Those of a higher one begin first; equal ones in their order.
+        strict: Whether its network calls are never shared, so that its bytes are those of `unnoise sample`.
+        keep_steps: Whether the noisy samples and the estimates of every step are kept, too.
+        timeout: Seconds from acceptance until it is given up; the engine's own where it is not said or longer.
+        owner: Who asks, for limits.
+        durable: Whether it is made even if the process is killed and started anew meanwhile.
+    """
+
+    model: str
+    n: int = 1
+    label: Any = None
+    prompt: Any = None
+    negative_prompt: Any = None
+    sampler: Any = None
+    steps: int | None = None
+    guidance: Any = None
+    grid: Any = None
+    seed: int = 0
+    first: int = 0
+    batch_size: int | None = None
+    priority: int = 0
+    strict: bool = False
+    keep_steps: bool = False
+    timeout: float | None = None
+    owner: str = ""
+    durable: bool = False
+
+    def __post_init__(self) -> None:
+        whole_number("priority", self.priority)
+        if self.timeout is not None and not (math.isfinite(self.timeout) and self.timeout > 0):
+            raise BadOption(f"timeout: expected seconds above 0, got {self.timeout}")
+        if self.batch_size is not None:
+            whole_number("batch_size", self.batch_size, 1)
+
+    def asked(self) -> dict[str, Any]:
+        """What `Model.settle` is given, by name."""
+        return {name: getattr(self, name) for name in ASKED}
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values that `Request.of` reads."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Request:
+        """The request that plain values describe.
+
+        Raises:
+            BadOption: One is not known, or is out of its range.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in names:
+                raise BadOption(f"{name}: there is no such option{nearest(name, names)}")
+        return cls(**values)
