@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 import itertools
 import logging
@@ -16,9 +15,9 @@ from types import TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from torch import Tensor, nn
+from torch import nn
 
-from ..errors import BadOption, Busy, Cancelled, ModelFolderError, NoSuchJob, TookTooLong, UnnoiseError
+from ..errors import BadOption, Busy, Cancelled, NoSuchJob, TookTooLong, UnnoiseError
 from ..guidance.base import guidances
 from ..guidance.helped import Helped
 from ..model import Model
@@ -30,6 +29,7 @@ from .results import Results, new_number
 from .settings import EngineSettings
 from .sharing import Detour, Meeting
 from .shelf import Shelf
+from .waiting import Waiting
 
 LOG = logging.getLogger("unnoise.engine")
 RECENT, RECENT_IN_MEMORY = 512, 16
@@ -64,6 +64,8 @@ class Engine:
         self._stopped = threading.Event()
         self._clock = threading.Thread(target=self._watch_the_time, name="unnoise-clock", daemon=True)
         self._clock.start()
+        self._notes = Waiting(results.folder / "waiting")
+        self._take_up()
 
     def __enter__(self) -> Engine:
         return self
@@ -91,13 +93,29 @@ class Engine:
         recipe = self._settled(request)
         timeout = min(request.timeout or math.inf, self.settings.timeout)
         job = Job(new_number(), request, recipe, self.results, timeout)
-        self._enqueue(job)
+        if request.durable:
+            self._notes.note(job.id, request)
+        try:
+            self._enqueue(job)
+        except Busy:
+            self._notes.forget(job.id)
+            raise
         return job
 
-    def _enqueue(self, job: Job) -> None:
+    def _take_up(self) -> None:
+        """Accepts again what a process that is no more has left."""
+        made = set(self.results.numbers())
+        for number, request in self._notes.left():
+            if number in made:  # it ended right after it had kept what it made
+                self._notes.forget(number)
+                continue
+            self._enqueue(Job(number, request, {}, self.results, self.settings.timeout), known=True)
+
+    def _enqueue(self, job: Job, known: bool = False) -> None:
         job.position = lambda: self._position(job)
         with self._lock:
-            self._check_room(job.request.owner)
+            if not known:
+                self._check_room(job.request.owner)
             self._jobs[job.id] = job
             heapq.heappush(self._queue, (-job.request.priority, next(self._order), job))
             if len(self._queue) > self._idle and len(self._threads) < self.settings.active:
@@ -239,7 +257,7 @@ class Engine:
     def _make(self, job: Job) -> tuple[Samples, StepKeeper | None]:
         request = job.request
         with self.shelf.borrow(request.model) as model, ExitStack() as stack:
-            if model.hash != job.recipe["model"]["hash"]:  # it was trained on meanwhile
+            if not job.recipe or model.hash != job.recipe["model"]["hash"]:  # taken up again, or trained on meanwhile
                 job.recipe = model.settle(**{**request.asked(), "guidance": self._named_on_the_shelf(request.guidance)})
             detours: dict[nn.Module, Detour] = {}
             strict = request.strict or self.settings.strict
@@ -278,6 +296,8 @@ class Engine:
         self.counts["steps"] += job.step
         self.counts["calls"] += job.calls
         self.counts["samples"] += job.recipe["n"] if job.state == "done" else 0
+        if job.request.durable and not (self.closing and job.state == "cancelled"):
+            self._notes.forget(job.id)
         self._ended.append(job.id)
         if len(self._ended) > RECENT_IN_MEMORY:
             old = self._jobs.get(self._ended[-1 - RECENT_IN_MEMORY])
@@ -298,7 +318,10 @@ class Engine:
                     for _, _, job in done:
                         self._note_end(job)
             for job in late:
-                job.end("failed", TookTooLong(f"it waited for {job.timeout:g} seconds, and others were before it: ask again"))
+                job.end(
+                    "failed",
+                    TookTooLong(f"it waited for {job.timeout:g} seconds, and others were before it: ask again"),
+                )
 
     # Ending
 
@@ -321,3 +344,4 @@ class Engine:
             self._lock.notify_all()
         for thread in [*self._threads, self._clock]:
             thread.join(10.0)
+        self._notes.close()

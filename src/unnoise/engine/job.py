@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from time import perf_counter, time
 from typing import Any, Literal
 
@@ -94,7 +94,7 @@ class Job:
             "position": self.position() if self.state == "waiting" else 0,
             "eta": running / self.step * (self.steps - self.step) if running is not None and self.step else None,
             "error": None if self.error is None else " ".join(str(self.error).split()),
-            "made": datetime.fromtimestamp(self.made_at, timezone.utc).isoformat(timespec="milliseconds"),
+            "made": datetime.fromtimestamp(self.made_at, UTC).isoformat(timespec="milliseconds"),
             "seconds": round(self.seconds if self.ended else perf_counter() - self._accepted, 6),
             "version": self.version,
             "owner": self.request.owner,

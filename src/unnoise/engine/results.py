@@ -58,8 +58,7 @@ class Results:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.waiting = self.folder / "waiting"
-        self.waiting.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob(".*.partial"):  # of a process that was killed
             if not _alive(left.name.split(".")[-2]):
                 shutil.rmtree(left, ignore_errors=True)
@@ -131,7 +130,7 @@ class Results:
         file = self.place(number) / FACTS
         try:
             facts = json.loads(file.read_bytes())
-            facts["recipe"], facts["spec"]["shape"]  # noqa: B018
+            facts["recipe"], facts["spec"]["shape"]
         except FileNotFoundError:
             raise NoSuchJob(f"no request has the number {number!r}, or what it made was deleted") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -203,6 +202,7 @@ def _tensors(file: Path) -> dict[str, Tensor]:
 
 
 def _alive(process: str) -> bool:
+    """Whether a process of this number runs on this machine."""
     try:
         os.kill(int(process), 0)
     except (ValueError, ProcessLookupError):

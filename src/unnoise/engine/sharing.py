@@ -16,7 +16,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from ..nn.base import Condition
+from ..nn.base import Condition, Network
 from ..nn.conditions import joined
 from ..precision import dtype_of
 
@@ -209,10 +209,9 @@ def _together(network: nn.Module, calls: Sequence[_Call]) -> Condition | None:
     if not any(conditions):
         return None
     if any(each.keys() != conditions[0].keys() for each in conditions):
-        null = getattr(network, "null_condition", lambda batch, device: {})
-        conditions = [
-            {**null(len(call.x), call.x.device), **each} for call, each in zip(calls, conditions, strict=True)
-        ]
+        assert isinstance(network, Network)
+        nulls = [network.null_condition(len(call.x), call.x.device) for call in calls]
+        conditions = [{**null, **each} for null, each in zip(nulls, conditions, strict=True)]
     return joined(*conditions)
 
 

@@ -122,7 +122,9 @@ class Shelf:
         with self._changed:
             other = self._places.get(name)
             if other is not None and Path(other).resolve() != Path(path).resolve():
-                raise BadOption(f"two models would be called {name!r}: {other} and {path}; give one another name, NAME=PATH")
+                raise BadOption(
+                    f"two models would be called {name!r}: {other} and {path}; give one another name, NAME=PATH"
+                )
             self._places.setdefault(name, str(path))
         return name
 
@@ -248,7 +250,8 @@ class Shelf:
         """Puts back what was used least recently, and waits for what is at work, until there is room for one more model."""
         if needed > self.memory:
             raise BadOption(
-                f"model {name!r} takes {needed / 1e6:,.0f} MB, and all models together may take {self.memory / 1e6:,.0f}: allow more"
+                f"model {name!r} takes {needed / 1e6:,.1f} MB, and all models together may take {self.memory / 1e6:,.1f}: "
+                "allow more"
             )
         until = monotonic() + patience
         with self._changed:
