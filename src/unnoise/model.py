@@ -105,8 +105,8 @@ class Model:
             *self.denoiser.buffers(),
             *(codec.weights().values() if codec.learned else ()),
         ]
-        own = sum(each.numel() * each.element_size() for each in held) + self._helps.memory()
-        return own + (0 if self._source is None else self._source.memory())
+        own: int = sum(each.nbytes for each in held)
+        return own + self._helps.memory() + (0 if self._source is None else self._source.memory())
 
     def _values(self) -> dict[str, Any]:
         return {**self.blueprint.describe(), "sampling": plain(self.sampling), "trained": self.trained}

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import BadOption, nearest
 from ..request import whole_number
 
-ASKED = ("n", "label", "prompt", "negative_prompt", "sampler", "steps", "guidance", "grid", "seed", "first")
+ASKED = ("n", "label", "prompt", "negative_prompt", "sampler", "steps", "guidance", "grid", "seed", "first", "blend")
 """What a request hands to `Model.settle`."""
 
 
@@ -31,6 +31,7 @@ class Request:
         grid: At which times.
         seed: Sample k of a seed is the same in any request.
         first: Index of the first sample.
+        blend: With what other noise that of every sample is mixed.
         batch_size: Samples at a time; chosen by their size where it is not said.
         priority: Those of a higher one begin first; equal ones in their order.
         strict: Whether its network calls are never shared, so that its bytes are those of `unnoise sample`.
@@ -51,6 +52,7 @@ class Request:
     grid: Any = None
     seed: int = 0
     first: int = 0
+    blend: Any = None
     batch_size: int | None = None
     priority: int = 0
     strict: bool = False

@@ -188,7 +188,7 @@ class Results:
 def _packed(steps: Steps) -> bytes:
     from safetensors.torch import save
 
-    return save({name: getattr(steps, name).contiguous() for name in ("t", "noisy", "denoised")})
+    return save({name: getattr(steps, name).clone() for name in ("t", "noisy", "denoised")})
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
