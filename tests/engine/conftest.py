@@ -16,14 +16,14 @@ from unnoise.process.base import schedules
 from unnoise.sampling import SamplingSettings
 
 
-def make_model(kind="points", labels=("a", "b"), seed=0, variance=False, self_conditioning=False):
+def make_model(kind="points", labels=("a", "b"), seed=0, variance=False, self_conditioning=False, process="cosine"):
     """A model whose weights all matter, and are those of nothing that was learned."""
     image = kind == "image"
     spec = Spec(kind, (1, 6, 6) if image else (2,), labels)
     network = {"name": "unet", "width": 8, "multipliers": [1, 2], "blocks": 1} if image else {"name": "mlp", "width": 8}
     codec = IdentityCodec.pixels() if image else IdentityCodec((0.5, -1.0), (2.0, 0.3))
     blueprint = Blueprint(
-        spec, codec, schedules.build("cosine"), "v", 0.7, variance, networks.build(network), self_conditioning
+        spec, codec, schedules.build(process), "v", 0.7, variance, networks.build(network), self_conditioning
     )
     model = Model(blueprint, blueprint.build(seed), SamplingSettings(steps=4), {"steps": 12})
     with torch.no_grad():

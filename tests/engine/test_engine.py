@@ -16,7 +16,7 @@ from unnoise.engine.engine import Engine
 from unnoise.engine.request import Request
 from unnoise.engine.results import Results
 from unnoise.engine.shelf import Shelf
-from unnoise.errors import BadOption, Busy, Cancelled, NoSuchJob, SamplingDiverged, TookTooLong, UnknownName
+from unnoise.errors import BadOption, Busy, Cancelled, DataError, NoSuchJob, SamplingDiverged, TookTooLong, UnknownName
 from unnoise.guidance.base import guidances
 from unnoise.model import Model, load
 from unnoise.samplers.base import samplers
@@ -162,6 +162,21 @@ def test_kept_steps_are_all_steps_of_all_batches(start, folders):
     assert engine.results.samples(job.id, frames=True).encode(".gif") == expected.encode(".gif")
 
 
+def test_images_under_much_noise_are_shown_with_a_spread_that_can_be_seen(start, tmp_path):
+    from .conftest import make_model
+
+    engine = start({"model": str(make_model("image", process="variance_exploding").save(tmp_path / "model"))})
+    (job,) = ended(engine.submit(Request("model", n=4, steps=6, keep_steps=True)))
+    steps, schedule = engine.results.steps(job.id), load(tmp_path / "model").denoiser.schedule
+    sigma = schedule.sigma(steps.t)
+    spread = (1 + sigma**2).sqrt()
+    torch.testing.assert_close(steps.scale, spread.where(spread > 1.001, torch.ones_like(spread)))
+    noise = (steps.noisy[0].float() / 127.5 - 1).std()  # unit variance, cut at the ends of the range: 0.7
+    assert 0.5 < float(noise) < 0.9
+    with pytest.raises(DataError, match="less noise than they have"):
+        engine.results.samples(job.id, frames=True)
+
+
 def test_a_request_that_is_cancelled_ends_and_the_others_go_on(start):
     engine = start()
     slow, other = at_work(engine), engine.submit(Request("image", steps=30))
@@ -273,6 +288,9 @@ def test_a_model_that_says_nan_fails_its_own_requests(start, folders, tmp_path):
         ({"timeout": -1.0}, BadOption, "timeout: expected seconds above 0"),
         ({"seed": 1.5}, BadOption, "seed: expected a whole number"),
         ({"keep_steps": True, "n": 1000, "steps": 1000}, BadOption, "keep_steps: every step of this would take"),
+        ({"map": "/etc/passwd"}, BadOption, "map: expected a PNG of class numbers as data:image"),
+        ({"map": "data:image/png;base64,AAAA"}, BadOption, "map: this is no picture"),
+        ({"boxes": "a 0 0 1 1"}, BadOption, "boxes: this model was trained without"),
         ({"guidance": {"name": "autoguidance", "scale": 2, "weak": "../../etc"}}, UnknownName, "no model is called"),
         ({"guidance": {"name": "classifier", "scale": 2, "classifier": "/etc"}}, UnknownName, "no model is called"),
     ],
@@ -413,7 +431,7 @@ def test_a_folder_of_results_of_nobody_holds_no_engine_back(folders, tmp_path):
     waiting = tmp_path / "results" / "waiting"
     waiting.mkdir(parents=True)
     (waiting / "20260101-000000-000-00000000.json").write_text("{")
-    (waiting / "20260101-000000-000-00000001.json").write_text('{"by": "x", "request": {"modle": 1}}')
+    (waiting / "20260101-000000-000-00000001.json").write_text('{"by": "x", "request": {"mdl": 1}}')
     (waiting / "notes.json").write_text("[]")
     with Engine(Shelf(folders), Results(tmp_path / "results")) as engine:
         assert engine.jobs() == []

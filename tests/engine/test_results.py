@@ -26,9 +26,8 @@ def test_numbers_differ_and_sort_by_their_time():
 @pytest.mark.parametrize("sync", [False, True])
 def test_what_is_kept_comes_back(tmp_path, samples, sync):
     results, number = Results(tmp_path), new_number()
-    steps = Steps(
-        torch.linspace(1, 0, 4, dtype=torch.float64), *torch.zeros(2, 4, 2, 1, 6, 6, dtype=torch.uint8).clone().unbind()
-    )
+    t = torch.linspace(1, 0, 4, dtype=torch.float64)
+    steps = Steps(t, torch.ones_like(t), *torch.zeros(2, 4, 2, 1, 6, 6, dtype=torch.uint8).clone().unbind())
     results.keep(number, samples, steps, {"id": number, "state": "done"}, sync)
     again = Results(tmp_path)
     assert again.numbers() == [number]

@@ -23,7 +23,7 @@ from ..guidance.helped import Helped
 from ..model import Model
 from ..samples import Samples
 from ..sampling import Preview
-from .job import Job, StepKeeper
+from .job import Job, StepKeeper, View
 from .request import Request
 from .results import Results, new_number
 from .settings import EngineSettings
@@ -270,13 +270,14 @@ class Engine:
                     detours[network] = Detour(network, meeting, strict)
                 return detours[network]
 
-            keeper = StepKeeper() if request.keep_steps else None
+            view = View(model)
+            keeper = StepKeeper(view) if request.keep_steps else None
 
             def watch(preview: Preview, batch: int, batches: int) -> None:
                 if keeper is not None:
-                    keeper(preview, batch, model.finish)
+                    keeper(preview, batch)
                 calls = sum(detour.calls for detour in detours.values())
-                job.tell(preview, batch, batches, model.finish, calls)
+                job.tell(preview, batch, batches, view, calls)
 
             began = perf_counter()
             made = model.make(job.recipe, batch_size=request.batch_size, watch=watch, through=through)

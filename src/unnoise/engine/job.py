@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from ..errors import Cancelled, TookTooLong
+from ..model import Model
+from ..process.base import scales
 from ..samples import Samples
 from ..sampling import Preview
 from .request import Request
@@ -30,7 +33,7 @@ class Look:
         step: How many steps of the batch are made.
         steps: How many it has.
         t: Where the samples are.
-        noisy: Images as uint8 of shape (n, C, H, W), anything else as float32.
+        noisy: Images as uint8 of shape (n, C, H, W), in the range that can be seen, see `View`; anything else as float32.
         denoised: What they are estimated to be without noise, same shape.
     """
 
@@ -39,6 +42,32 @@ class Look:
     t: float
     noisy: Tensor
     denoised: Tensor
+
+
+class View:
+    """Steps of a model as people look at them.
+
+    Args:
+        model: Whose steps they are.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.finish = model.finish
+        self._image, self._schedule = model.spec.kind == "image", model.denoiser.schedule
+
+    def scale(self, preview: Preview) -> float:
+        """What noisy images are divided by, lest they are black and white: the root of alpha^2 + sigma^2 where that is above 1."""
+        spread = math.hypot(*scales(self._schedule, preview.t)) if self._image else 1.0
+        return spread if spread > 1.001 else 1.0  # a schedule that preserves variance is exact only to rounding
+
+    def noisy(self, preview: Preview) -> Tensor:
+        """The noisy samples, in the units of the data."""
+        scale = self.scale(preview)
+        return self.finish(preview.x if scale == 1 else preview.decode(preview.z / scale))
+
+    def denoised(self, preview: Preview) -> Tensor:
+        """The estimates of the clean ones, in the units of the data."""
+        return self.finish(preview.denoised)
 
 
 class Job:
@@ -73,7 +102,7 @@ class Job:
         self._unwanted = False
         self._changed = threading.Condition()
         self._watchers: dict[int, Callable[[], None]] = {}
-        self._newest: tuple[Preview, Callable[[Tensor], Tensor]] | None = None
+        self._newest: tuple[Preview, View] | None = None
         self._samples: Samples | None = None
 
     @property
@@ -169,9 +198,9 @@ class Job:
         newest = self._newest
         if newest is None:
             return None
-        preview, finish = newest
+        preview, view = newest
         with torch.no_grad():
-            return Look(preview.step, preview.steps, preview.t, finish(preview.x), finish(preview.denoised))
+            return Look(preview.step, preview.steps, preview.t, view.noisy(preview), view.denoised(preview))
 
     # What follows is for the engine.
 
@@ -199,7 +228,7 @@ class Job:
         self._tell()
         return True
 
-    def tell(self, preview: Preview, batch: int, batches: int, finish: Callable[[Tensor], Tensor], calls: int) -> None:
+    def tell(self, preview: Preview, batch: int, batches: int, view: View, calls: int) -> None:
         """Notes a step; see `Model.make`.
 
         Raises:
@@ -207,7 +236,7 @@ class Job:
             TookTooLong: Its time is over.
         """
         self.step, self.steps = batch * preview.steps + preview.step, batches * preview.steps
-        self.calls, self._newest = calls, (preview, finish)
+        self.calls, self._newest = calls, (preview, view)
         self.check()
         self._tell()
 
@@ -234,23 +263,29 @@ class Job:
 
 
 class StepKeeper:
-    """Collects every step of a request, for those who want to look back."""
+    """Collects every step of a request, for those who want to look back.
 
-    def __init__(self) -> None:
-        self._t: list[float] = []
+    Args:
+        view: How they are looked at.
+    """
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._t: list[tuple[float, float]] = []
         self._batches: list[tuple[list[Tensor], list[Tensor]]] = []
 
-    def __call__(self, preview: Preview, batch: int, finish: Callable[[Tensor], Tensor]) -> None:
+    def __call__(self, preview: Preview, batch: int) -> None:
         """Keeps a step of a batch."""
         if batch == len(self._batches):
             self._batches.append(([], []))
         if batch == 0:
-            self._t.append(preview.t)
+            self._t.append((preview.t, self._view.scale(preview)))
         noisy, denoised = self._batches[batch]
-        noisy.append(finish(preview.x))
-        denoised.append(finish(preview.denoised))
+        noisy.append(self._view.noisy(preview))
+        denoised.append(self._view.denoised(preview))
 
     def steps(self) -> Steps:
         """All of them."""
         noisy, denoised = (torch.cat([torch.stack(batch[side]) for batch in self._batches], 1) for side in (0, 1))
-        return Steps(torch.tensor(self._t, dtype=torch.float64), noisy, denoised)
+        t, scale = torch.tensor(self._t, dtype=torch.float64).unbind(1)
+        return Steps(t, scale, noisy, denoised)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +13,35 @@ from typing import Any
 from ..errors import BadOption, nearest
 from ..request import whole_number
 
-ASKED = ("n", "label", "prompt", "negative_prompt", "sampler", "steps", "guidance", "grid", "seed", "first", "blend")
+ASKED = (
+    "n", "label", "prompt", "negative_prompt", "boxes", "map",
+    "sampler", "steps", "guidance", "grid", "seed", "first", "blend",
+)  # fmt: skip
 """What a request hands to `Model.settle`."""
+
+
+PICTURE = "data:image/png;base64,"
+MOST_PLACES = 2**22
+"""Pixels of a label map at most; a small file can claim to be a huge picture."""
+
+
+def _check_map(text: Any) -> None:
+    """Refuses what is no picture in the text itself: requests name no files of the machine that they are made on.
+
+    Raises:
+        BadOption: It is none, or too large.
+    """
+    from PIL import Image
+
+    if not isinstance(text, str) or not text.startswith(PICTURE):
+        raise BadOption(f"map: expected a PNG of class numbers as {PICTURE}..., got {str(text)[:40]!r}")
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text.removeprefix(PICTURE), validate=True))) as picture:
+            size = picture.size  # of the header; nothing is unpacked yet
+    except Exception as error:  # what Pillow and base64 raise for what is no picture has no common root
+        raise BadOption(f"map: this is no picture: {str(error)[:80]}") from None
+    if math.prod(size) > MOST_PLACES:
+        raise BadOption(f"map: a picture of {size[0]} x {size[1]} is larger than any model takes")
 
 
 @dataclass(frozen=True)
@@ -25,6 +54,8 @@ class Request:
         label: One for all, or n of them.
         prompt: The same.
         negative_prompt: The same.
+        boxes: What stands where, as text: one for all, or n of them.
+        map: A label map, as a PNG of class numbers in base64, "data:image/png;base64,..."; the same.
         sampler: A name, or `{name: ..., option: value}`.
         steps: From noise to data.
         guidance: The scale, or a rule as `{name: ..., option: value}`; a second model that it names stands on the shelf, too.
@@ -46,6 +77,8 @@ class Request:
     label: Any = None
     prompt: Any = None
     negative_prompt: Any = None
+    boxes: Any = None
+    map: Any = None
     sampler: Any = None
     steps: int | None = None
     guidance: Any = None
@@ -63,6 +96,9 @@ class Request:
 
     def __post_init__(self) -> None:
         whole_number("priority", self.priority)
+        for each in self.map if isinstance(self.map, (list, tuple)) else [self.map]:
+            if each is not None:
+                _check_map(each)
         if self.timeout is not None and not (math.isfinite(self.timeout) and self.timeout > 0):
             raise BadOption(f"timeout: expected seconds above 0, got {self.timeout}")
         if self.batch_size is not None:

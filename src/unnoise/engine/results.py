@@ -30,11 +30,13 @@ class Steps:
 
     Args:
         t: Times, shape (steps + 1,), float64; the first is the start.
+        scale: What the noisy ones are divided by so that they can be seen, same shape; 1 but for images with much noise.
         noisy: The noisy samples in the units of the data, shape (steps + 1, n, ...).
         denoised: The estimates of the clean ones on the way, same shape; the first says nothing yet.
     """
 
     t: Tensor
+    scale: Tensor
     noisy: Tensor
     denoised: Tensor
 
@@ -146,7 +148,7 @@ class Results:
 
         Raises:
             NoSuchJob: There is none.
-            DataError: A file is damaged, or frames are asked for and the steps were not kept.
+            DataError: A file is damaged, or frames are asked for and the steps were not kept, or not with all of their noise.
         """
         facts = self.facts(number)
         tensor = _tensors(self.place(number) / SAMPLES)["x"]
@@ -154,8 +156,12 @@ class Results:
         made = Samples(tensor, spec, facts["recipe"], (), tuple(facts["notes"]))
         if not frames:
             return made
-        noisy = self.steps(number).noisy
-        return replace(made, recipe={**made.recipe, "frames": True}, frames=tuple(noisy.unbind()))
+        steps = self.steps(number)
+        if bool((steps.scale != 1).any()):
+            raise DataError(
+                "the steps of this model are kept with less noise than they have: `unnoise sample` animates it"
+            )
+        return replace(made, recipe={**made.recipe, "frames": True}, frames=tuple(steps.noisy.unbind()))
 
     def steps(self, number: str) -> Steps:
         """Every step of a request.
@@ -169,7 +175,7 @@ class Results:
         if not file.is_file():
             raise DataError(f"the steps of {facts['id']} were not kept: ask with keep_steps")
         found = _tensors(file)
-        return Steps(found["t"], found["noisy"], found["denoised"])
+        return Steps(found["t"], found["scale"], found["noisy"], found["denoised"])
 
     def delete(self, number: str) -> None:
         """Deletes what a request made.
@@ -188,7 +194,7 @@ class Results:
 def _packed(steps: Steps) -> bytes:
     from safetensors.torch import save
 
-    return save({name: getattr(steps, name).clone() for name in ("t", "noisy", "denoised")})
+    return save({name: getattr(steps, name).clone() for name in ("t", "scale", "noisy", "denoised")})
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
