@@ -23,7 +23,7 @@ from ..guidance.helped import Helped
 from ..model import Model
 from ..samples import Samples
 from ..sampling import Preview
-from .job import Job, StepKeeper, View
+from .job import Job, State, StepKeeper, View
 from .request import Request
 from .results import Results, new_number
 from .settings import EngineSettings
@@ -113,6 +113,7 @@ class Engine:
 
     def _enqueue(self, job: Job, known: bool = False) -> None:
         job.position = lambda: self._position(job)
+        job.at_end = lambda state: self._note_end(job, state)
         with self._lock:
             if not known:
                 self._check_room(job.request.owner)
@@ -219,15 +220,9 @@ class Engine:
                     return
                 job = heapq.heappop(self._queue)[2]
                 if not job.begin():
-                    self._note_end(job)
                     continue
                 self._at_work.add(job.id)
-            try:
-                self._work(job)
-            finally:
-                with self._lock:
-                    self._at_work.discard(job.id)
-                    self._note_end(job)
+            self._work(job)
 
     def _work(self, job: Job) -> None:
         """Makes what is asked for; whatever goes wrong ends this request alone."""
@@ -290,22 +285,22 @@ class Engine:
                 self._meetings[network] = Meeting(self.settings.linger, model.batch_size(2**31))
             return self._meetings[network]
 
-    def _note_end(self, job: Job) -> None:
-        if job.id in self._ended:
-            return
-        self.counts[job.state] += 1
-        self.counts["steps"] += job.step
-        self.counts["calls"] += job.calls
-        self.counts["samples"] += job.recipe["n"] if job.state == "done" else 0
-        if job.request.durable and not (self.closing and job.state == "cancelled"):
+    def _note_end(self, job: Job, state: State) -> None:
+        with self._lock:
+            self._at_work.discard(job.id)
+            self.counts[state] += 1
+            self.counts["steps"] += job.step
+            self.counts["calls"] += job.calls
+            self.counts["samples"] += job.recipe["n"] if state == "done" else 0
+            self._ended.append(job.id)
+            if len(self._ended) > RECENT_IN_MEMORY:
+                old = self._jobs.get(self._ended[-1 - RECENT_IN_MEMORY])
+                if old is not None:
+                    old.forget()
+            while len(self._ended) > RECENT:
+                self._jobs.pop(self._ended.popleft(), None)
+        if job.request.durable and not (self.closing and state == "cancelled"):
             self._notes.forget(job.id)
-        self._ended.append(job.id)
-        if len(self._ended) > RECENT_IN_MEMORY:
-            old = self._jobs.get(self._ended[-1 - RECENT_IN_MEMORY])
-            if old is not None:
-                old.forget()
-        while len(self._ended) > RECENT:
-            self._jobs.pop(self._ended.popleft(), None)
 
     def _watch_the_time(self) -> None:
         """Gives up, now and then, what has waited for too long."""
@@ -316,8 +311,6 @@ class Engine:
                 if done:  # cancelled ones must not fill the queue
                     self._queue = [entry for entry in self._queue if not entry[2].ended]
                     heapq.heapify(self._queue)
-                    for _, _, job in done:
-                        self._note_end(job)
             for job in late:
                 job.end(
                     "failed",

@@ -99,7 +99,8 @@ class Job:
         self.bare_seconds = 0.0
         """Of these, those in which the samples were made, without waiting for the model, and without keeping them."""
         self._accepted = perf_counter()
-        self._unwanted = False
+        self.at_end: Callable[[State], None] = lambda state: None
+        self._unwanted = self._ending = False
         self._changed = threading.Condition()
         self._watchers: dict[int, Callable[[], None]] = {}
         self._newest: tuple[Preview, View] | None = None
@@ -222,7 +223,7 @@ class Job:
     def begin(self) -> bool:
         """Whether it is to be worked on, which it is from now on; not if it has ended meanwhile."""
         with self._changed:
-            if self.state != "waiting":
+            if self.state != "waiting" or self._ending:
                 return False
             self.state, self.began = "running", perf_counter()
         self._tell()
@@ -243,8 +244,11 @@ class Job:
     def end(self, state: State, error: BaseException | None = None, samples: Samples | None = None) -> None:
         """Notes the end; the first one counts."""
         with self._changed:
-            if self.ended:
+            if self._ending:
                 return
+            self._ending = True
+        self.at_end(state)  # first, so that whoever sees the end finds all in order
+        with self._changed:
             self.seconds = perf_counter() - self._accepted
             self.state, self.error, self._samples, self._newest = state, error, samples, None
         self._tell()
