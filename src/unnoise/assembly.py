@@ -53,8 +53,19 @@ def read(folder: Path, name: str) -> Assembled:
         ModelFolderError: There is none, or it is damaged, or of another format.
     """
     values, weights = read_folder(folder)
-    parts = read_parts(folder, values)
+    return joined(values, weights, read_parts(folder, values), name)
+
+
+def joined(
+    values: Mapping[str, Any], weights: Mapping[str, Tensor], parts: Mapping[str, Mapping[str, Tensor]], name: str
+) -> Assembled:
+    """The same as `assembled`, of weights as they stand in a folder: without those of a text encoder among the network's."""
     return assembled(values, together({}, weights) if "text" in parts else weights, parts, name)
+
+
+def rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights in bfloat16; whole numbers stay as they are."""
+    return {name: each.bfloat16() if each.is_floating_point() else each for name, each in weights.items()}
 
 
 def assembled(

@@ -78,7 +78,7 @@ class Helps:
 
     Args:
         steered: What the model is made of.
-        denoiser: The model's; what helps stands where it does; a weaker model computes in its precision, a classifier in float32.
+        denoiser: The model's; what helps stands where it does. A weaker model computes in its precision, a classifier in float32.
         load: Loads a model.
     """
 
@@ -139,10 +139,6 @@ class Helps:
         self._check_labels(own.spec.class_names)
         if _reader(own, model.denoiser) != _reader(self.steered, self.denoiser):
             raise IncompatibleParts("it reads words by another encoder than the model, which reads them for both")
-        if own.regions != self.steered.regions:
-            raise IncompatibleParts(
-                "it learned other boxes or label maps than the model, which tells both where things stand"
-            )
         if _keys(model.denoiser) != _keys(self.denoiser):
             asked = [", ".join(sorted(_keys(each))) or "nothing" for each in (model.denoiser, self.denoiser)]
             raise IncompatibleParts(f"its network is told {asked[0]}, and the model's {asked[1]}")

@@ -152,3 +152,22 @@ def test_encoder_keys_and_values_of_a_prompt_are_made_once_for_a_run(place, tmp_
     assert found[2] == found[9]
     assert 1 <= found[9]["encoder"] <= 2  # the prompt, and the empty text that is pushed away from
     assert 1 <= found[9]["words"] <= 2 * len(layers)
+
+
+def test_a_compact_model_is_half_as_large_and_the_same_after_loading(place, tmp_path):
+    model = unnoise.train(recipe(place, "dit", "latent", "text"), tmp_path / "run", progress=False)
+    small = model.compact()
+    small.save(tmp_path / "small")
+    size, whole = (
+        sum(file.stat().st_size for file in f.glob("*.safetensors"))
+        for f in (tmp_path / "small", tmp_path / "run/model")
+    )
+    assert size < 0.62 * whole  # the words of the tokenizer and the headers are no numbers
+    again = unnoise.load(tmp_path / "small")
+    assert again.hash == small.hash != model.hash
+    kept = preconditioned(again.denoiser).network.state_dict()
+    for name, weight in preconditioned(model.denoiser).network.state_dict().items():
+        assert torch.equal(kept[name], weight.bfloat16().to(weight.dtype) if weight.is_floating_point() else weight)
+    made = again.sample(2, prompt="red left", seed=4)
+    assert torch.equal(made.tensor, small.sample(2, prompt="red left", seed=4).tensor)
+    assert (made.tensor.int() - model.sample(2, prompt="red left", seed=4).tensor.int()).abs().max() <= 12

@@ -12,6 +12,7 @@ import typer
 from .adherence import adherence
 from .check import check_app
 from .classifier import classifier
+from .compact import compact
 from .compare import compare, grid
 from .demo import demo
 from .diagnose import diagnose
@@ -73,6 +74,7 @@ app.command("diagnose")(diagnose)
 app.command("info")(info)
 app.command("data")(data)
 app.command("pack")(pack)
+app.command("compact")(compact)
 app.command("encode")(encode)
 app.command("reconstruct")(reconstruct)
 app.command("retrieve")(retrieve)

@@ -36,7 +36,9 @@ class AdaptiveProjectedGuidance(Guidance):
     neutral = {"scale": 1.0}
 
     scale: float = option(
-        1.0, help="1 is the plain conditional model, above 1 pushes towards the condition, across the estimate alone", low=0
+        1.0,
+        help="1 is the plain conditional model, above 1 pushes towards the condition, across the estimate alone",
+        low=0,
     )
     parallel: float = option(
         0.0, help="share that is kept of the part along the conditional estimate, eta in the paper", low=0, high=1

@@ -31,7 +31,9 @@ class DynamicThresholding(Guidance):
     neutral = {"scale": 1.0, "bound": math.inf}
 
     scale: float = option(
-        1.0, help="1 is the conditional model, 0 unconditional, above 1 pushes towards the condition; then the bound holds", low=0
+        1.0,
+        help="1 is the conditional model, 0 unconditional, above 1 pushes towards the condition; then the bound holds",
+        low=0,
     )
     percentile: float = option(0.995, help="share of a sample's values that lie within its threshold", low=0, high=1)
     bound: float = option(1.0, help="largest absolute value in clean data, 1 for pixels; infinite for no threshold")

@@ -81,7 +81,11 @@ def write_page(followed: Followed, name: str, command: str = "") -> Path:
             _matrix(followed), "The same prompts and the same noise at every setting.", "Pictures by setting", WIDE
         )
     page.heading(f"Guidance {best[0]:g}, {best[1]} steps" if best[1] else "The pictures")
-    chosen_here = " The setting was chosen by these pictures, so expect a little less of new ones." if len(followed.found) > 1 else ""
+    chosen_here = (
+        " The setting was chosen by these pictures, so expect a little less of new ones."
+        if len(followed.found) > 1
+        else ""
+    )
     below = f"With Wilson's intervals.{chosen_here}"
     page.table(("", "right", "95 % interval", "pictures"), _aspects(followed.found[best]), below)
     for heading, chosen in (("The first", range(SHOWN)), ("What went wrong", _wrong(followed.found[best]))):
