@@ -205,8 +205,9 @@ class NoiseSource:
 class BlendedNoise(NoiseSource):
     r"""Two noises mixed on the circle, :math:`\cos(\theta)\,\varepsilon_1 + \sin(\theta)\,\varepsilon_2`.
 
-    Here :math:`\theta` is `share` of a right angle. Standard normal again for every share, in any dimension. It is spherical interpolation at the right angle that independent
-    noises of many values nearly make; at share 0 it is the first to the bit, at share 1 the second.
+    Here :math:`\theta` is `share` of a right angle. Standard normal again for every share, in any dimension. It is spherical
+    interpolation at the right angle that independent noises of many values nearly make; at share 0 it is the first to the bit,
+    at share 1 the second.
 
     Args:
         first: What is mixed.
