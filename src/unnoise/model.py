@@ -24,7 +24,15 @@ from .errors import BadOption, IncompatibleParts, ModelFolderError, ShapeError
 from .guidance.base import Guidance, guidances
 from .guidance.classifier_free import ClassifierFreeGuidance
 from .model_folder import (
-    MODEL_FILE, READY, described_parts, digest, encode, found, read_parts, read_tuned, write_folder,
+    MODEL_FILE,
+    READY,
+    described_parts,
+    digest,
+    encode,
+    found,
+    read_parts,
+    read_tuned,
+    write_folder,
 )  # fmt: skip
 from .objectives.mse import preconditioned
 from .options import build, plain
