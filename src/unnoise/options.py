@@ -156,3 +156,40 @@ def _plain_value(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return plain(value)
     return value
+
+
+def json_schema(cls: type) -> dict[str, Any]:
+    """The options of a class as JSON Schema: types, ranges, defaults and help, as they were declared."""
+    properties, required = {}, []
+    for name, field in option_fields(cls).items():
+        told = _field_schema(cls, field)
+        if field.default is dataclasses.MISSING:
+            required.append(name)
+        elif field.metadata.get("one_of") is None:
+            told["default"] = _plain_value(field.default)
+        else:
+            told["default"] = field.metadata["one_of"].describe(field.default)
+        properties[name] = {"description": field.metadata.get("help", ""), **told}
+    whole: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {**whole, "required": required} if required else whole
+
+
+def _field_schema(cls: type, field: dataclasses.Field[Any]) -> dict[str, Any]:
+    from pydantic import PydanticUserError
+
+    registry, kind = field.metadata.get("one_of"), _hints(cls)[field.name]
+    if registry is not None:
+        return dict(registry.json_schema())
+    section = _section(kind)
+    if section is not None:
+        return json_schema(section)
+    try:
+        told = dict(_adapter(kind).json_schema())
+    except PydanticUserError:  # it may hold something that only Python can give; what is left is what JSON can say
+        left = [each for each in get_args(kind) if each in (str, int, float, bool, type(None))]
+        told = {"anyOf": [_adapter(each).json_schema() for each in left]} if left else {}
+    numbers = told["items"] if isinstance(told.get("items"), dict) else told
+    for key, bound in (("minimum", field.metadata.get("low")), ("maximum", field.metadata.get("high"))):
+        if bound is not None and numbers.get("type") in ("integer", "number"):
+            numbers[key] = bound
+    return told

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from .errors import BadOption, UnknownName
-from .options import build, option_fields, plain
+from .options import build, json_schema, option_fields, plain
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
@@ -101,6 +101,17 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
             }
             for key, field in fields.items()
         }
+
+    def json_schema(self) -> dict[str, Any]:
+        """All that `build` takes, as JSON Schema: the name of a member, or its name with its options."""
+        members = []
+        for name in self:
+            told = json_schema(self.options_class(name))
+            head = {"name": {"const": name, "type": "string"}}
+            about = (self[name].__doc__ or "").strip().partition("\n")[0]
+            told |= {"title": name, "description": about, "properties": {**head, **told["properties"]}}
+            members.append({**told, "required": ["name", *told.get("required", ())]})
+        return {"anyOf": [{"type": "string", "enum": list(self)}, *members]}
 
     def options(self, spec: Any, where: str = "") -> tuple[str, Any]:
         """The name and the checked options object of a part given as a name or as `{name: ..., option: value}`.

@@ -111,12 +111,19 @@ class Samples:
 
         Each carries the recipe of its own batch, so that its bytes do not depend on how many samples stand beside it.
         """
-        first = self.recipe.get("index", self.recipe["first"])
         for i in range(len(self)):
-            recipe = recipe_of_one(self.recipe, first + i)
-            one = replace(self, tensor=self.tensor[i : i + 1], recipe=recipe, frames=())
-            name = file_of_one(self.spec, recipe["index"])
+            one = self.one(i)
+            name = file_of_one(self.spec, one.recipe["index"])
             yield name, one.encode(Path(name).suffix)
+
+    def one(self, i: int) -> Samples:
+        """One sample as `save` writes it into a folder, with the recipe of its own batch.
+
+        Args:
+            i: Its place among these.
+        """
+        recipe = recipe_of_one(self.recipe, self.recipe.get("index", self.recipe["first"]) + i)
+        return replace(self, tensor=self.tensor[i : i + 1], recipe=recipe, frames=())
 
     def encode(self, suffix: str) -> bytes:
         """The bytes of the file that `save` would write.

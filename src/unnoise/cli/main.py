@@ -29,6 +29,7 @@ from .plan import plan
 from .reconstruct import reconstruct
 from .retrieve import retrieve
 from .sample import replay, sample
+from .serve import serve
 from .train import train
 from .tune import tune
 
@@ -65,6 +66,7 @@ def main(
 app.command("train")(train)
 app.command("sample")(sample)
 app.command("replay")(replay)
+app.command("serve")(serve)
 app.command("tune")(tune)
 app.command("classifier")(classifier)
 app.command("ema")(ema)

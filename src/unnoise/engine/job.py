@@ -196,12 +196,21 @@ class Job:
 
     def look(self) -> Look | None:
         """The newest step, decoded now, which only those pay for who look; None where there is none, or it has ended."""
+        glance = self.glance()
+        return None if glance is None else glance()
+
+    def glance(self) -> Callable[[], Look] | None:
+        """What `look` would give, to be decoded later; for those who watch and must return at once."""
         newest = self._newest
         if newest is None:
             return None
         preview, view = newest
-        with torch.no_grad():
+
+        @torch.no_grad()
+        def decode() -> Look:
             return Look(preview.step, preview.steps, preview.t, view.noisy(preview), view.denoised(preview))
+
+        return decode
 
     # What follows is for the engine.
 

@@ -1,0 +1,75 @@
+"""A server that runs until it is told to stop, and then finishes what is under way."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from ..engine.engine import Engine
+from ..errors import BadOption
+from .settings import ServingSettings
+
+
+class _Server(uvicorn.Server):
+    """Refuses new requests as soon as it is told to stop, and tells when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._engine, self._ready = engine, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._engine.closing = True
+        super().handle_exit(sig, frame)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket on an address.
+
+    Args:
+        host: An address, or a name of one.
+        port: 0 takes one that is free.
+
+    Raises:
+        BadOption: There is no such address here, or the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, port))
+    except (OSError, OverflowError) as error:
+        made.close()
+        why = getattr(error, "strerror", None) or str(error)
+        raise BadOption(
+            f"cannot listen at {host}, port {port} ({why.lower()}): choose another --port or --host"
+        ) from None
+    return made
+
+
+def server_of(
+    app: FastAPI, engine: Engine, settings: ServingSettings, ready: Callable[[], None] = lambda: None
+) -> uvicorn.Server:
+    """What serves an app, with `run(sockets=[...])`, until Ctrl-C or SIGTERM.
+
+    What is under way then gets `settings.grace` seconds, and nothing more is accepted.
+
+    Args:
+        app: What `create` made.
+        engine: That it runs on.
+        settings: Of the app.
+        ready: Called once it listens.
+    """
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=15,
+        timeout_graceful_shutdown=int(settings.grace) + 2, lifespan="on",
+    )  # fmt: skip
+    return _Server(config, engine, ready)
