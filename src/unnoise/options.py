@@ -179,7 +179,8 @@ def _field_schema(cls: type, field: dataclasses.Field[Any]) -> dict[str, Any]:
 
     registry, kind = field.metadata.get("one_of"), _hints(cls)[field.name]
     if registry is not None:
-        return dict(registry.json_schema())
+        named = {"type": "string", "enum": list(registry)}  # and no more: parts may hold parts of their own kind
+        return {"anyOf": [named, {"type": "object", "properties": {"name": named}, "required": ["name"]}]}
     section = _section(kind)
     if section is not None:
         return json_schema(section)

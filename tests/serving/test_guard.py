@@ -1,6 +1,7 @@
 """Bad input and strangers: one line, the right status, and nobody else is slowed."""
 
 import base64
+import json
 import logging
 import socket
 import struct
@@ -145,7 +146,8 @@ def test_a_full_queue_says_so(start):
 )
 def test_what_cannot_be_is_one_line(client, asked, status, message):
     body = {"model": "digits", **asked} if isinstance(asked, dict) else asked
-    assert message in error_of(client.post("/v1/jobs", json=body), status)
+    answer = client.post("/v1/jobs", content=json.dumps(body), headers={"content-type": "application/json"})
+    assert message in error_of(answer, status)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ from time import monotonic
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .refusing import refusal
+from .refusing import fault, refusal
 from .settings import ServingSettings
 
 LOG = logging.getLogger("unnoise.serving")
@@ -47,10 +48,6 @@ class Buckets:
             return left >= 1
 
 
-class _TooLarge(Exception):
-    pass
-
-
 class Guard:
     """What stands before an app.
 
@@ -76,12 +73,12 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        status, began = 0, False
+        status = 0
 
         async def noted(message: Message) -> None:
-            nonlocal status, began
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, began = message["status"], True
+                status = message["status"]
             await send(message)
 
         refused = self._refused(scope)
@@ -90,14 +87,11 @@ class Guard:
                 await refused(scope, receive, noted)
             else:
                 await self.app(scope, self._limited(receive), noted)
-        except _TooLarge:
-            if not began:
-                await self._too_large()(scope, receive, noted)
-        except TimeoutError:
-            if not began:
-                await refusal(408, f"the body did not come within {self.settings.body_seconds:g} seconds")(
-                    scope, receive, noted
-                )
+        except Exception as error:
+            answer = fault(scope, error)
+            if status:  # it has begun, and cannot be taken back
+                raise
+            await answer(scope, receive, noted)
         finally:
             self.count(scope, status)
             if status >= 400:
@@ -119,7 +113,7 @@ class Guard:
             return refusal(403, "a page of another site may not ask this server")
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdecimal() or int(length[:19]) > settings.most_bytes:
-            return self._too_large()
+            return refusal(413, self._too_large())
         scope.setdefault("state", {})["owner"] = ""
         if self.is_open(scope):
             return None
@@ -133,8 +127,8 @@ class Guard:
             return refusal(429, f"more than {settings.rate} requests a minute: ask again later")
         return None
 
-    def _too_large(self) -> ASGIApp:
-        return refusal(413, f"a request may have {self.settings.most_bytes:,} bytes, and this one has more")
+    def _too_large(self) -> str:
+        return f"a request may have {self.settings.most_bytes:,} bytes, and this one has more"
 
     def _limited(self, receive: Receive) -> Receive:
         """The body up to the limit, within the time for it."""
@@ -145,12 +139,16 @@ class Guard:
             nonlocal seen, whole
             if whole:  # what is awaited now is that the client leaves
                 return await receive()
-            async with asyncio.timeout_at(until):
-                message = await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                late = f"the body did not come within {self.settings.body_seconds:g} seconds"
+                raise HTTPException(408, late) from None
             seen += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if seen > self.settings.most_bytes:
-                raise _TooLarge
+                raise HTTPException(413, self._too_large())
             return message
 
         return limited

@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from ..engine.engine import Engine
 from ..engine.job import Job, Look
 from ..errors import BadOption
-from ..pictures.grid import image_grid
+from ..pictures.grid import image_grid, to_images
 from ..samples import Samples
 from .following import Following, event, model_named, stream
 from .guard import owner_of
@@ -145,7 +145,7 @@ def _partial(glance: Callable[[], Look], n: int, output_format: str) -> str:
 
 
 def picture_of(tensor: Any, output_format: str = "jpeg") -> bytes:
-    """One picture of a batch, images as a grid, points as a scatter plot, without a recipe.
+    """One picture of a batch, without a recipe: an image as it is, several as a grid, points as a scatter plot.
 
     Args:
         tensor: uint8 of shape (n, C, H, W), or float32 of shape (n, D).
@@ -154,7 +154,7 @@ def picture_of(tensor: Any, output_format: str = "jpeg") -> bytes:
     from ..pictures.points import scatter
 
     if tensor.ndim == 4 and tensor.shape[1] in (1, 3, 4):
-        image: Image.Image = image_grid(tensor)
+        image: Image.Image = to_images(tensor)[0] if len(tensor) == 1 else image_grid(tensor)
     elif tensor.ndim == 2 and tensor.shape[1] >= 2:
         image = scatter(tensor.numpy())
     else:

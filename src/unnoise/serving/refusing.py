@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from ..errors import (
     Busy,
@@ -65,13 +66,19 @@ def refusal(status: int, message: str, param: str | None = None) -> JSONResponse
     return JSONResponse(told(status, message, param), status, headers)
 
 
+def fault(scope: Scope, error: BaseException) -> JSONResponse:
+    """Logs what went wrong here, and the answer, which says no more than that something did."""
+    LOG.error("%s %s has failed", scope["method"], scope["path"], exc_info=error)
+    return JSONResponse(body_of(error), 500)
+
+
 def install(app: FastAPI) -> None:
     """Has all errors of an app told so."""
 
     async def ours(request: Request, error: Exception) -> JSONResponse:
         status = status_of(error)
         if status == 500:
-            LOG.error("%s %s has failed", request.method, request.scope["path"], exc_info=error)
+            return fault(request.scope, error)
         headers = {"retry-after": "1"} if status == 429 else None
         return JSONResponse(body_of(error), status, headers)
 
@@ -91,7 +98,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(OSError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, ours)
 
 
 def _first(error: RequestValidationError) -> tuple[str, str | None]:
