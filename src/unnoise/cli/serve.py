@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -144,4 +145,7 @@ def serve(
         address = f"http://{'[' + host + ']' if ':' in host else host}:{sock.getsockname()[1]}"
         names = ", ".join(engine.shelf.names())
         told = f"{names} at {address} (see {address}/docs)"
-        server_of(create(engine, settings), engine, settings, lambda: say(told)).run(sockets=[sock])
+        server = server_of(create(engine, settings), engine, settings, lambda: say(told))
+        for number in (signal.SIGINT, signal.SIGTERM):  # which the server raises once more when it has stopped
+            signal.signal(number, lambda number, frame: None)
+        server.run(sockets=[sock])
