@@ -1,6 +1,9 @@
-"""What every test stands on: quiet threads, a cache of its own, and slow tests only on request."""
+"""What every test stands on: quiet threads, a cache of its own, slow tests only on request, and quick new processes."""
 
+import contextlib
+import multiprocessing
 import os
+import socket
 
 # Read once, when torch is first imported: threads that spin while they wait slow down everything else on the machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -31,3 +34,69 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNNOISE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+INTO_ITS_PLACE = """
+import os, sys
+os.environ.clear()
+os.environ.update(environment)
+os.chdir(folder)
+for number in (1, 2):
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+sys.argv = ["-c", *arguments]
+"""
+PRELOADED = ["torch", "matplotlib.pyplot", "unnoise.cli.train", "unnoise.recipes.run", "unnoise.model"]
+
+
+class Interpreters:
+    """Starts processes as `python -c CODE ARGUMENTS` does, but where torch and the package are imported already.
+
+    They come from a server that has imported them, of which each is a fork: an import costs seconds, and the tests that kill
+    processes start many. What a process says, on stdout and stderr, is in the file `said`.
+    """
+
+    def __init__(self, said):
+        self.said, self._context, self._all = said, multiprocessing.get_context("forkserver"), []
+        self._context.set_forkserver_preload(PRELOADED)
+
+    def start(self, code, *arguments, **environment):
+        """A process; its `pid`, `is_alive`, `join` and `exitcode` are those of multiprocessing."""
+        place = {
+            "environment": {**os.environ, **environment}, "folder": os.getcwd(), "said": str(self.said),
+            "arguments": [str(argument) for argument in arguments], "__name__": "__main__",
+        }  # fmt: skip
+        process = self._context.Process(target=exec, args=(INTO_ITS_PLACE + code, place))
+        process.start()
+        self._all.append(process)
+        return process
+
+    def run(self, code, *arguments, **environment):
+        """The exit code of a process that was waited for; minus the number of the signal that ended it."""
+        process = self.start(code, *arguments, **environment)
+        process.join()
+        return process.exitcode
+
+    def together(self, count, code, *arguments, **environment):
+        """Several at once, told of each other by the variables that torchrun sets; all must end well."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = str(free.getsockname()[1])
+        told = {**environment, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
+        members = [self.start(code, *arguments, **told, RANK=str(k), LOCAL_RANK=str(k)) for k in range(count)]
+        for process in members:
+            process.join()
+        assert [process.exitcode for process in members] == [0] * count, self.said.read_text()
+
+    def end(self):
+        """Ends those that a failed test has left behind."""
+        for process in self._all:
+            with contextlib.suppress(ValueError):
+                process.kill()
+                process.join()
+
+
+@pytest.fixture
+def interpreters(tmp_path):
+    """Starts new processes; see `Interpreters`."""
+    made = Interpreters(tmp_path / "said.txt")
+    yield made
+    made.end()

@@ -1,7 +1,9 @@
 """The command line, called in this process as a person calls it."""
 
+import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -28,6 +30,28 @@ def unnoise(monkeypatch, capsys) -> Callable[..., Said]:
             code = int(end.code or 0)
         out, err = capsys.readouterr()
         return Said(code, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory):
+    """A place for runs, and the folders of those that stand there by what was asked for."""
+    return tmp_path_factory.mktemp("trained"), {}
+
+
+@pytest.fixture
+def trained(unnoise, _trained, tmp_path) -> Callable[..., Path]:
+    """Runs `unnoise train ARGS`, once for all tests that ask for the same, and gives this one a copy of the run."""
+    place, kept = _trained
+
+    def call(name: str, *args: str) -> Path:
+        if args not in kept:
+            folder = place / str(len(kept))
+            said = unnoise("train", *args, "--out", folder)
+            assert said.code == 0, said
+            kept[args] = folder
+        return shutil.copytree(kept[args], tmp_path / name)
 
     return call
 

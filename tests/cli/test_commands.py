@@ -16,11 +16,9 @@ TINY = (
 
 
 @pytest.fixture
-def digits(unnoise, tmp_path):
+def digits(trained):
     """A tiny run on the digits."""
-    folder = tmp_path / "digits"
-    assert unnoise("train", "digits", "--out", folder, *TINY).code == 0
-    return folder
+    return trained("digits", "digits", *TINY)
 
 
 def test_a_run_folder_holds_all_that_it_promises(digits):

@@ -24,6 +24,12 @@ def schedule(request):
     return request.param
 
 
+@pytest.fixture(scope="session")
+def every_schedule():
+    """All of them by name, for contracts that are cheap: a test for each would cost more than the check."""
+    return SCHEDULES
+
+
 @pytest.fixture(
     params=[s for s in SCHEDULES.values() if s.num_steps], ids=[n for n, s in SCHEDULES.items() if s.num_steps]
 )

@@ -167,8 +167,7 @@ def test_the_spread_is_the_models_own_unless_it_is_given():
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize(("n", "ratio"), [(8, 0.6), (15, 0.3), (30, 0.1)])
-def test_it_is_several_times_nearer_to_the_exact_end_than_the_second_order_multistep(schedule, n, ratio):
+def test_it_is_several_times_nearer_to_the_exact_end_than_the_second_order_multistep(schedule):
     oracle = mixture(schedule)
     x = torch.randn(200, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     x = x * float(schedule.sigma(f64(1.0)))
@@ -176,12 +175,13 @@ def test_it_is_several_times_nearer_to_the_exact_end_than_the_second_order_multi
     again = sample(ArcSampler(3, 4), oracle, x, grids.make_grid("angle", 900, schedule, sigma_data=oracle.sigma_data))
     torch.testing.assert_close(truth, again, rtol=0, atol=1e-6)
 
-    def error(sampler, name):
+    def error(sampler, name, n):
         grid = grids.make_grid(name, n, schedule, sigma_data=oracle.sigma_data)
         return float((sample(sampler, oracle, x, grid) - truth).square().mean().sqrt())
 
-    others = min(error(DPMSolverPPSampler(), name) for name in ("uniform", "log_snr", "karras", "angle"))
-    assert error(ArcSampler(), "angle") < ratio * others
+    for n, ratio in ((8, 0.6), (15, 0.3), (30, 0.1)):
+        others = min(error(DPMSolverPPSampler(), name, n) for name in ("uniform", "log_snr", "karras", "angle"))
+        assert error(ArcSampler(), "angle", n) < ratio * others
 
 
 def test_without_numbers_in_them_weights_change_nothing():

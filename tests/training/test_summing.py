@@ -1,8 +1,5 @@
 """Gradients of several processes are summed while they are still being made."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -69,13 +66,8 @@ leave()
 """
 
 
-def test_parts_that_travel_early_make_the_sum_in_every_process(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*torchrun, str(tmp_path / "script.py"), str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+def test_parts_that_travel_early_make_the_sum_in_every_process(interpreters, tmp_path):
+    interpreters.together(2, SCRIPT, tmp_path)
     told = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for each in told:
         for found, expected in zip(each["found"], each["expected"], strict=True):
