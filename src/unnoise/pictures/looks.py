@@ -15,6 +15,8 @@ from .strip import stack, strip
 
 SIDE = 160  # of a picture that is smaller, at least
 ACROSS = 6  # pictures in a row
+LEAST_SPAN = 0.5
+"""Of the mean weight, by how much weights must differ for the veil to be as thin as it can be where they are largest."""
 
 
 def word_maps(picture: Image.Image, maps: Array, words: Sequence[str], title: str | None = None) -> Image.Image:
@@ -47,13 +49,15 @@ def word_maps(picture: Image.Image, maps: Array, words: Sequence[str], title: st
 
 def _sharpness(weight: Floats) -> str:
     mean = float(weight.mean())
-    return f"up to {weight.max() / mean:.1f} x" if mean > 0 else "not read"
+    return f"up to {weight.max() / mean:.2f} x" if mean > 0 else "not read"
 
 
 def _veiled(picture: Image.Image, weight: Floats) -> Image.Image:
     """The picture where the weight is largest, and half hidden by the palest paper where it is least."""
-    low, high = float(weight.min()), float(weight.max())
-    shares = (weight - low) / (high - low) if high > low else np.zeros_like(weight)
+    low, high, mean = float(weight.min()), float(weight.max()), float(weight.mean())
+    # A word that is read nearly alike everywhere stays under its veil: what little differs is not stretched to the whole range.
+    span = max(high - low, LEAST_SPAN * mean)
+    shares = (weight - low) / span if span > 0 else np.zeros_like(weight)
     mask = Image.fromarray((255 * shares).round().astype(np.uint8)).resize(picture.size, Image.Resampling.BILINEAR)
     grey = picture.convert("L").point(lambda value: 170 + value // 4).convert("RGB")
     tint = Image.new("RGB", picture.size, style.PALETTE[0])
