@@ -171,7 +171,7 @@ def test_labels_of_another_type_are_refused(tmp_path, images):
 def test_captions_of_some_rows_are_not_used_and_that_is_said(tmp_path, images):
     data = load(write(tmp_path / "a.parquet", {"image": images, "text": ["a", None, "b", "c", None]}))
     assert data.texts is None
-    assert data.skipped == ("captions: none are used, for 2 of 5 rows have none",)
+    assert data.skipped == ("captions: none are used, for 2 of 5 rows have none in column 'text', e.g. row 1",)
     with pytest.raises(DataError, match="captions must be strings"):
         load(write(tmp_path / "b.parquet", {"image": images, "text": [1] * 5}))
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .evaluate import DATA, asked, command
+from .evaluate import DATA, PROMPT, asked, command
 from .places import DEVICE, PRECISION
 from .progress import DataProgress, StopSignals, say
 
@@ -29,6 +29,10 @@ def diagnose(
     ] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; the model's own by default.")] = None,
     label: Annotated[str | None, typer.Option(help="`data`, `none` or one class; as `unnoise evaluate`.")] = None,
+    prompt: Annotated[str | None, typer.Option(help=PROMPT)] = None,
+    clip: Annotated[
+        Path | None, typer.Option(help="A run of kind clip that was learned here: do samples match their prompts?")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise, and of what the metric draws.")] = 0,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     precision: Annotated[str, typer.Option(help=PRECISION)] = "auto",
@@ -52,13 +56,15 @@ def diagnose(
     with StopSignals() as stop:
         found = error_parts(
             model, data=data, n=n, metric=metric, fine=fine, out=out, seed=seed, device=device,
-            precision=precision, progress=DataProgress(), stop=stop, command=command(),  # type: ignore[arg-type]
-            **asked(sampler=sampler, steps=steps, guidance=guidance, label=label),
+            precision=precision, progress=DataProgress(), stop=stop, command=command(), clip=clip,  # type: ignore[arg-type]
+            **asked(sampler=sampler, steps=steps, guidance=guidance, label=label, prompt=prompt),
         )  # fmt: skip
     if found is None:
         say("stopped: what is done stays; the same command goes on from there")
         sys.exit(128 + (stop.received or 0))
     for line in words.aligned(table(found)):
         typer.echo(line)
+    for name, line in found.told:
+        typer.echo(f"{name}: {line}")
     typer.echo(found.sentence)
     typer.echo(f"page  {found.folder / 'index.html'}")

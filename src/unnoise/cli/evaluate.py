@@ -23,6 +23,8 @@ TRAIN = "The data that must not be copied; by default what the run learned, else
 METRICS = "Names with commas between, see `unnoise list metrics`; those that suit the data by default."
 FEATURES = "What samples are compared by, see `unnoise list features`; `own` for pictures by default."
 
+PROMPT = "`data` asks for captions of the real data, the default of models that know words; `none`; or words for all."
+
 
 def evaluate(
     what: Annotated[str, typer.Argument(help=WHAT)],
@@ -52,6 +54,7 @@ def evaluate(
             help="`data` asks for labels as often as the real data has them, the default; `none`; or one class."
         ),
     ] = None,
+    prompt: Annotated[str | None, typer.Option(help=PROMPT)] = None,
     size: Annotated[int, typer.Option(help="Side that pictures of both sides are brought to; 0 leaves them.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the noise, and of what a metric draws.")] = 0,
     memorisation: Annotated[bool, typer.Option(help="Whether to look for copies of the training data.")] = True,
@@ -89,7 +92,7 @@ def evaluate(
             memorisation=memorisation, size=size, seed=seed, out=out, progress=DataProgress(), stop=stop,
             place=place_spec(on, workers, address, device), device=device,
             precision=precision, command=command(),  # type: ignore[arg-type]
-            **asked(sampler=parts["sampler"], steps=steps, grid=grid, guidance=guidance, label=label),
+            **asked(sampler=parts["sampler"], steps=steps, grid=grid, guidance=guidance, label=label, prompt=prompt),
         )  # fmt: skip
     if judged is None:
         if stop():

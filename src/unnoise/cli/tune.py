@@ -18,7 +18,8 @@ def tune(
     samples: Annotated[int, typer.Option(help="Noises to measure on: half choose, half judge.")] = 64,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; the model's own by default.")] = None,
     label: Annotated[str | None, typer.Option(help="One class; every class in turn by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the noises.")] = 0,
+    prompt: Annotated[str | None, typer.Option(help="Words; captions of the run's data by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the noises, and of which captions.")] = 0,
     tolerance: Annotated[
         float, typer.Option(help="Of the converged samples, in units of the data's deviation.")
     ] = 5e-3,
@@ -56,6 +57,7 @@ def tune(
             samples=samples,
             guidance=guidance,
             label=label,
+            prompt=prompt,
             seed=seed,
             tolerance=tolerance,
             progress=show,

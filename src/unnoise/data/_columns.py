@@ -121,7 +121,9 @@ def read_texts(values: pa.ChunkedArray, column: str) -> tuple[tuple[str, ...] | 
     if not (types.is_string(kind) or types.is_large_string(kind)):
         raise DataError(f"captions must be strings, got {values.type}: set data.text_column to another than {column!r}")
     if values.null_count:
-        return None, (f"captions: none are used, for {values.null_count} of {len(values)} rows have none",)
+        first = values.is_null().to_pylist().index(True)
+        told = f"{values.null_count} of {len(values)} rows have none in column {column!r}, e.g. row {first}"
+        return None, (f"captions: none are used, for {told}",)
     rows = values.to_pylist()
     return tuple(", ".join(filter(None, row)) for row in rows) if listed else tuple(rows), ()
 

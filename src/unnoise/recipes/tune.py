@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..errors import BadOption, ModelFolderError
+from ..errors import BadOption, DataError, ModelFolderError
 from ..files import write_atomically
 from ..guidance.base import Guided
 from ..guidance.classifier_free import ClassifierFreeGuidance
@@ -20,6 +20,8 @@ from ..randomness import NoiseSource
 from ..samplers.base import samplers
 from ..tuning.problem import Problem, converged
 from ..tuning.search import Candidate, Found, frontier, search
+from .judging.captions_asked import CaptionsAsked, captioned
+from .run_data import run_data
 
 Progress = Callable[[str, int, int], None]
 
@@ -60,6 +62,7 @@ def tune(
     samples: int = 64,
     guidance: float | None = None,
     label: str | int | None = None,
+    prompt: str | None = None,
     seed: int = 0,
     tolerance: float = 5e-3,
     progress: Progress = lambda what, done, total: None,
@@ -72,7 +75,9 @@ def tune(
         samples: Noises that it is measured on; half of them choose, the other half give the distances.
         guidance: The scale; the model's own by default. Above 1 other times are best.
         label: One class for all; by default a model with classes is asked for each in turn.
-        seed: Of the noises.
+        prompt: Words for all; by default a model that knows words is asked for captions of what its run held out, where they are
+            to be found, or of what it learned.
+        seed: Of the noises, and of which captions.
         tolerance: Of the converged ends, in units of sigma_data.
         progress: Told what is done, how many of it, and how many there are.
 
@@ -82,7 +87,7 @@ def tune(
     scale = model.sampling.guidance if guidance is None else guidance
     names = model.spec.class_names
     asked = [names[i % len(names)] for i in range(samples)] if names and label is None else label
-    cond = model.condition(asked, samples)
+    cond = model.condition(asked, samples, _captions(model, samples, seed) if prompt is None else prompt)
     device = next(model.denoiser.parameters()).device
     if cond is not None:
         cond = {name: value.to(device) for name, value in cond.items()}
@@ -110,6 +115,18 @@ def tune(
         "seed": seed,
     }
     return Tuned(found, calls, scale, problem, entry)
+
+
+def _captions(model: Model, samples: int, seed: int) -> list[str] | None:
+    """Captions of the data of a model's run; None where it knows no words, or its data is not to be found."""
+    if model.blueprint.text is None:
+        return None
+    try:
+        data = run_data(model)
+    except DataError:
+        return None
+    found = None if data is None else captioned(data.held_out, data.train)
+    return None if found is None else CaptionsAsked(found, seed).texts(0, samples)
 
 
 def keep(tuned: Tuned, path: str | Path) -> list[Path]:

@@ -11,6 +11,7 @@ from ...objectives.mse import MSEObjective
 from ...training.validation import Strata, Validation, bayes_floor
 from ..recipe import load_recipe, read_values
 from ..run_data import recipe_beside
+from ..words import captions_again
 from .real import RealData
 
 TRIPLES = 1024
@@ -55,10 +56,14 @@ def measure_levels(model: Model, real: RealData) -> Levels:
         real: The data; what was held out is taken where there is some.
     """
     recipe = recipe_beside(model)
-    objective: Objective = MSEObjective() if recipe is None else load_recipe(read_values(recipe)).objective
+    settled = None if recipe is None else load_recipe(read_values(recipe))
+    objective: Objective = MSEObjective() if settled is None else settled.objective
     data = real.held_out if real.held_out is not None and len(real.held_out) else real.train
     parts = model.blueprint.codec, model.denoiser, objective
-    validation = Validation(data, *parts, TRIPLES)
-    # The floor is that of the data that was learned; it bounds the loss on that data only.
-    floor = bayes_floor(data, *parts, TRIPLES) if data is real.train else None
+    captions = (
+        None if settled is None or data.texts is None else captions_again(settled.conditioning, model.blueprint.text)
+    )
+    validation = Validation(data, *parts, TRIPLES, captions=captions)
+    # The floor is that of the data that was learned, by label at most; it bounds the loss on that data only.
+    floor = bayes_floor(data, *parts, TRIPLES) if data is real.train and captions is None else None
     return Levels(validation.loss(model.denoiser), floor, data is real.train)

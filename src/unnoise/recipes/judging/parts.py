@@ -9,6 +9,7 @@ from typing import Any
 
 from ...evaluation.metrics.base import Estimate
 from . import words
+from .caption_finding import WordsFound
 from .levels import Levels
 from .run import Judged
 
@@ -50,6 +51,8 @@ class ErrorParts:
         parts: That sum to what lies between the floor and the samples as they are asked for.
         levels: The error of the denoiser at each noise level.
         folder: Where all of it stands.
+        words: Whether the model's words reach it, of models that know some.
+        notes: What a person should know.
     """
 
     metric: str
@@ -58,6 +61,8 @@ class ErrorParts:
     parts: tuple[Part, ...]
     levels: Levels
     folder: Path
+    words: WordsFound | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def first(self) -> Part | None:
@@ -67,11 +72,19 @@ class ErrorParts:
     @property
     def sentence(self) -> str:
         """What to mend first, for a person."""
+        deaf = "" if self.words is None or self.words.heard else f" {self.words.remedy}"
         first = self.first
+        if first is None and deaf:
+            return deaf.strip()
         if first is None:
             return "No part is more than chance: judge more samples (-n), or look elsewhere."
         worst = f" It errs most at t = {self.levels.worst:.2f}." if first.name == "denoiser" else ""
-        return f"Mend the {first.name} first: {first.remedy}.{worst}"
+        return f"Mend the {first.name} first: {first.remedy}.{worst}{deaf}"
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        """What is to be known beside the parts: of words and of guidance, each with a name."""
+        return [*(("note", note) for note in self.notes), *(self.words.lines() if self.words is not None else ())]
 
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -88,6 +101,8 @@ class ErrorParts:
                 {"name": p.name, "value": p.value, "low": p.low, "high": p.high, "sure": p.sure} for p in self.parts
             ],
             "levels": self.levels.plain(),
+            "words": None if self.words is None else self.words.plain(),
+            "notes": list(self.notes),
             "sentence": self.sentence,
         }
 

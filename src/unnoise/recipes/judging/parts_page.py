@@ -34,6 +34,8 @@ def write_parts_page(parts: ErrorParts, real: RealData, command: str = "") -> Pa
         f"What each part adds to the {words.title(parts.metric)}; less than zero brings the samples nearer to the data. "
         "All kinds of samples are made of the same noise, so that a difference is surer than its interval says.",
     )
+    for told, line in parts.told:
+        page.text(f"**{told}**: {line}")
     page.heading("The samples")
     pictures = {"real data": picture_of(real.reference.x, real, real=True)}
     pictures |= {key: picture_of(each.result.made, real) for key, each in parts.judged.items()}

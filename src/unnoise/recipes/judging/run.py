@@ -83,7 +83,7 @@ def find_subject(
     real = real_data(model, data, train, size, progress)
     if model is None:
         return FileSubject(str(what), real.reference.spec, size, progress), real
-    return ModelSubject(model, asked, real.reference), real
+    return ModelSubject(model, asked, real.reference, real.held_out), real
 
 
 def default_folder(subject: Subject) -> Path:

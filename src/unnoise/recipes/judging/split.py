@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from ...data.base import Dataset, Progress
-from ...errors import BadOption, DataError
+from ...errors import BadOption, DataError, ModelFolderError
 from ...evaluation.metrics.base import Estimate, metrics
 from ...files import write_atomically
 from ...model import Model
 from ...options import build
 from ...precision import Precision
+from ..clip_folder import load_clip
+from .caption_finding import words_of_model
 from .levels import measure_levels
 from .parts import ErrorParts, Part
 from .parts_page import write_parts_page
@@ -76,6 +78,7 @@ def error_parts(
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
     command: str = "",
+    clip: str | Path | None = None,
     **request: Any,
 ) -> ErrorParts | None:
     """Splits the distance between a model's samples and real data into parts.
@@ -96,7 +99,8 @@ def error_parts(
         progress: Told what is being done.
         stop: Asked between blocks of samples; when true, what is done stays.
         command: The command that a person gave, for the page.
-        **request: How the model is sampled: sampler, steps, grid, guidance, label.
+        clip: A run of kind clip, which says whether samples match their prompts; of models that know words.
+        **request: How the model is sampled: sampler, steps, grid, guidance, label, prompt.
 
     Returns:
         The parts; None where it was stopped.
@@ -105,6 +109,9 @@ def error_parts(
         BadOption: The metric is no distance, or times are given of which there cannot be more.
         UnnoiseError: As in `evaluate`.
     """
+    if not isinstance(what, Model) and not Path(what).exists():
+        raise ModelFolderError(f"there is no model at {what}: give a model folder, or the run folder around it")
+    towers = None if clip is None else load_clip(clip)
     asked = build(Request, {"seed": seed, **request})
     subject, real = find_subject(what, asked, data=data, progress=progress, device=device, precision=precision)
     if not isinstance(subject, ModelSubject):
@@ -123,22 +130,34 @@ def error_parts(
         judged[name] = found
     levels = measure_levels(subject.model, real)
     floor = judged["as asked"].result.baseline.get(chosen)
-    parts = ErrorParts(chosen, judged, floor, _parts(chosen, judged, floor, subject), levels, folder)
+    words = words_of_model(subject, real, judged["as asked"].result.made, towers, seed, progress)
+    notes = () if subject.asks or subject.settled["guidance"]["scale"] == 1 else (_unguided(subject),)
+    parts = ErrorParts(chosen, judged, floor, _parts(chosen, judged, floor, subject), levels, folder, words, notes)
     write_atomically(folder / "parts.json", (json.dumps(parts.plain(), indent=1) + "\n").encode())
     write_parts_page(parts, real, command)
     return parts
 
 
 def _subjects(subject: ModelSubject, real: RealData, fine: int | None) -> dict[str, Subject]:
-    settled, asked = subject.settled, subject.request
+    settled = subject.settled
     steps = fine or max(FINE * int(settled["steps"]), FEWEST)
     made: dict[str, Subject] = {"as asked": subject}
-    made["many steps"] = ModelSubject(subject.model, replace(asked, steps=steps), subject.real)
-    if settled["guidance"]["scale"] != 1:
-        made["no guidance"] = ModelSubject(subject.model, replace(asked, steps=steps, guidance=1.0), subject.real)
+    made["many steps"] = _again(subject, steps=steps)
+    if settled["guidance"]["scale"] != 1 and subject.asks:
+        made["no guidance"] = _again(subject, steps=steps, guidance=1.0)
     if subject.model.blueprint.codec.learned:
         made["codec"] = ReconstructionSubject(subject.model, real.held_out or real.train)
     return made
+
+
+def _unguided(subject: ModelSubject) -> str:
+    scale = subject.settled["guidance"]["scale"]
+    return f"no guidance: nothing is asked for (--label, --prompt), so that its scale of {scale:g} does nothing"
+
+
+def _again(subject: ModelSubject, **other: Any) -> ModelSubject:
+    """What the same model makes of the same noise, asked for the same, in another way."""
+    return ModelSubject(subject.model, replace(subject.request, **other), subject.real, subject.captions)
 
 
 def _short(subject: Subject) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...conditioning.text.conditioning import check_prompt
 from ...data.base import Dataset, Progress, Spec
 from ...data.open import source_of
 from ...errors import BadOption, DataError
@@ -24,6 +25,7 @@ from ...placement import precision_of
 from ...randomness import permutations
 from ...samplers.base import samplers
 from ..places.base import Job
+from .captions_asked import CaptionsAsked, captioned
 from .real import as_labels_of, refuse_other_shape
 
 GOLDEN = 0.6180339887498949
@@ -41,7 +43,11 @@ class Request(Checked):
     label: str | None = option(
         None, help="`data`: as often as in the real data; `none`; or one class for all", one_of=None
     )
-    seed: int = option(0, help="of the noise", low=0)
+    prompt: str | None = option(
+        None,
+        help="`data`: captions of the real data; `none`; or words for all; captions where there are some by default",
+    )
+    seed: int = option(0, help="of the noise, and of which captions are asked for", low=0)
 
 
 class Subject(ABC):
@@ -132,12 +138,14 @@ class MakeAndLook(Job):
         model: The model.
         asked: How it is sampled: sampler, steps, grid, guidance, seed.
         names: The label of every sample; None where none is asked for.
+        prompts: The same of the words.
         extractor: Looks at them.
     """
 
     model: Model
     asked: Mapping[str, Any]
     names: Sequence[str] | None
+    prompts: Sequence[str] | None
     extractor: Extractor
 
     def on(self, device: str) -> MakeAndLook:
@@ -146,8 +154,9 @@ class MakeAndLook(Job):
 
     def __call__(self, part: range, progress: Callable[[int, int], None] | None = None) -> tuple[Tensor, Tensor]:
         """Samples of shape (len(part), *shape), and their features; see `Job`."""
-        label = None if self.names is None else self.names[part.start : part.stop]
-        x = self.model.sample(len(part), label=label, first=part.start, progress=progress, **self.asked).tensor
+        label, prompt = (each if each is None else each[part.start : part.stop] for each in (self.names, self.prompts))
+        how = {"label": label, "prompt": prompt, **self.asked}
+        x = self.model.sample(len(part), first=part.start, progress=progress, **how).tensor
         return x, self.extractor(x)
 
 
@@ -158,6 +167,7 @@ class ModelSubject(Subject):
         model: The model.
         request: How it is sampled.
         real: The real data, whose labels are asked for.
+        captions: Data whose captions are asked for; the real data's by default.
 
     Raises:
         DataError: Its samples cannot be compared with the real data.
@@ -166,19 +176,46 @@ class ModelSubject(Subject):
 
     most = None
 
-    def __init__(self, model: Model, request: Request, real: Dataset) -> None:
+    def __init__(self, model: Model, request: Request, real: Dataset, captions: Dataset | None = None) -> None:
         refuse_other_shape("what the model makes", model.spec, real.spec)
-        self.model, self.request, self.spec, self.real = model, request, model.spec, real
+        self.model, self.request, self.spec, self.real, self.captions = model, request, model.spec, real, captions
         own = model.sampling
         self.name = Path(model.path or "model").name
         self._sampler = samplers.describe(own.sampler) if request.sampler is None else request.sampler
+        self._texts = self._captions_asked()
         self._asked = self._labels_asked()
         scale = own.guidance if request.guidance is None else request.guidance
         self._guidance = guidances.describe(ClassifierFreeGuidance(scale=scale))
-        if self._asked is None and request.guidance is not None and request.guidance != 1:
-            self.notes = ("guidance does nothing where no label is asked for",)
-        probe = model.settle(1, label=self._names(0, 1), **self._how())
+        if not self.asks and request.guidance is not None and request.guidance != 1:
+            self.notes = ("guidance does nothing where no label and no prompt is asked for",)
+        probe = model.settle(1, label=self._names(0, 1), prompt=self.prompts(0, 1), **self._how())
         self.settled = {key: probe[key] for key in ("sampler", "steps", "grid", "guidance", "seed")}
+
+    @property
+    def asks(self) -> bool:
+        """Whether the samples are asked for by anything, so that guidance can push."""
+        return self._asked is not None or self._texts is not None
+
+    def _captions_asked(self) -> CaptionsAsked | str | None:
+        prompt, data = self.request.prompt, captioned(self.captions, self.real)
+        if self.model.blueprint.text is None:
+            if prompt not in (None, NONE):
+                raise BadOption("prompt: this model was trained without words: leave --prompt out")
+            return None
+        if prompt is None:
+            return None if data is None else CaptionsAsked(data, self.request.seed)
+        if prompt == DATA:
+            return CaptionsAsked(data if data is not None else self.real, self.request.seed)
+        if prompt == NONE:
+            return None
+        check_prompt("prompt", prompt)
+        return prompt
+
+    def prompts(self, first: int, count: int) -> list[str] | None:
+        """What samples first ... first + count - 1 are asked for in words; None where nothing is."""
+        if isinstance(self._texts, CaptionsAsked):
+            return self._texts.texts(first, count)
+        return None if self._texts is None else [self._texts] * count
 
     def _labels_asked(self) -> str | None:
         label, names = self.request.label, self.model.spec.class_names
@@ -212,6 +249,8 @@ class ModelSubject(Subject):
             wanted = self._asked if self._asked in names else names[int(self._asked)]
             return [wanted] * count
         assert self.real.labels is not None
+        if isinstance(self._texts, CaptionsAsked) and (own := self._texts.labels(first, count)) is not None:
+            return own  # that of the very sample whose caption is asked for
         names = self.real.spec.class_names
         known = torch.tensor([name in self.model.spec.class_names for name in names])
         shares = torch.bincount(self.real.labels, minlength=len(names)).double() * known
@@ -233,7 +272,7 @@ class ModelSubject(Subject):
             n: How many.
             extractor: Looks at each.
         """
-        return MakeAndLook(self.model, self._how(), self._names(0, n), extractor)
+        return MakeAndLook(self.model, self._how(), self._names(0, n), self.prompts(0, n), extractor)
 
     def describe(self) -> dict[str, Any]:
         """See `Subject.describe`."""
@@ -243,6 +282,10 @@ class ModelSubject(Subject):
             "label": self._asked,
             **self.settled,
         }
+        if isinstance(self._texts, CaptionsAsked):
+            asked["captions"] = self._texts.fingerprint()
+        elif self._texts is not None:
+            asked["prompt"] = self._texts
         if precision_of(self.model.denoiser) != "fp32":
             asked["precision"] = precision_of(self.model.denoiser)
         if self._asked == DATA:
@@ -252,8 +295,8 @@ class ModelSubject(Subject):
 
     def samples(self, first: int, count: int, progress: Callable[[int, int], None] | None = None) -> Tensor:
         """See `Subject.samples`."""
-        label = self._names(first, count)
-        return self.model.sample(count, label=label, first=first, progress=progress, **self._how()).tensor
+        how = {"label": self._names(first, count), "prompt": self.prompts(first, count), **self._how()}
+        return self.model.sample(count, first=first, progress=progress, **how).tensor
 
     def labels(self, count: int) -> Tensor | None:
         """See `Subject.labels`; None too where the real data does not know the label."""

@@ -124,7 +124,7 @@ def sweep(
     asked = Request() if request is None else request
     rows = [_with(asked, y, value) for value in (y.values if y else ("",))]
     requests = [[_with(row, x, value) for value in x.values] for row in rows]
-    subjects = [[ModelSubject(model, each, real.reference) for each in row] for row in requests]
+    subjects = [[ModelSubject(model, each, real.reference, real.held_out) for each in row] for row in requests]
     if settings is None:
         settings = _default_settings(subjects[0][0])
     settings = replace(settings, memorisation=False, baseline=False)

@@ -122,7 +122,7 @@ class Watcher:
         self.prepare()
         extractor, plan = self._extractor, self.plan
         assert extractor is not None
-        subject = ModelSubject(model, Request(steps=plan.steps, seed=self.seed), self.real.train)
+        subject = ModelSubject(model, Request(steps=plan.steps, seed=self.seed), self.real.train, self.real.held_out)
         made = subject.samples(0, plan.n)
         seen = extractor(made)
         clouds = Clouds(made, self.real, seen, extractor, subject.labels(plan.n), self.seed)

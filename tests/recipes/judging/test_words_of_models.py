@@ -1,0 +1,194 @@
+"""Models asked with words are judged with words: captions of the data, what guidance adds, and whether words reach them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unnoise.data.base import Dataset, Spec
+from unnoise.denoisers.base import Denoiser
+from unnoise.errors import BadOption, DataError, ModelFolderError
+from unnoise.evaluation.retrieval import found_at, match_score, ranks_of
+from unnoise.model import Model
+from unnoise.recipes.judging.caption_finding import _losses, _of_different, found_by_loss
+from unnoise.recipes.judging.captions_asked import CaptionsAsked
+from unnoise.recipes.judging.run import find_subject
+from unnoise.recipes.judging.split import error_parts
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
+from unnoise.recipes.tune import tune
+
+COLOURS = {"red": (220, 20, 20), "blue": (20, 20, 220), "green": (20, 150, 20), "black": (10, 10, 10)}
+RECIPE = {
+    "data": {"name": "folder", "size": 8, "cache": False, "labels": False},
+    "process": "flow",
+    "denoiser": {"name": "velocity"},
+    "conditioning": {"text": {"encoder": {"name": "transformer", "width": 32, "depth": 1, "heads": 2, "length": 16}}},
+    "network": {"name": "latent_unet", "width": 16, "multipliers": [1, 2], "blocks": 1, "attention": [1], "heads": 2},
+    "training": {
+        "steps": 120, "batch_size": 32, "lr": 3e-3, "warmup": 5, "validate_every": 500, "sample_every": 0,
+        "checkpoint_every": 500, "validation_size": 16, "ema": 0.9, "validation_share": 0.4,
+    },
+    "machine": {"precision": "fp32"},
+    "sampling": {"steps": 3, "sampler": "euler", "guidance": 2.0},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Halves in four colours, left and right, with captions."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for i in range(160):
+        colour, side = list(COLOURS)[i % 4], ("left", "right")[i // 4 % 2]
+        pixels = np.full((8, 8, 3), 245, np.uint8)
+        pixels[:, slice(0, 4) if side == "left" else slice(4, 8)] = COLOURS[colour]
+        noisy = np.clip(pixels + rng.normal(0, 4, pixels.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"{colour} {side}\n{side}")
+    return folder
+
+
+def trained(place, folder, **more):
+    run = Run(load_recipe({**RECIPE, "data": {**RECIPE["data"], "path": str(place)}}, **more), folder)
+    for _ in run.events():
+        pass
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(place, tmp_path_factory):
+    """A run that has learned its words."""
+    return trained(place, tmp_path_factory.mktemp("runs") / "words")
+
+
+@pytest.fixture(scope="module")
+def fresh(place, tmp_path_factory):
+    """A run that has learned nothing."""
+    return trained(place, tmp_path_factory.mktemp("runs") / "fresh", training__steps=1)
+
+
+def test_captions_are_dealt_out_each_once_before_any_comes_twice():
+    texts = tuple(f"caption {i}\nmore" for i in range(7))
+    data = Dataset(torch.zeros(7, 1), Spec("points", (1,), ("a", "b")), torch.arange(7) % 2, texts)
+    asked = CaptionsAsked(data, seed=3)
+    rows = asked.rows(0, 21).reshape(3, 7)
+    assert all(sorted(row.tolist()) == list(range(7)) for row in rows)
+    assert torch.equal(asked.rows(5, 9), rows.reshape(-1)[5:14])
+    assert asked.texts(5, 9) == [f"caption {int(i)}" for i in rows.reshape(-1)[5:14]]
+    assert asked.labels(5, 9) == ["ab"[int(i) % 2] for i in rows.reshape(-1)[5:14]]
+    assert CaptionsAsked(data, seed=4).texts(0, 7) != asked.texts(0, 7)
+    with pytest.raises(DataError, match="the real data has no captions"):
+        CaptionsAsked(Dataset(torch.zeros(7, 1), data.spec))
+
+
+def test_a_model_is_judged_with_captions_of_its_data_unless_something_else_is_said(model):
+    subject, real = find_subject(model, {"seed": 1})
+    assert subject.asks
+    prompts = subject.prompts(0, 6)
+    assert prompts == CaptionsAsked(real.held_out, 1).texts(0, 6)
+    assert "\n" not in "".join(prompts)
+    expected = Model.load(model).sample(6, prompt=prompts, seed=1).tensor
+    assert torch.equal(subject.samples(0, 6), expected)
+    one, none = (find_subject(model, {"prompt": each, "guidance": 3.0})[0] for each in ("red left", "none"))
+    assert one.prompts(0, 2) == ["red left"] * 2
+    assert not none.asks
+    assert none.notes == ("guidance does nothing where no label and no prompt is asked for",)
+    described = [each.describe() for each in (subject, one, none)]
+    assert len({json.dumps(each, sort_keys=True) for each in described}) == 3
+    with pytest.raises(BadOption, match="prompt: it is empty"):
+        find_subject(model, {"prompt": " "})
+
+
+def test_the_right_caption_is_found_by_the_loss_of_a_model_that_knows_words(model, fresh):
+    data = find_subject(model)[1].held_out
+    found = found_by_loss(Model.load(model), data)
+    assert found.among == 8
+    assert found.first.trials > 40
+    assert found.first.low > found.chance == 1 / 8
+    assert found.rank < 3
+    nothing = found_by_loss(Model.load(fresh), data)
+    assert nothing.first.low < nothing.chance
+    assert 3.2 < nothing.rank < 5.8
+
+
+def test_captions_are_held_against_others_that_say_something_else():
+    blocks = _of_different(["a", "a", "b", "c", "b", "a", "c", "d"], 2)
+    assert [block.tolist() for block in blocks] == [[0, 2], [3, 7], [1, 4]]
+
+
+def test_errors_under_captions_are_those_of_the_denoiser(model):
+    loaded = Model.load(model)
+    z = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    class Fixed(Denoiser):
+        schedule, sigma_data = loaded.denoiser.schedule, loaded.denoiser.sigma_data
+
+        def forward(self, x_t, t, cond=None):
+            return z + cond["context"][:, 0, 0].reshape(-1, 1, 1, 1)
+
+    away = torch.tensor([1.0, 2.0, 3.0])
+    states = {"context": away[:, None, None].expand(3, 2, 2), "context_mask": torch.ones(3, 2, dtype=torch.bool)}
+    loaded.denoiser = Fixed()
+    torch.testing.assert_close(_losses(loaded, z, states, 0, 5), (away**2 / (away**2).mean()).double())
+
+
+def test_guidance_and_words_are_parts_of_an_error(model, tmp_path):
+    found = error_parts(model, n=60, steps=3, fine=3, guidance=4.0, metric="kid", out=tmp_path / "out")
+    assert [part.name for part in found.parts] == ["denoiser", "guidance", "steps"]
+    assert found.parts[1].value != 0
+    assert found.words.heard
+    assert found.notes == ()
+    assert [name for name, _ in found.told] == ["picture -> caption by the loss"]
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "caption by the loss" in page
+    kept = json.loads((tmp_path / "out" / "parts.json").read_text())
+    assert kept["words"]["by loss"]["among"] == 8
+
+
+def test_guidance_of_nothing_is_no_part_of_an_error(model, digits, tmp_path):
+    how = {"n": 60, "steps": 2, "fine": 2, "guidance": 4.0, "metric": "kid"}
+    found = error_parts(model, prompt="none", out=tmp_path / "words", **how)
+    assert [part.name for part in found.parts] == ["denoiser", "steps"]
+    (note,) = found.notes
+    assert note.startswith("no guidance: nothing is asked for")
+    found = error_parts(digits, label="none", out=tmp_path / "labels", **how)
+    assert [part.name for part in found.parts] == ["denoiser", "steps"]
+    assert found.told[0][1].startswith("no guidance: nothing is asked for (--label, --prompt), so that its scale of 4")
+
+
+def test_words_that_do_not_reach_a_model_are_said_to_be_mended(fresh, tmp_path):
+    found = error_parts(fresh, n=60, steps=2, fine=2, metric="kid", out=tmp_path / "out")
+    assert not found.words.heard
+    assert found.sentence.endswith("an encoder that knows words already (conditioning.text.path).")
+
+
+def test_where_there_is_no_model_that_is_said(tmp_path):
+    with pytest.raises(
+        ModelFolderError, match="there is no model at nowhere: give a model folder, or the run folder around it"
+    ):
+        error_parts("nowhere")
+
+
+def test_a_sampler_is_tuned_with_captions(model):
+    tuned = tune(Model.load(model), 2, samples=4, tolerance=0.5)
+    context = tuned.problem.cond["context"]
+    assert len({tuple(row.flatten().tolist()) for row in context}) > 1
+    same = tune(Model.load(model), 2, samples=4, tolerance=0.5, prompt="red left")
+    assert len({tuple(row.flatten().tolist()) for row in same.problem.cond["context"]}) == 1
+
+
+def test_the_score_is_a_hundred_times_the_mean_cosine_and_ranks_are_counted_from_one():
+    a = torch.nn.functional.normalize(torch.randn(40, 5, generator=torch.Generator().manual_seed(0)), dim=1)
+    assert match_score(a, a)[0] == pytest.approx(100)
+    assert match_score(a, -a) == (0.0, 0.0, 0.0)
+    other = torch.nn.functional.normalize(torch.randn(40, 5, generator=torch.Generator().manual_seed(1)), dim=1)
+    each = 100 * (a * other).sum(1).clamp(min=0).double()
+    score, low, high = match_score(a, other)
+    assert score == pytest.approx(float(each.mean()), rel=1e-5)
+    assert high - low == pytest.approx(2 * 1.96 * float(each.std()) / 40**0.5, rel=1e-5)
+    scores = torch.tensor([[3.0, 1.0, 2.0], [5.0, 4.0, 4.0], [1.0, 2.0, 0.0]], dtype=torch.float64)
+    assert ranks_of(scores).tolist() == [1.0, 2.5, 3.0]
+    assert found_at(torch.tensor([1.0, 2.5, 3.0]), 3).rank == pytest.approx(6.5 / 3)
