@@ -16,6 +16,8 @@ GUIDANCE = "The scale: 1 is off, 0 unconditional; or a rule and its scale, `apg:
 PROMPT = "Words, of models that learned some; `(red:1.3)` counts more."
 SAMPLER = "See `unnoise list samplers`; the model's own by default."
 GRID = "At which times: see `unnoise list grids`; or the times themselves: `1,0.5,0`."
+LORA = "What a run with --lora learned: PATH or PATH:STRENGTH; may be repeated."
+BLEND = "Other noise mixed in, SEED:SHARE such as `7:0.2`, to vary what a seed makes."
 BOXES = "What stands where, of models that learned boxes: `cat 0.1 0.2 0.5 0.6; dog ...`."
 MAP = "A label map, of models that learned such: a PNG whose pixels are class numbers."
 
@@ -95,14 +97,10 @@ def sample(
     steps: Annotated[int | None, typer.Option(help="Steps from noise to data; the model's own by default.")] = None,
     grid: Annotated[str | None, typer.Option(help=GRID)] = None,
     guidance: Annotated[str | None, typer.Option(help=GUIDANCE)] = None,
-    lora: Annotated[
-        list[str] | None, typer.Option(help="What a run with --lora learned: PATH or PATH:STRENGTH; may be repeated.")
-    ] = None,
+    lora: Annotated[list[str] | None, typer.Option(help=LORA)] = None,
     seed: Annotated[int, typer.Option(help="Sample k of a seed is the same in any batch.")] = 0,
     first: Annotated[int, typer.Option(help="Index of the first sample.")] = 0,
-    blend: Annotated[
-        str | None, typer.Option(help="Other noise mixed in, SEED:SHARE such as `7:0.2`, to vary what a seed makes.")
-    ] = None,
+    blend: Annotated[str | None, typer.Option(help=BLEND)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples at a time; chosen by their size by default.")] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     precision: Annotated[str, typer.Option(help=PRECISION)] = "auto",
