@@ -23,17 +23,7 @@ from .denoisers.base import Condition, Denoiser
 from .errors import BadOption, IncompatibleParts, ModelFolderError, ShapeError
 from .guidance.base import Guidance, guidances
 from .guidance.classifier_free import ClassifierFreeGuidance
-from .model_folder import (
-    MODEL_FILE,
-    READY,
-    described_parts,
-    digest,
-    encode,
-    found,
-    read_parts,
-    read_tuned,
-    write_folder,
-)  # fmt: skip
+from .model_folder import MODEL_FILE, described_parts, digest, encode, read_parts, read_tuned, write_folder
 from .objectives.mse import preconditioned
 from .options import build, plain
 from .placement import placed, precision_of
@@ -174,30 +164,29 @@ class Model:
         return folder
 
     @classmethod
-    def load(cls, path: str | Path = READY) -> Model:
-        """The model in a folder: one that `save` wrote, the run folder around it, or "ready", the one that comes with unnoise.
+    def load(cls, path: str | Path) -> Model:
+        """The model in a folder: one that `save` wrote, or the run folder around it.
 
         Where the model of a run is damaged, it is made again from the run's newest whole checkpoint, and a note says so.
 
         Raises:
             ModelFolderError: There is no model, or it is damaged or of another format.
         """
-        folder = found(path)
+        folder = Path(path)
         inner = folder / "model"
         if (folder / MODEL_FILE).is_file() or not (inner.is_dir() or (folder / "checkpoints").is_dir()):
             return _with_tuned(Model(*read(folder, str(path)), str(path)), folder)
         try:
             return _with_tuned(Model(*read(inner, str(path)), str(path)), inner)
         except ModelFolderError as error:
-            newest, damaged = newest_whole(folder / "checkpoints")
-            if newest is None or "kind" in newest.facts["model"]:  # type: ignore[operator]
+            found, damaged = newest_whole(folder / "checkpoints")
+            if found is None or "kind" in found.facts["model"]:  # type: ignore[operator]
                 raise  # there is none, or it is that of an autoencoder
-            if "start" in newest.facts:  # the rest of the weights stands with the model that the run began with
+            if "start" in found.facts:  # the rest of the weights stands with the model that the run began with
                 raise ModelFolderError(f"{error}; the `unnoise train` that made it makes it again") from None
-            described: Mapping[str, Any] = newest.facts["model"]  # type: ignore[assignment]
-            weights, parts = newest.part("ema/"), read_parts(inner, described)
-            model = Model(*assembled(described, weights, parts, str(path)), str(path))
-            model.notes += [str(error), *damaged, f"the model was made again from the checkpoint of step {newest.step}"]
+            described: Mapping[str, Any] = found.facts["model"]  # type: ignore[assignment]
+            model = Model(*assembled(described, found.part("ema/"), read_parts(inner, described), str(path)), str(path))
+            model.notes += [str(error), *damaged, f"the model was made again from the checkpoint of step {found.step}"]
             return model
 
     def with_lora(self, lora: str | Path | Adapter, strength: float = 1.0) -> Model:
@@ -585,8 +574,8 @@ class Model:
         return replace(batch, tensor=batch.tensor[at : at + 1], recipe=dict(recipe))
 
 
-def load(path: str | Path = READY) -> Model:
-    """The model in a folder, or the one that comes with unnoise; see `Model.load`."""
+def load(path: str | Path) -> Model:
+    """The model in a folder; see `Model.load`."""
     return Model.load(path)
 
 

@@ -16,9 +16,6 @@ from .files import write_atomically
 FORMAT = 1
 MODEL_FILE = "model.yaml"
 TUNED_FILE = "tuned.json"
-READY = "ready"
-SHIPPED = Path(__file__).parent / "ready"
-"""Where the model stands that comes with unnoise; its README.md says what it can do."""
 _HASHED = re.compile(r"[a-z_]+-[0-9a-f]{12}\.safetensors")
 
 
@@ -171,18 +168,13 @@ def _read_weights(folder: Path, entry: Any) -> dict[str, Tensor]:
         raise ModelFolderError(f"the model at {folder} is damaged: {str(error).splitlines()[0]}") from None
 
 
-def found(path: str | Path) -> Path:
-    """The folder at a path; "ready" is the model that comes with unnoise, unless something of that name stands there."""
-    return SHIPPED if str(path) == READY and not Path(path).exists() else Path(path)
-
-
 def model_place(path: str | Path) -> Path:
     """The folder that holds the description of a model: this one, or the model within a run.
 
     Raises:
         ModelFolderError: There is none.
     """
-    for folder in (found(path), found(path) / "model"):
+    for folder in (Path(path), Path(path) / "model"):
         if (folder / MODEL_FILE).is_file():
             return folder
     raise ModelFolderError(
