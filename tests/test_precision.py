@@ -5,7 +5,16 @@ import torch
 from torch import nn
 
 from unnoise.errors import BadOption
-from unnoise.precision import compute_dtype, dtype_of, find_device, keep_freed_memory, lower, multiplies_bf16
+from unnoise.precision import (
+    compute_dtype,
+    dtype_of,
+    find_device,
+    fit_threads,
+    keep_freed_memory,
+    lower,
+    multiplies_bf16,
+    processors_paid_for,
+)
 
 CPU = torch.device("cpu")
 
@@ -64,3 +73,38 @@ def test_every_process_has_a_gpu_of_its_own_or_is_told_how_many_there_are(monkey
     for name in ("auto", "cuda"):
         with pytest.raises(BadOption, match="3 processes or more were started on a machine with 2 GPUs"):
             find_device(name, 2)
+
+
+@pytest.mark.parametrize(
+    ("files", "paid"),
+    [
+        ({"cpu.max": "250000 100000\n"}, 2.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_what_a_container_gets_of_the_processors_is_read_from_its_control_group(tmp_path, files, paid):
+    (tmp_path / "cpu").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    assert processors_paid_for(tmp_path) == paid
+
+
+def test_no_more_threads_run_than_are_paid_for_unless_a_person_said_how_many(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(8)
+        monkeypatch.setattr("unnoise.precision.processors_paid_for", lambda: 2.5)
+        monkeypatch.setenv("OMP_NUM_THREADS", "8")
+        assert fit_threads() == 8
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        assert [fit_threads(), torch.get_num_threads()] == [2, 2]
+        for paid in (None, 6.0):  # more than there are make none
+            monkeypatch.setattr("unnoise.precision.processors_paid_for", lambda paid=paid: paid)
+            assert fit_threads() == 2
+        monkeypatch.setattr("unnoise.precision.processors_paid_for", lambda: 0.5)
+        assert fit_threads() == 1
+    finally:
+        torch.set_num_threads(before)

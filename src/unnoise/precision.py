@@ -1,4 +1,4 @@
-"""In which numbers a network computes, and how the machine keeps its memory meanwhile.
+"""In which numbers a network computes, and how the machine keeps its memory and shares its processors meanwhile.
 
 Weights, gradients, averages and losses are float32 everywhere; what may be coarser is the arithmetic inside a network. bfloat16
 has float32's range and 8 bits of precision, and hardware made for it multiplies two to eight times as many numbers a second.
@@ -7,7 +7,10 @@ has float32's range and 8 bits of precision, and hardware made for it multiplies
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -133,3 +136,39 @@ def keep_freed_memory() -> bool:
     return all(mallopt(option, _KEEP) for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD)) and bool(
         mallopt(_TOP_PAD, 2**26)
     )
+
+
+def settle_in() -> None:
+    """What a process does once before it computes for long: it keeps its memory, and uses the processors that it has."""
+    keep_freed_memory()
+    fit_threads()
+
+
+def fit_threads() -> int:
+    """Lets torch use no more threads than a container may use processors; where OMP_NUM_THREADS says how many, that stays.
+
+    Torch counts the processors of the machine. Where a container gets the time of two out of sixty-four, sixty-four threads wait
+    for each other at the end of every layer.
+
+    Returns:
+        The number of threads.
+    """
+    paid = processors_paid_for()
+    if paid is not None and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), int(paid))))
+    return torch.get_num_threads()
+
+
+def processors_paid_for(groups: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """How many processors' time the control group of this process gets; None where it is not limited.
+
+    Args:
+        groups: Where Linux tells of control groups, of the second version or the first.
+    """
+    with suppress(OSError, ValueError):
+        quota, period = (groups / "cpu.max").read_text(encoding="ascii").split()
+        return None if quota == "max" else int(quota) / int(period)
+    with suppress(OSError, ValueError):
+        quota, period = ((groups / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return None if int(quota) <= 0 else int(quota) / int(period)
+    return None

@@ -128,11 +128,15 @@ def test_its_words_serve_a_diffusion_model(run_folder, pictures, tmp_path, monke
     assert model.sample(1, prompt="red left", steps=2).tensor.shape == (1, 3, 8, 8)
 
 
-def test_what_cannot_be_is_refused(pictures, run_folder, tmp_path):
+def test_what_cannot_be_is_refused(pictures, run_folder, tmp_path, monkeypatch):
     with pytest.raises(BadOption, match="told from all others: leave it 0"):
         recipe(pictures, machine__micro_batch=4)
     with pytest.raises(BadOption, match="take at least 2"):
         recipe(pictures, training__batch_size=1)
+    with monkeypatch.context() as patched:
+        patched.setattr("unnoise.training.execution.free_bytes", lambda device: 2_000_000)
+        with pytest.raises(BadOption, match=r"fits is \d+; add training\.batch_size=\d+$"):
+            Run(recipe(pictures, training__batch_size=4000), tmp_path / "large")
     with pytest.raises(IncompatibleParts, match="the tower looks at pictures, and the data is points"):
         Run(load_any_recipe({**SMALL, "data": "moons"}), tmp_path / "points")
     with pytest.raises(DataError, match=r"^text: the data has no captions"):

@@ -168,3 +168,43 @@ def test_a_step_on_latents_of_factor_4_costs_an_eighth_at_most():
             config = networks["unet"].Config(width=64, multipliers=(1, 2), blocks=2, attention=(-1,))
             costs.append(step_operations(networks["unet"](shape, None, 10, config), shape, 1))
     assert costs[0] > 8 * costs[1]
+
+
+def test_a_writer_that_was_killed_at_its_first_file_is_in_nobodys_way(tmp_path):
+    made, data = codec(), pictures()
+    folder = tmp_path / "latents"
+    folder.mkdir()
+    (folder / ".latents.json.77.partial").write_bytes(b"{")
+    assert encode_into(folder, made, data).whole
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="is no folder of latents, and not empty"):
+        encode_into(other, made, data)
+
+
+def test_processes_that_run_together_share_out_what_is_to_be_encoded(tmp_path, monkeypatch):
+    made, data, orders = codec(), pictures(64), []
+    whole = encode_into(tmp_path / "alone", made, data).folder
+    for rank in (0, 1):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", str(rank))
+        seen = []
+        monkeypatch.setattr(cache, "write_shard", lambda path, *_, seen=seen: seen.append(path.name))
+        encode_into(tmp_path / f"of {rank}", made, data)
+        orders.append([int(name.partition(".")[0]) for name in seen])
+    assert orders == [[0, 1, 2, 3], [2, 3, 0, 1]]
+    monkeypatch.undo()
+    monkeypatch.setattr(cache, "ROWS", 16)
+
+    def beside(path, *parts):  # another process that has the last two shards in the meantime
+        write_shard(path, *parts)
+        for i in (2, 3):
+            (tmp_path / "together" / f"{i:05d}.safetensors").write_bytes((whole / f"{i:05d}.safetensors").read_bytes())
+
+    monkeypatch.setattr(cache, "write_shard", beside)
+    found = encode_into(tmp_path / "together", made, data)
+    assert (found.whole, found.made) == (True, 32)
+    for i in range(4):
+        there = [read_shard(place / f"{i:05d}.safetensors").latents for place in (whole, found.folder)]
+        assert torch.equal(*there)

@@ -6,9 +6,10 @@ import pytest
 
 from unnoise.errors import BadOption, UnknownName
 from unnoise.objectives.mse import preconditioned
+from unnoise.recipes.diffusion_work import DiffusionWork
 from unnoise.recipes.planning import ACCELERATORS, SCALING, plan
 from unnoise.recipes.recipe import load_recipe
-from unnoise.recipes.run import prepare
+from unnoise.recipes.run import Run, prepare
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,21 @@ def test_alone_there_is_nobody_to_share_with_or_to_send_to(prepared):
     assert all(not each.way.startswith("fsdp") for each in found.memory)
     assert set(found.network_bytes_per_second.values()) == {0}
     assert found.price is None
+
+
+def test_adapters_beside_a_model_are_all_that_is_trained(tmp_path):
+    small = ["network=dit", "network.width=32", "network.depth=2", "network.heads=2", "network.patch=2"]
+    base = load_recipe("digits", [*small, "training.steps=1", "training.batch_size=4", "training.sample_every=0",
+                                  "training.validation_size=16"])  # fmt: skip
+    model = tmp_path / "base"
+    for _ in Run(base, model).events():
+        pass
+    lora = prepare(load_recipe("digits", [f"start.model={model}", "start.lora.rank=2", "training.batch_size=8"]))
+    found, whole = plan(lora, devices=2, device="h100", seconds=0), plan(prepare(base), devices=2, seconds=0)
+    trained = [p.numel() for p in DiffusionWork(lora).trainee().network.parameters() if p.requires_grad]
+    assert found.parameters == sum(trained) < whole.parameters / 3
+    assert found.checkpoint_bytes == 16 * sum(trained)
+    assert found.memory[0].state < whole.memory[0].state
 
 
 def test_bad_input(prepared):

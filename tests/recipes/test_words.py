@@ -1,6 +1,7 @@
 """Models that are asked with words: trained, saved, sampled, replayed, and what they refuse."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 import unnoise
 from unnoise.data.base import datasets
-from unnoise.errors import BadOption, DataError, ModelFolderError
+from unnoise.errors import BadOption, DataError, ModelFolderError, RunFolderError
 from unnoise.model import Model
 from unnoise.objectives.mse import preconditioned
 from unnoise.recipes.attention import attention_picture
@@ -252,6 +253,24 @@ def test_an_encoder_from_a_folder_stays_as_it_was_and_goes_with_the_model(pictur
         pass
     assert kept.stat().st_mtime_ns == at
     assert other.model().weights_hash == run.model().weights_hash
+
+
+def test_another_encoder_in_the_place_of_the_first_is_not_gone_on_with(pictures, run_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    place = tmp_path / "encoder"
+    shutil.copytree(run_folder, place)
+    asked = recipe(pictures, **given(place))
+    run = Run(asked, tmp_path / "run")
+    for _ in run.events(lambda: run.state.step >= 2):
+        pass
+    assert Run(asked, tmp_path / "run").state.step == 2
+    model = Model.load(place)
+    with torch.no_grad():
+        next(preconditioned(model.denoiser).network.text.parameters()).mul_(1.5)
+    model.save(place / "model")
+    told = r"conditioning\.text\.path holds another encoder than the one that the run in .*run began with: put that one back"
+    with pytest.raises(RunFolderError, match=told):
+        Run(asked, tmp_path / "run")
 
 
 def test_what_is_learned_from_states_that_were_kept_is_what_the_encoder_says(pictures, bert, tmp_path, monkeypatch):

@@ -56,11 +56,18 @@ def test_a_run_goes_back_to_its_checkpoint_once_and_on_with_half_the_rate(tmp_pa
             rates.setdefault(event.step, []).append(event.learning_rate)
     [(event, back)] = told
     assert (event.step, back) == (26, 20)
-    found = re.fullmatch(
-        r"the loss is nan: (\d+) of the batch's 32 samples have none, at t = (\S+) to (\S+)", event.what
+    told_of = (
+        r"the loss is nan: (\d+) of the batch's 32 samples have none \(number (\d+) of the training data among them\)"
     )
+    found = re.fullmatch(told_of + r", at t = (\S+) to (\S+)", event.what)
     assert 0 < int(found[1]) < 32
-    assert 0.5 <= float(found[2]) <= float(found[3]) <= 1
+    assert 0.5 <= float(found[3]) <= float(found[4]) <= 1
+    stream = run.trainee.examples(run.state)
+    batch, numbers = stream.step(25, torch.device("cpu")), stream.numbers(25).tolist()
+    worst = [number for number, noise_level in zip(numbers, batch.noise_level, strict=True) if noise_level > 500]
+    assert (int(found[1]), int(found[2])) == (len(worst), worst[0])
+    drawn = run.train_data.take(torch.tensor(numbers[:3]))
+    torch.testing.assert_close(run.trainee.codec.encode(drawn.x), batch.draws.x_0[:3])
     assert rates[21][1] == pytest.approx(rates[21][0] / 2)
     assert len(rates[40]) == 1
     assert float(newest_whole(tmp_path / "run" / "checkpoints")[0].tensors["rate"]) == 0.5
@@ -89,7 +96,7 @@ def test_a_second_time_it_stops_and_says_where(tmp_path, spoilt):
     run = Run(load_recipe("spiral", SMALL), tmp_path / "run")
     spoilt(run, at=25, rates=(1.0, 0.5))
     with pytest.raises(
-        TrainingDiverged, match=r"of the batch's 32 samples have none, at t = .* at step 26: lower training\.lr"
+        TrainingDiverged, match=r"of the batch's 32 samples have none \(.*\), at t = .* at step 26: lower training\.lr"
     ):
         list(run.events())
     assert newest_whole(tmp_path / "run" / "checkpoints")[0].step == 20

@@ -59,6 +59,8 @@ def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does():
     with pytest.raises(BadOption, match="not even one sample fits"):
         check_memory(Chain(), (10,), 11, 0, state_bytes(Chain()))
     check_memory(Chain(), (10,), 10, 0, free // 2, sharers=4)
+    with pytest.raises(BadOption, match=r"the largest number that fits is 10; add training\.batch_size=10$"):
+        check_memory(Chain(), (10,), 11, 0, free, whole=True)  # of which no part can be worked on alone
 
 
 def test_what_is_free_is_less_than_what_there_is():

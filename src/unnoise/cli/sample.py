@@ -172,12 +172,12 @@ def _load(path: Path, loras: list[str] | None, device: str, precision: str) -> A
     """The model, with its adapters, where it samples; what is odd about it is told."""
     from ..adapter import adapter_spec
     from ..model import Model
-    from ..precision import keep_freed_memory
+    from ..precision import settle_in
 
     model = Model.load(path)
     for text in loras or []:
         model = model.with_lora(*adapter_spec(text))
-    keep_freed_memory()
+    settle_in()
     model = model.on(device, precision)  # type: ignore[arg-type]
     for note in model.notes:
         say(f"note: {note}")

@@ -95,6 +95,10 @@ class Network(nn.Module, ABC):
         """The blocks whose inside is worth forgetting, or spreading over processes, between forward and backward; none here."""
         return ()
 
+    def asked_alone(self) -> Sequence[nn.Module]:
+        """Parts that never learn and are asked outside of a forward pass, so that every process keeps all of them; none here."""
+        return ()
+
     def by_hand(self, gradients: Mapping[str, Tensor]) -> ByHand | None:
         """The derivative written out, to rounding what autograd gives, and faster for a small network.
 

@@ -46,13 +46,17 @@ def network_inputs(denoiser: Denoiser, prepared: Prepared) -> Tensor:
     if not inner.self_conditioned:
         return prepared.inputs
     recalls = prepared.draws.recalls
-    if recalls is None or not bool(recalls.any()):
-        return inner.beside(prepared.inputs, None)
-    rows = recalls.nonzero().flatten()
-    some = prepared.draws.take(rows)
+    rows = torch.zeros(0, dtype=torch.int64) if recalls is None else recalls.nonzero().flatten()
+    asked = rows
+    if not len(rows):
+        if not getattr(inner.network, "works_together", False):
+            return inner.beside(prepared.inputs, None)
+        asked = torch.zeros(1, dtype=torch.int64)  # where others recall, all have to work; nobody sees what it says
+    some = prepared.draws.take(asked)
     estimate = torch.zeros_like(prepared.inputs)
     with torch.no_grad():
-        estimate[rows.to(estimate.device)] = denoiser(some.x_t(inner.schedule), some.t, some.cond)
+        said = denoiser(some.x_t(inner.schedule), some.t, some.cond)
+    estimate[rows.to(estimate.device)] = said[: len(rows)]
     return inner.beside(prepared.inputs, estimate)
 
 

@@ -13,6 +13,7 @@ from ..errors import BadOption, IncompatibleParts
 from ..training.contrast import ClipTrainee
 from .clip import ClipRecipe
 from .clip_folder import TrainedClip
+from .marks import encoder_marks
 from .words import ConditioningSettings, settled_words
 from .work import Made, Work
 
@@ -48,6 +49,7 @@ class ClipWork(Work):
         assert words.text is not None
         assert words.captions is not None
         self.text, self.captions, self._notes = words.text, words.captions, words.notes
+        self.marks = encoder_marks(words.text, "text")
 
     def _untrained(self) -> TrainedClip:
         return TrainedClip.untrained(

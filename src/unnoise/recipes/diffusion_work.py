@@ -16,9 +16,10 @@ from ..training.captions import lines
 from ..training.denoising import DenoiserTrainee
 from .averaging import size_told
 from .judging.while_training import Watcher, check_plan
+from .marks import Mark, encoder_marks
 from .prepare import Prepared
 from .recipe import Recipe
-from .work import Made, Mark, Work
+from .work import Made, Work
 
 
 class DiffusionWork(Work):
@@ -44,7 +45,7 @@ class DiffusionWork(Work):
         if isinstance(codec, AutoencoderCodec):
             where = "codec.path holds another autoencoder than the one that the run in {folder} began with"
             found.append(Mark("codec", codec.hash, f"{where}: put that one back, or use another --out"))
-        return found
+        return [*found, *encoder_marks(self.blueprint.text)]
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from ..data.base import AnyDataset, Dataset, Progress, Spec
 from ..data.latents import LatentDataset, read_shard, write_shard
 from ..errors import DataError
 from ..files import cache_folder, write_atomically
+from ..training.parallel import told_by_torchrun
 
 ABOUT = "latents.json"
 ROWS = 1024
@@ -139,7 +140,12 @@ def encode_into(
     done = contents.count - sum(len(rows) for _, rows in todo)
     made = 0
     there = codec if device is None else codec.on(device, torch.float32)
-    for i, rows in todo:
+    processes = told_by_torchrun()
+    begin, _ = processes.share(len(todo)) if len(todo) >= processes.count else (0, 0)
+    for i, rows in (*todo[begin:], *todo[:begin]):  # several begin at different places and leave out what others did
+        if _file(place, i).is_file():
+            done += len(rows)
+            continue
         if stop():
             return Encoded(place, contents, made, whole=False)
         some = data.take(torch.arange(rows.start, rows.stop))
@@ -205,7 +211,7 @@ def _known(folder: Path, wanted: Contents) -> Contents | None:
     """What a folder of latents is of, which may be more than is wanted; None where there are none yet."""
     file = folder / ABOUT
     if not file.is_file():
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(not each.name.startswith(".") for each in folder.iterdir()):
             raise DataError(f"{folder} is no folder of latents, and not empty: give another one")
         return None
     try:

@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
+from ..denoisers.base import Denoiser
 from ..errors import BadOption, UnknownName
 from ..objectives.mse import preconditioned
-from ..precision import compute_dtype, keep_freed_memory, lower
+from ..precision import compute_dtype, lower, settle_in
 from ..training.batch import accumulated
 from ..training.draws import DrawStream
 from ..training.execution import begin_state, checkpoint_blocks
@@ -148,8 +150,7 @@ def plan(
         )
     here = recipe.machine.torch_device()
     peak, share = _measured(prepared, batch / devices, here, seconds)
-    network = preconditioned(prepared.blueprint.build(recipe.seed)).network
-    assert network is not None
+    network = _network(_begun(prepared))
     operations = step_operations(network, prepared.blueprint.input_shape, 1)
     there = ACCELERATORS[device].tflops * 1e12 if device != "this" else peak
     rate = devices * share * there / operations * (SCALING if devices > 1 else 1.0)
@@ -173,6 +174,20 @@ def plan(
     )  # fmt: skip
 
 
+def _begun(prepared: Prepared) -> Denoiser:
+    """The denoiser before the first step, with the weights and adapters that a run begins with."""
+    denoiser = prepared.blueprint.build(prepared.recipe.seed)
+    if prepared.start is not None:
+        prepared.start.begin(_network(denoiser), prepared.blueprint, prepared.recipe.seed)
+    return denoiser
+
+
+def _network(denoiser: Denoiser) -> nn.Module:
+    network = preconditioned(denoiser).network
+    assert network is not None
+    return network
+
+
 def _sent(weights: int, devices: int) -> dict[str, float]:
     """Bytes that a device sends for a step: rings pass on (n - 1) / n of everything once for each collective."""
     around = (devices - 1) / devices
@@ -190,8 +205,7 @@ def _memory(prepared: Prepared, devices: int, device: str, averages: int) -> tup
         dtype = compute_dtype(recipe.machine.precision, recipe.machine.torch_device())
     found = []
     for forgetting in (False, True):
-        network = preconditioned(prepared.blueprint.build(recipe.seed)).network
-        assert network is not None
+        network = _network(_begun(prepared))
         lower(network, dtype)
         if forgetting:
             try:
@@ -215,15 +229,14 @@ def _memory(prepared: Prepared, devices: int, device: str, averages: int) -> tup
 def _measured(prepared: Prepared, batch: float, device: torch.device, seconds: float) -> tuple[float, float]:
     """What this machine multiplies at best, and the share of it that steps of training reach here."""
     recipe, blueprint = prepared.recipe, prepared.blueprint
-    denoiser = blueprint.build(recipe.seed)
-    network = preconditioned(denoiser).network
-    assert network is not None
+    denoiser = _begun(prepared)
+    network = _network(denoiser)
     size = max(1, min(int(batch), 64, len(prepared.train)))
     operations = step_operations(network, blueprint.input_shape, 1)
     if device.type == "cpu":  # a step of a second or so
         size = max(1, min(size, int(3e11 / operations)))
     settings = replace(recipe.training, batch_size=size)
-    keep_freed_memory()
+    settle_in()
     companion = recipe.objective.companion(denoiser.schedule)
     state = begin_state(network, blueprint.input_shape, settings, recipe.machine, device, companion=companion)
     gradient = Gradient(recipe.objective, denoiser, state, recipe.seed, state.companion)

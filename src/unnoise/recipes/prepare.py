@@ -10,6 +10,7 @@ from ..codecs.identity import IdentityCodec
 from ..codecs.stored import StoredLatents
 from ..data.base import AnyDataset, Progress
 from ..training.captions import Captions
+from ..training.parallel import told_by_torchrun
 from .codec_folder import settled_codec
 from .finetune import Start
 from .latents import latents_of
@@ -130,6 +131,7 @@ def _learned(recipe: Recipe, blueprint: Blueprint, data: AnyDataset, progress: P
     if not isinstance(codec, AutoencoderCodec):
         return None
     blueprint.build()
-    found = latents_of(codec, data, recipe.machine.torch_device(), progress)
+    device = recipe.machine.torch_device(told_by_torchrun().local_rank)
+    found = latents_of(codec, data, device, progress)
     share = recipe.training.validation_share, recipe.seed
     return None if found is None else Learned(*found.data.split(*share), found.codec)

@@ -28,7 +28,7 @@ from ..errors import DataError, MissingExtra, ModelFolderError, RunFolderError
 from ..files import write_atomically
 from ..model import Model
 from ..model_folder import read_whole
-from ..precision import dtype_of, keep_freed_memory
+from ..precision import dtype_of, settle_in
 from ..training.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -120,6 +120,7 @@ class Run:
             self.device,
             self.processes,
             trainee.companion(),
+            trainee.whole,
         )
         return trainee, state
 
@@ -152,8 +153,9 @@ class Run:
             )
         if found is not None and found.facts["data"] != self._fingerprint:
             return None, f"the data has changed since the run in {self.folder} was begun: use another --out"
-        for mark in self.work.marks if found is not None else ():
-            if found is not None and found.facts.get(mark.name) != mark.value:
+        known = found.facts if found is not None else {}
+        for mark in self.work.marks:
+            if known.get(mark.name, mark.value) != mark.value:  # runs that were begun before a mark came have none
                 return None, mark.changed.replace("{folder}", str(self.folder))
         return found, None
 
@@ -268,7 +270,7 @@ class Run:
     def _events(self, stop: Callable[[], bool]) -> Iterator[Event | Evaluated]:
         operations = step_operations(self.state.network, self.work.input_shape, self.recipe.training.batch_size)
         logbook = self._logbook(operations) if self.processes.first else None
-        keep_freed_memory()
+        settle_in()
         begun_at = self.state.step
         try:
             if self.processes.first and self.watcher is not None:  # who alone measures

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ from ..data.base import AnyDataset
 from ..training.trainee import Trainee
 from .any_recipe import AnyRecipe
 from .judging.while_training import Watcher
+from .marks import Mark
 
 
 class Made(Protocol):
@@ -28,21 +28,6 @@ class Made(Protocol):
     def describe(self) -> dict[str, Any]:
         """Its description as plain values."""
         ...
-
-
-@dataclass(frozen=True)
-class Mark:
-    """Something that a run began with, and has to go on with.
-
-    Args:
-        name: What the checkpoints call it.
-        value: Its hash.
-        changed: What to say where it is another: which, and what to do.
-    """
-
-    name: str
-    value: str
-    changed: str
 
 
 class Work(ABC):

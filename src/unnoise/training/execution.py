@@ -46,6 +46,7 @@ def begin_state(
     device: torch.device,
     processes: Processes = ALONE,
     companion: Companion | None = None,
+    whole: bool = False,
 ) -> TrainState:
     """The state of a run at its first step, with the network brought to its place, in place.
 
@@ -57,6 +58,7 @@ def begin_state(
         device: Of this process.
         processes: That train together.
         companion: What goes beside the network.
+        whole: Whether a batch cannot be worked on in parts.
 
     Raises:
         BadOption: The batch does not fit in memory, there are more processes than samples, or the network cannot be checkpointed.
@@ -72,7 +74,7 @@ def begin_state(
         sharers = processes.count if sharded else 1
         twin = without_memory(network)
         lower(twin, dtype)
-        check_memory(twin, shape, last - first, machine.micro_batch, free, sharers, len(settings.averages))
+        check_memory(twin, shape, last - first, machine.micro_batch, free, sharers, len(settings.averages), whole)
     network.to(device)
     if sharded:
         shard(network, dtype, processes, device)

@@ -135,7 +135,8 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
         step = state.step
         last = step == settings.steps
         if (logged or device.type == "cpu") and not math.isfinite(loss):
-            what = broken(float(loss), losses, batch, processes, settings.batch_size)
+            numbers = stream.stream.numbers(step - 1)
+            what = broken(float(loss), losses, batch, numbers, processes, settings.batch_size)
             yield Diverged(step, what)
             if state.step == step:
                 raise _diverged(what, step, settings)

@@ -115,6 +115,7 @@ def check_memory(
     free: int | None,
     sharers: int = 1,
     averages: int = 1,
+    whole: bool = False,
 ) -> None:
     """Refuses a batch that does not fit in memory, before anything is lost.
 
@@ -126,6 +127,7 @@ def check_memory(
         free: Bytes that may be taken; None where nobody knows.
         sharers: Processes that share the weights.
         averages: How many averages of the weights are kept.
+        whole: Whether a batch cannot be worked on in parts.
 
     Raises:
         BadOption: It does not fit; the largest number of samples that does is named.
@@ -145,10 +147,8 @@ def check_memory(
         raise BadOption(
             f"{needed}: not even one sample fits; take a smaller network or machine.activation_checkpointing=true"
         )
-    raise BadOption(
-        f"{needed}: the largest number that fits is {most}; add machine.micro_batch={most}, which gives the same result, "
-        f"or training.batch_size={most}"
-    )
+    in_parts = "" if whole else f"machine.micro_batch={most}, which gives the same result, or "
+    raise BadOption(f"{needed}: the largest number that fits is {most}; add {in_parts}training.batch_size={most}")
 
 
 def _gigabytes(count: float) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.base import Network
+from ..precision import lower
 from .parallel import Processes
 
 
@@ -28,7 +29,7 @@ def shard(network: nn.Module, dtype: torch.dtype, processes: Processes, device: 
     Weights stay in float32 and are sent in `dtype`; gradients are summed in float32.
 
     Args:
-        network: Its `checkpointed_blocks()` are gathered one at a time.
+        network: Its `checkpointed_blocks()` are gathered one at a time; what is `asked_alone()` stays whole.
         dtype: What the network computes in.
         processes: At least two.
         device: Of this process.
@@ -40,11 +41,16 @@ def shard(network: nn.Module, dtype: torch.dtype, processes: Processes, device: 
     # Inputs are cast by the denoiser: noise levels must stay in float32.
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
     mesh = init_device_mesh(device.type, (processes.count,))
-    blocks = network.checkpointed_blocks() if isinstance(network, Network) else []
+    blocks = network.checkpointed_blocks() if isinstance(network, Network) else ()
+    apart = network.asked_alone() if isinstance(network, Network) else ()
+    for module in apart:
+        lower(module, dtype)
+    whole_ones = {parameter for module in apart for parameter in module.parameters()}
     for module in (*blocks, network):
-        fully_shard(module, mesh=mesh, mp_policy=policy)
+        fully_shard(module, mesh=mesh, mp_policy=policy, ignored_params=whole_ones)
     if low is not None:
         network.lowered_to = low  # type: ignore[assignment]
+    network.works_together = True  # type: ignore[assignment]
 
 
 def forget_gathered(network: nn.Module) -> None:

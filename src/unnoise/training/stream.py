@@ -78,5 +78,10 @@ class ExampleStream(ABC):
         steps = np.arange(block * self.block_steps, (block + 1) * self.block_steps, dtype=np.int64)
         return (steps[:, None] * self.batch_size + np.arange(*self.share, dtype=np.int64)).reshape(-1)
 
+    def numbers(self, step: int) -> Positions:
+        """Which samples of the data this share of a step's batch is made of."""
+        positions = step * self.batch_size + np.arange(*self.share, dtype=np.int64)
+        return np.asarray(self.order.index_at(positions), dtype=np.int64)
+
     def _data(self, positions: Positions) -> Dataset:
         return self.read(torch.from_numpy(self.order.index_at(positions)))

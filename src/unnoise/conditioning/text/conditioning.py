@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -48,6 +49,16 @@ class TextConditioning:
     @cached_property
     def _known(self) -> frozenset[str]:
         return frozenset(self.words)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what decides how a text is read, where the encoder was made elsewhere; 64 hexadecimal digits."""
+        about = {name: value for name, value in self.kept(self.pretrained or {}).items() if name != "words"}
+        digest = hashlib.sha256(repr(self.describe()).encode())
+        for name, value in sorted(about.items()):
+            digest.update(name.encode())
+            digest.update(value.cpu().contiguous().view(torch.uint8).numpy().reshape(-1).data)
+        return digest.hexdigest()
 
     def build(self) -> TextEncoder:
         """The encoder: fresh, or with the weights that it begins with."""

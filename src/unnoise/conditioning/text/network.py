@@ -135,3 +135,7 @@ class TextNetwork(Network):
     def checkpointed_blocks(self) -> Sequence[nn.Module]:
         """Those of the network, and of an encoder that learns."""
         return [*self.network.checkpointed_blocks(), *(self.text.checkpointed_blocks() if self.learned else ())]
+
+    def asked_alone(self) -> Sequence[nn.Module]:
+        """An encoder that does not learn: it reads captions once, before any step."""
+        return () if self.learned else (self.text,)
