@@ -12,6 +12,7 @@ from unnoise.recipes.logbook import Logbook, Pace, StepCost
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import Run
 from unnoise.recipes.tracking.base import TrackedRun, TrackingSettings, numbers_in, trackers
+from unnoise.training.averages import power_exponent
 from unnoise.training.peak import measured_peak, peak_memory
 
 SMALL = (
@@ -47,8 +48,23 @@ def test_what_no_two_runs_have_alike_stands_last_in_a_line(tmp_path):
     for line in run(tmp_path / "run", "tracking.trackers=[]"):
         if "samples_per_second" in line:
             names = list(line)
-            assert set(names[names.index("samples_per_second") :]) == {"samples_per_second", "peak_memory_gb"}
+            assert set(names[names.index("samples_per_second") :]) == {
+                "samples_per_second",
+                "peak_memory_gb",
+                "waiting_for_data",
+            }
+            assert 0 <= line["waiting_for_data"] < 1
     assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+def test_how_far_each_average_looks_back_is_told(tmp_path):
+    asked = "training.ema=[power-0.1, 0.75]", "training.model_average=exponential-0.75", "tracking.trackers=[]"
+    told = {line["step"]: line for line in run(tmp_path / "run", *asked) if "lr" in line}
+    gamma = power_exponent(0.1)
+    for step, line in told.items():
+        # A power average of exponent gamma gives its newest weights (gamma + 1) / step, about.
+        assert line["ema_horizon/power-0.1"] == pytest.approx(1 / (1 - (1 - 1 / step) ** (gamma + 1)), abs=0.06)
+        assert line["ema_horizon"] == pytest.approx(min(4.0, (9 + step) / 9), abs=0.06)
 
 
 def test_other_trackers_may_be_asked_for_when_a_run_goes_on(tmp_path):

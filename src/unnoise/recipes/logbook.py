@@ -92,8 +92,15 @@ class Logbook:
             self._noise.add(event.norms.noise, event.norms.signal)
             line |= {"gradient_noise": event.norms.noise, "gradient_signal": event.norms.signal}
             line["gradient_noise_scale"] = self._noise.value
-        line |= self._measured()
+        line |= self._horizons(event.step)
+        line |= self._measured() | {"waiting_for_data": round(event.waiting, 4)}
         self.write({name: value for name, value in line.items() if value is not None})
+
+    def _horizons(self, step: int) -> dict[str, float]:
+        """How many updates each average of the weights looks back by now; the model's bears no name."""
+        model, *others = self.settings.averages.items()
+        named = [("ema_horizon", model[1]), *((f"ema_horizon/{name}", average) for name, average in others)]
+        return {name: round(average.horizon(step, self.settings.batch_size), 1) for name, average in named}
 
     def _measured(self) -> dict[str, float | None]:
         """What is measured of the machine; last in a line, since no two runs have it alike."""

@@ -31,6 +31,10 @@ class Average(Checked, ABC):
             batch_size: Images an update.
         """
 
+    def horizon(self, step: int, batch_size: int) -> float:
+        """How many updates it looks back, where it stands after so many: one over the share of the newest weights."""
+        return 1 / (1 - self.kept(step - 1, batch_size))
+
     @property
     def name(self) -> str:
         """What a person types, such as power-0.1."""
