@@ -1,5 +1,6 @@
 """A run that is killed and resumed ends with the same bytes as one that was not."""
 
+import errno
 import os
 import random
 import signal
@@ -10,7 +11,10 @@ import time
 import pytest
 import torch
 
+from unnoise.model import Model
 from unnoise.recipes.metrics import read_metrics
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
 from unnoise.training.checkpoint import (
     checkpoints,
     load_checkpoint,
@@ -122,6 +126,32 @@ def test_adapters_beside_a_model_killed_and_resumed_are_byte_equal(tmp_path, bas
     own = [name for name in held if "/" in name and ".lora." not in name]
     assert own
     assert all("/leave." in name or ".leave." in name or name.endswith(".bias") for name in own)
+
+
+@pytest.mark.parametrize("writes", [11, 13])
+def test_a_disk_that_fills_up_on_the_way_costs_nothing_older_than_the_last_checkpoint(tmp_path, monkeypatch, writes):
+    recipe = load_recipe(POINTS[0], [*POINTS[1:], "training.steps=30", "training.checkpoint_every=5"])
+    straight, full = tmp_path / "a" / "run", tmp_path / "b" / "run"
+    list(Run(recipe, straight).events())
+    left, sync = [writes], os.fsync
+
+    def filling(file):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(file)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("unnoise.files.os.fsync", filling)
+        with pytest.raises(OSError, match="No space left"):
+            list(Run(recipe, full).events())
+    found, damaged = newest_whole(full / "checkpoints")
+    assert not damaged
+    assert 5 < found.step < 30
+    assert Model.load(full).trained["steps"] in (found.step, found.step - 5)  # the model is written after it
+    assert not list(full.rglob("*.partial"))
+    list(Run(recipe, full).events())
+    assert final_bytes(straight) == final_bytes(full)
 
 
 def test_a_checkpoint_tells_one_flipped_bit(tmp_path):
