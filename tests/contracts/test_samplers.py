@@ -251,7 +251,10 @@ def made_grid(name, n):
 @members(FIXED)
 def test_network_calls_are_the_declared_ones_from_the_start_to_above_clean_data(sampler):
     x, noise, schedule = torch.ones(1, 1, dtype=torch.float64), NoiseSource(0, [0]), LinearSchedule(num_steps=MANY)
-    for name, n in [*itertools.product(grids.GRIDS, FEW), *itertools.product(("uniform", "trailing"), (MANY - 1, MANY))]:
+    for name, n in [
+        *itertools.product(grids.GRIDS, FEW),
+        *itertools.product(("uniform", "trailing"), (MANY - 1, MANY)),
+    ]:
         grid, denoiser = made_grid(name, n), Counting(schedule)
         assert len(list(trajectory(sampler, denoiser, x, grid, noise=noise))) == n
         assert len(denoiser.times) == sampler.network_calls(grid), (name, n)
