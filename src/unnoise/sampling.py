@@ -85,7 +85,8 @@ def previews(
     Yields:
         The starting noise as step 0, then every step.
     """
-    device = next(denoiser.parameters()).device
+    first = next(denoiser.parameters(), None)  # exact denoisers have none
+    device = torch.device("cpu") if first is None else first.device
     x = float(denoiser.schedule.sigma(grid[0])) * noise.start(shape).to(device)
     if cond is not None:  # what networks make of a prompt alone is made here, once for all steps
         if negative is None and rule.from_null:

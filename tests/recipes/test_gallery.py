@@ -234,8 +234,8 @@ def test_the_loss_is_drawn_with_its_floor_where_there_is_one(tmp_path, monkeypat
 
 
 def test_smoothing_leaves_a_constant_alone_and_does_not_lag_at_the_start():
-    assert gallery._smoothed([3.0] * 100) == pytest.approx([3.0] * 100)
-    assert gallery._smoothed([5.0, 1.0])[0] == 5.0
+    assert gallery.smoothed([3.0] * 100) == pytest.approx([3.0] * 100)
+    assert gallery.smoothed([5.0, 1.0])[0] == 5.0
 
 
 def test_a_folder_without_metrics_is_refused_in_one_line(tmp_path):

@@ -69,9 +69,10 @@ class Entry:
     options: dict[str, str] = field(default_factory=dict)
 
 
-def _summary(doc: str | None) -> str:
-    line = " ".join((doc or "").strip().split("\n\n")[0].split())
-    return re.sub(r":math:`([^`]*)`", lambda found: found[1].replace("\\", ""), line)
+def summary_of(cls: type) -> str:
+    """What a part is, in the first line of its docstring."""
+    line = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+    return re.sub(r":math:`([^`]*)`", lambda found: found[1].replace("\\varnothing", "∅").replace("\\", ""), line)
 
 
 def _options(cls: type) -> dict[str, str]:
@@ -89,7 +90,7 @@ def catalogue() -> dict[str, list[Entry]]:
     kinds = {"recipes": [Entry(name, text) for name, text in shipped().items()]}
     for kind, registry in REGISTRIES.items():
         kinds[kind] = [
-            Entry(name, _summary(registry[name].__doc__), _options(registry.options_class(name))) for name in registry
+            Entry(name, summary_of(registry[name]), _options(registry.options_class(name))) for name in registry
         ]
     kinds["grids"] = [Entry(name, text) for name, text in grids.SUMMARIES.items()]
     return kinds

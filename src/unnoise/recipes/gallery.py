@@ -239,12 +239,12 @@ def run_loss_picture(run_folder: str | Path, title: str | None = None) -> Image.
     floors = [line["bayes_floor"] for line in lines if line.get("bayes_floor") is not None]
     steps, losses = [step for step, _ in trained], [loss for _, loss in trained]
     return loss_curve(
-        steps, losses, _smoothed(losses), floor=floors[-1] if floors else None, title=title,
+        steps, losses, smoothed(losses), floor=floors[-1] if floors else None, title=title,
         validation=([step for step, _ in validated], [loss for _, loss in validated]) if validated else None,
     )  # fmt: skip
 
 
-def _smoothed(losses: Sequence[float]) -> list[float]:
+def smoothed(losses: Sequence[float]) -> list[float]:
     """An exponential mean over about a twentieth of the run, that does not lag at its start."""
     keep = 1 - 1 / max(len(losses) / 20, 1.0)
     mean, weight, out = 0.0, 0.0, []

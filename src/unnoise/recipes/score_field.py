@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -80,6 +81,60 @@ def score_error(model: Model, data: Dataset, t: float, seed: int = 0) -> float:
     return math.sqrt(float(((model_score(model, noisy, t) - exact) ** 2).sum() / (exact**2).sum()))
 
 
+@dataclass(frozen=True)
+class ScoreNumbers:
+    """The score on a lattice at one time.
+
+    Args:
+        at: Where, in the units of the data, shape (lattice^2, 2).
+        learned: The model's, same shape.
+        exact: That of its training data; None where the data is not known.
+        error: How far apart they are on noisy data, see `score_error`; None where the data is not known.
+        cloud: The data as it stands at that time, without its noise, shape (N, 2); None where it is not known.
+        window: Left, right, bottom and top of the lattice.
+    """
+
+    at: Tensor
+    learned: Tensor
+    exact: Tensor | None
+    error: float | None
+    cloud: Tensor | None
+    window: Limits
+
+
+def score_numbers(
+    model: Model, t: float, data: Dataset | None = None, lattice: int = 19, shrink: float = 1.0
+) -> ScoreNumbers:
+    """The score that a model of points has learned on a lattice, beside the exact one of its data.
+
+    Args:
+        model: Of points in the plane.
+        t: In (0, 1].
+        data: What the model was trained on.
+        lattice: Places in a row.
+        shrink: By what noisy data is drawn smaller at that time, so that the lattice covers it where it has grown.
+
+    Raises:
+        BadOption: The time is out of range.
+        DataError: The model does not make points in the plane.
+    """
+    if model.spec.kind != "points" or len(model.spec.shape) != 1 or model.spec.shape[0] != 2:
+        made = f"{model.spec.kind} of shape {model.spec.shape}"
+        raise DataError(f"a score field needs a model of points in the plane, this one makes {made}")
+    codec, schedule = model.blueprint.codec, model.denoiser.schedule
+    left, right, bottom, top = window = _window(model, data)
+    x, y = torch.linspace(left, right, 2 * lattice + 1), torch.linspace(bottom, top, 2 * lattice + 1)
+    still = codec.decode(torch.zeros(1, 2, dtype=torch.float64))
+    at = still + (torch.cartesian_prod(x[1::2], y[1::2]).double() - still) / shrink
+    learned = model_score(model, at, t)
+    if data is None:
+        return ScoreNumbers(at, learned, None, None, None, window)
+    clean = codec.encode(data.x.double())
+    exact = _exact_score(DatasetOracle(clean, schedule), codec, at, t)
+    cloud = codec.decode(scales(schedule, t)[0] * clean)
+    return ScoreNumbers(at, learned, exact, score_error(model, data, t), cloud, window)
+
+
 def score_field(
     model: Model,
     t: float | Sequence[float] | None = None,
@@ -102,25 +157,17 @@ def score_field(
         BadOption: A time is out of range.
         DataError: The model does not make points in the plane.
     """
-    if model.spec.kind != "points" or len(model.spec.shape) != 1 or model.spec.shape[0] != 2:
-        made = f"{model.spec.kind} of shape {model.spec.shape}"
-        raise DataError(f"a score field needs a model of points in the plane, this one makes {made}")
-    codec, schedule = model.blueprint.codec, model.denoiser.schedule
+    schedule = model.denoiser.schedule
     if t is None:
         t = [time_at(schedule, -2 * math.log(noise)) for noise in NOISES]
-    times = [float(each) for each in ((t,) if isinstance(t, (int, float)) else t)]
-    left, right, bottom, top = window = _window(model, data)
-    x, y = torch.linspace(left, right, 2 * lattice + 1), torch.linspace(bottom, top, 2 * lattice + 1)
-    at = torch.cartesian_prod(x[1::2], y[1::2]).double()
-    oracle = None if data is None else DatasetOracle(codec.encode(data.x.double()), schedule)
     learned, exact, captions = [], [], []
-    for time in times:
-        scores = [model_score(model, at, time)] + ([] if oracle is None else [_exact_score(oracle, codec, at, time)])
+    for time in (float(each) for each in ((t,) if isinstance(t, (int, float)) else t)):
+        found = score_numbers(model, time, data, lattice)
+        scores = [each for each in (found.learned, found.exact) if each is not None]
         reference = float(scores[-1].norm(dim=1).median()) or None
-        behind = None if data is None else codec.decode(scales(schedule, time)[0] * codec.encode(data.x.double()))
-        drawn = [quiver(at, each, size, window, points=behind, reference=reference) for each in scores]
+        drawn = [quiver(found.at, each, size, found.window, points=found.cloud, reference=reference) for each in scores]
         words = f"t = {time:.3g}, σ/α = {math.exp(-log_snr_at(schedule, time) / 2):.3g}"
-        captions.append(words if data is None else f"{words}\nerror {score_error(model, data, time):.1%}")
+        captions.append(words if found.error is None else f"{words}\nerror {found.error:.1%}")
         learned.append(drawn[0])
         exact += drawn[1:]
     rows = [strip(learned, captions)] + ([strip(exact)] if exact else [])
