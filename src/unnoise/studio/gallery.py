@@ -1,0 +1,63 @@
+"""The room Gallery: everything that was made, with its recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from ..engine.engine import Engine
+from ..engine.request import Request
+from ..errors import BadOption, nearest
+from ..samples import SUFFIXES
+from .answers import PlainRoute
+
+MEDIA = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".apng": "image/apng",
+    ".csv": "text/csv; charset=utf-8",
+}
+REPEATED = ("n", "first", "label", "prompt", "negative_prompt", "sampler", "steps", "grid", "guidance", "seed", "blend")
+"""What a recipe says that a request asks for."""
+
+
+def routes(engine: Engine) -> APIRouter:
+    """List, look, download, replay, delete."""
+    router = APIRouter(prefix="/gallery", route_class=PlainRoute)
+
+    @router.get("")
+    def made(most: Annotated[int, Query(ge=1, le=500)] = 60) -> dict[str, Any]:
+        """The newest results, and how many there are."""
+        return {"results": engine.results.list(most), "count": len(engine.results.numbers())}
+
+    @router.get("/{number}/samples{suffix}")
+    def file(number: str, suffix: str) -> Response:
+        """What was made, in a file that carries its recipe: .png .jpg .webp .gif .apng .npz .csv .safetensors."""
+        if suffix not in SUFFIXES:
+            raise BadOption(f"{suffix!r} is no suffix that samples are written with{nearest(suffix, SUFFIXES)}")
+        samples = engine.results.samples(number, frames=suffix in (".gif", ".apng"))
+        headers = {
+            "cache-control": "private, max-age=31536000, immutable",
+            "content-disposition": f'inline; filename="{number}{suffix}"',
+        }
+        content = samples.encode(suffix)
+        return Response(content, media_type=MEDIA.get(suffix, "application/octet-stream"), headers=headers)
+
+    @router.post("/{number}/replay")
+    def replay(number: str) -> dict[str, Any]:
+        """Makes it again from its recipe."""
+        facts = engine.results.facts(number)
+        asked = {name: facts["recipe"][name] for name in REPEATED if name in facts["recipe"]}
+        kept = {"strict": bool(facts.get("strict")), "keep_steps": bool(facts.get("keep_steps"))}
+        return engine.submit(Request.of({"model": facts["model"], **asked, **kept})).facts()
+
+    @router.delete("/{number}")
+    def delete(number: str) -> dict[str, Any]:
+        """Deletes it for good."""
+        engine.results.delete(number)
+        return {"deleted": number}
+
+    return router
