@@ -14,6 +14,7 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constr
 MADE := $(VENV)/.made
 DEMO := $(VENV)/.demo
 DEV := $(VENV)/.dev
+BROWSER := $(VENV)/.browser
 
 # The threads of torch's OpenMP spin while they wait, which is ten times slower as soon as anything else runs.
 export OMP_WAIT_POLICY = PASSIVE
@@ -36,7 +37,7 @@ help:
 demo: $(DEMO)
 	@$(BIN)/unnoise demo
 
-test: $(DEV)
+test: $(DEV) $(BROWSER)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(ARGS)
 
 check: $(DEV)
@@ -49,7 +50,7 @@ check: $(DEV)
 bench: $(DEV)
 	@for bench in benchmarks/[!_]*.py; do echo "== $$bench"; $(BIN)/python $$bench $(ARGS) || exit 1; done
 
-setup: $(DEV)
+setup: $(DEV) $(BROWSER)
 
 clean:
 	@rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
@@ -74,3 +75,16 @@ $(DEV): $(MADE) pyproject.toml constraints.txt
 	@# Samplers are compared with a single file of it; what the whole depends on (torchvision, CLIP, wandb) is not wanted.
 	@$(INSTALL) --no-deps k-diffusion
 	@touch $(DEMO) $@
+
+# The studio is tested in a browser. Where none is found, one is fetched if that can be done; if not, the tests say so.
+$(BROWSER): $(DEV)
+	@if ! $(BIN)/python tests/studio/browser.py; then \
+		echo "fetching a Chromium for the tests of the studio"; \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			(apt-get update && apt-get install -y --no-install-recommends chromium-headless-shell) >/dev/null 2>&1 || true; \
+		fi; \
+		$(BIN)/python tests/studio/browser.py || timeout 300 $(BIN)/python -m playwright install chromium-headless-shell \
+			>/dev/null 2>&1 || true; \
+		$(BIN)/python tests/studio/browser.py || echo "no Chromium could be had: the browser tests of the studio will not run"; \
+	fi
+	@touch $@

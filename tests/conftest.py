@@ -100,3 +100,14 @@ def interpreters(tmp_path):
     made = Interpreters(tmp_path / "said.txt")
     yield made
     made.end()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says loudly which tests could not run for want of a browser, so that nobody takes them for passed."""
+    unrun = [each for each in terminalreporter.stats.get("skipped", ()) if "no Chromium" in str(each.longrepr)]
+    if unrun:
+        terminalreporter.write_line(
+            f"WARNING: {len(unrun)} browser tests of the studio did NOT run: no Chromium was found "
+            "(install chromium or chromium-headless-shell, or name one with UNNOISE_BROWSER)",
+            yellow=True, bold=True,
+        )  # fmt: skip
