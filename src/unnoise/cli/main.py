@@ -30,6 +30,7 @@ from .reconstruct import reconstruct
 from .retrieve import retrieve
 from .sample import replay, sample
 from .serve import serve
+from .studio import studio
 from .train import train
 from .tune import tune
 
@@ -67,6 +68,7 @@ app.command("train")(train)
 app.command("sample")(sample)
 app.command("replay")(replay)
 app.command("serve")(serve)
+app.command("studio")(studio)
 app.command("tune")(tune)
 app.command("classifier")(classifier)
 app.command("ema")(ema)

@@ -57,6 +57,14 @@ def routes(runs: BackgroundRuns, engine: Engine, roots: Sequence[Path]) -> APIRo
         """Recipes with the values that they begin with, data sets, and the controls of a training."""
         return {"recipes": _recipes(), "data": _own_sets(), "controls": controls(TrainingSettings)}
 
+    _looking(router, roots)
+    _running(router, runs, engine, roots)
+    return router
+
+
+def _looking(router: APIRouter, roots: Sequence[Path]) -> None:
+    """Data, looked at before it is learned from."""
+
     @router.post("/look")
     def look(place: Annotated[DataPlace, Body()]) -> dict[str, Any]:
         """What some data holds, and samples of it."""
@@ -74,6 +82,10 @@ def routes(runs: BackgroundRuns, engine: Engine, roots: Sequence[Path]) -> APIRo
             "shown": array(shown),
             "names": texts or labels,
         }
+
+
+def _running(router: APIRouter, runs: BackgroundRuns, engine: Engine, roots: Sequence[Path]) -> None:
+    """Runs, from their beginning to their end."""
 
     @router.get("/runs")
     def every() -> list[dict[str, Any]]:
@@ -124,8 +136,6 @@ def routes(runs: BackgroundRuns, engine: Engine, roots: Sequence[Path]) -> APIRo
     def picture(name: str, file: str) -> FileResponse:
         """Samples that it has drawn on its way."""
         return FileResponse(runs.picture(name, file), media_type="image/png", headers={"cache-control": "no-cache"})
-
-    return router
 
 
 def allowed(path: str, roots: Sequence[Path]) -> str:
