@@ -66,8 +66,8 @@ def photograph(url: str, only: list[str]) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
 
-        def visit(room: str, size: dict = DESKTOP, scheme: str = "light"):
-            page = browser.new_context(viewport=size, color_scheme=scheme, device_scale_factor=1.5).new_page()
+        def visit(room: str, size: dict = DESKTOP, scheme: str = "light", scale: float = 1.5):
+            page = browser.new_context(viewport=size, color_scheme=scheme, device_scale_factor=scale).new_page()
             page.set_default_timeout(600_000)
             page.goto(f"{url}/#/{room}")
             page.wait_for_selector(f"[data-room={room}].room")
@@ -108,8 +108,8 @@ def phone(visit, keep) -> None:
     keep(visit("noise", PHONE), "phone", 1150)
 
 
-def denoise(visit, keep, scheme: str = "light", name: str = "denoise") -> None:
-    page = visit("denoise", scheme=scheme)
+def denoise(visit, keep) -> None:
+    page = visit("denoise", scale=1)
     page.get_by_label("Model").select_option("two-moons-labels")
     page.wait_for_load_state("networkidle")
     page.get_by_text("exact", exact=True).click()
@@ -117,7 +117,7 @@ def denoise(visit, keep, scheme: str = "light", name: str = "denoise") -> None:
     _generate(page)
     _slide(page, "#step", 12)
     page.wait_for_function("() => document.querySelector('[data-field=exact]')?.numbers")
-    keep(page, name, 1860)
+    keep(page, "denoise", 1860)
 
 
 def dark(visit, keep) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -70,6 +71,9 @@ def test_a_process_of_an_earlier_studio_is_known_again(runs):
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "train", str(runs.folder / "old")])
     try:
         note(runs, process=sleeper.pid)
+        until = time.monotonic() + 10  # for a moment after it begins, a process has no words yet
+        while runs.facts("old")["state"] != "running" and time.monotonic() < until:
+            time.sleep(0.01)
         assert runs.facts("old")["state"] == "running"
         assert runs.facts("old")["eta"] == pytest.approx(60 * 32 / 320)
         with pytest.raises(RunFolderError, match="is at work already"):
