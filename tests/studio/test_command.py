@@ -1,0 +1,31 @@
+"""`unnoise studio`: started as a person starts it, asked, and stopped."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+
+
+def test_the_command_shows_the_models_that_stand_there_and_ends_with_ctrl_c(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "runs/moons")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unnoise", "studio", "--port", "0", "--no-browser"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "UNNOISE_API_KEY": ""},
+    )  # fmt: skip
+    try:
+        line = process.stderr.readline()
+        url = re.search(r"http://localhost:\d+", line)[0].replace("localhost", "127.0.0.1")
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            assert b"unnoise studio" in answer.read()
+        with urllib.request.urlopen(f"{url}/api/models", timeout=60) as answer:
+            assert [each["name"] for each in json.load(answer)["models"]] == ["moons"]
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=60) as answer:
+            assert json.load(answer)["data"][0]["id"] == "moons"
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+    assert "Traceback" not in rest, rest
