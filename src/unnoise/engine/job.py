@@ -126,6 +126,7 @@ class Job:
             "error": None if self.error is None else " ".join(str(self.error).split()),
             "made": datetime.fromtimestamp(self.made_at, UTC).isoformat(timespec="milliseconds"),
             "seconds": round(self.seconds if self.ended else perf_counter() - self._accepted, 6),
+            "making": round(self.bare_seconds, 6),
             "version": self.version,
             "owner": self.request.owner,
             "strict": self.request.strict,

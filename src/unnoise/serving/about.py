@@ -127,7 +127,12 @@ def router(engine: Engine, answers: Answers) -> APIRouter:
     def health() -> JSONResponse:
         """200 while it takes requests, 503 while it shuts down; needs no key."""
         state = "closing" if engine.closing else "ok"
-        told = {"status": state, "version": __version__, "waiting": engine.waiting(), "active": engine.active()}
+        told = {
+            "status": state,
+            "version": __version__,
+            "waiting": engine.waiting(),
+            "active": engine.active(),
+        }
         return JSONResponse(told, 503 if engine.closing else 200)
 
     @routes.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)

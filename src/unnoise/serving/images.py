@@ -49,7 +49,8 @@ def router(engine: Engine) -> APIRouter:
             if not await following.ended(request):
                 return JSONResponse(told(410, "the client has left"), 410)
         samples = await run_in_threadpool(job.samples)
-        about = {"unnoise": {"id": job.id, "seed": job.request.seed, "seconds": job.seconds, "notes": samples.notes}}
+        facts = {"id": job.id, "seed": job.request.seed, "seconds": job.seconds, "making": job.bare_seconds}
+        about = {"unnoise": {**facts, "notes": samples.notes}}
         if asked.response_format == "url":
             root = str(request.base_url).rstrip("/")
             data = [
