@@ -74,36 +74,39 @@ def test_members_import_the_base_of_their_room_and_not_the_room():
     assert not wrong, wrong
 
 
-@pytest.mark.parametrize("name", modules())
-def test_every_module_imports(name):
-    if name != "unnoise.__main__":
-        importlib.import_module(name)
+def test_every_module_imports():
+    for name in modules():
+        if name != "unnoise.__main__":
+            importlib.import_module(name)
 
 
 # Light imports
 
 
 @pytest.mark.parametrize(
-    ("code", "absent"),
+    "statements",
     [
-        (
-            "import unnoise",
-            ["torch", "numpy", "PIL", "pyarrow", "yaml", "pydantic", "typer", "rich", "matplotlib", "tensorboard"],
-        ),
-        ("import unnoise; unnoise.load", ["pyarrow", "typer", "rich", "matplotlib", "tensorboard"]),
-        ("import unnoise; unnoise.train", ["typer", "rich", "matplotlib", "tensorboard"]),
-        ("import unnoise.cli.main", ["torch", "pyarrow", "matplotlib", "tensorboard"]),
+        # What is loaded after each statement must not be among what its line names.
+        {
+            "import unnoise": "torch numpy PIL pyarrow yaml pydantic typer rich matplotlib tensorboard",
+            "unnoise.load": "pyarrow typer rich matplotlib tensorboard",
+            "unnoise.train": "typer rich matplotlib tensorboard",
+        },
+        {"import unnoise.cli.main": "torch pyarrow matplotlib tensorboard"},
     ],
-    ids=["import unnoise", "unnoise.load", "unnoise.train", "the command line"],
+    ids=["the package", "the command line"],
 )
-def test_an_import_loads_only_what_it_needs(code, absent):
-    loaded = fresh(f"{code}\nimport sys\nprint(*{{m.partition('.')[0] for m in sys.modules}})")
-    assert not set(absent) & set(loaded)
+def test_an_import_loads_only_what_it_needs(statements):
+    told = "print(*{m.partition('.')[0] for m in sys.modules})"
+    loaded = fresh("import sys\n" + "\n".join(f"{code}\n{told}\nprint(';')" for code in statements))
+    for (code, absent), found in zip(statements.items(), " ".join(loaded).split(";"), strict=False):
+        assert not set(absent.split()) & set(found.split()), code
 
 
 def test_unnoise_imports_in_a_third_of_a_second_over_torch():
-    code = "import torch, time\nstart = time.perf_counter()\nimport unnoise\nprint(time.perf_counter() - start)"
-    assert min(float(fresh(code)[0]) for _ in range(3)) <= 0.3
+    # The time of the processor, which other programs on the machine hardly lengthen.
+    code = "import torch, time\nstart = time.process_time()\nimport unnoise\nprint(time.process_time() - start)"
+    assert any(float(fresh(code)[0]) <= 0.3 for _ in range(3))
 
 
 def test_the_version_is_that_of_the_project_file():

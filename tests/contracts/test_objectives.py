@@ -43,7 +43,7 @@ class Exact(nn.Module):
         return torch.cat([answer, torch.zeros_like(answer)], 1) if self.doubled else answer
 
 
-def problem(objective, prediction, schedule, mixture, n=20_000, seed=0):
+def problem(objective, prediction, schedule, mixture, n=5000, seed=0):
     """A denoiser that is exact, the oracle, and draws."""
     oracle = mixture(schedule)
     network = Exact(objective.learns_variance)

@@ -1,8 +1,5 @@
 """Whole runs of objectives that keep something beside the network: resumed, in parts, and on several processes."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -73,20 +70,9 @@ def test_micro_batches_see_the_same_pairs_and_times(alone, tmp_path):
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_have_one_history_and_one_uncertainty(alone, tmp_path, parallel):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "unnoise",
-        "train",
-    ]
-    options = [*RECIPE, *EVERYTHING, f"machine.parallel={parallel}", "--out", str(tmp_path / "run")]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_two_processes_have_one_history_and_one_uncertainty(interpreters, alone, tmp_path, parallel):
+    options = [*RECIPE, *EVERYTHING, f"machine.parallel={parallel}", "--out", tmp_path / "run"]
+    interpreters.together(2, "import runpy; runpy.run_module('unnoise', run_name='__main__')", "train", *options)
     check_alike(alone, newest_whole(tmp_path / "run" / "checkpoints")[0])
 
 

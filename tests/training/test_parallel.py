@@ -26,30 +26,24 @@ RECIPE = (
 )  # fmt: skip
 
 
-def train(out, *options, processes=1):
-    """In processes of their own where there are several; one is this one."""
-    if processes == 1:
-        run = Run(load_recipe(RECIPE[0], [*RECIPE[1:], *options]), out)
-        for _ in run.events():
-            pass
-    else:
-        command = [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={processes}",
-            "-m",
-            "unnoise",
-            "train",
-        ]
-        done = subprocess.run(
-            [sys.executable, *command, *RECIPE, *options, "--out", str(out)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+UNNOISE = "import runpy; runpy.run_module('unnoise', run_name='__main__')"
+
+
+def train(out, *options):
+    for _ in Run(load_recipe(RECIPE[0], [*RECIPE[1:], *options]), out).events():
+        pass
     return newest_whole(Path(out) / "checkpoints")[0]
+
+
+@pytest.fixture
+def train_together(interpreters):
+    """Trains in several processes, as under torchrun."""
+
+    def call(processes, out, *options):
+        interpreters.together(processes, UNNOISE, "train", *RECIPE, *options, "--out", out)
+        return newest_whole(out / "checkpoints")[0]
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -80,17 +74,18 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_twenty_steps_shared_out_are_those_of_one_process(alone, tmp_path, way):
+def test_twenty_steps_shared_out_are_those_of_one_process(train_together, alone, tmp_path, way):
     processes, options = WAYS[way]
-    shared = train(tmp_path / "run", *options, processes=processes)
+    folder = tmp_path / "run"
+    shared = train(folder, *options) if processes == 1 else train_together(processes, folder, *options)
     assert shared.step == 20
     assert furthest(alone, shared) < 1e-6
     assert scores(shared) == pytest.approx(scores(alone), rel=1e-5)
     assert (tmp_path / "run" / "model" / "model.yaml").is_file()
 
 
-def test_a_run_goes_on_with_another_number_of_processes_and_another_way_of_sharing(alone, tmp_path):
-    first = train(tmp_path / "run", "training.steps=10", "machine.parallel=fsdp", processes=2)
+def test_a_run_goes_on_with_another_number_of_processes_and_another_way_of_sharing(train_together, alone, tmp_path):
+    first = train_together(2, tmp_path / "run", "training.steps=10", "machine.parallel=fsdp")
     assert first.path.suffix == ".sharded"
     # The recipe differs in its steps alone, as when a run is lengthened.
     recipe = tmp_path / "run" / "recipe.yaml"
@@ -156,15 +151,15 @@ def test_more_processes_than_samples_are_refused():
         Processes(0, 4).share(3)
 
 
-def test_a_finished_run_without_its_model_gets_it_again_from_several_processes(tmp_path):
+def test_a_finished_run_without_its_model_gets_it_again_from_several_processes(train_together, tmp_path):
     import shutil
 
     options = ["training.steps=2", "training.validation_size=16"]
-    finished = train(tmp_path / "run", *options, "machine.parallel=fsdp", processes=2)
+    finished = train_together(2, tmp_path / "run", *options, "machine.parallel=fsdp")
     model = tmp_path / "run" / "model"
     stood = {file.name: file.read_bytes() for file in model.iterdir()}
     shutil.rmtree(model)
-    again = train(tmp_path / "run", *options, "machine.parallel=fsdp", processes=2)
+    again = train_together(2, tmp_path / "run", *options, "machine.parallel=fsdp")
     assert (again.step, finished.step) == (2, 2)
     assert {file.name: file.read_bytes() for file in model.iterdir()} == stood
 

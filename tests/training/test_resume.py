@@ -35,6 +35,7 @@ for event in Run(load_recipe(recipe, overrides), folder).events():
     if isinstance(event, Stepped) and event.step == int(kill_at):
         os.kill(os.getpid(), signal.SIGKILL)
 """
+UNNOISE = "import runpy; runpy.run_module('unnoise', run_name='__main__')"
 POINTS = (
     "two-moons-labels", "training.steps=90", "training.checkpoint_every=13", "training.validate_every=30",
     "training.sample_every=45", "training.batch_size=48", "training.validation_size=32", "network.width=24",
@@ -50,16 +51,22 @@ AVERAGES = (
 DROPOUT = (*IMAGES, "network.dropout=0.3")
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
+@pytest.fixture
+def run(interpreters):
+    """Trains in a process of its own, which may kill itself after a step, and gives its exit code."""
+
+    def call(folder, *recipe, kill_at=0):
+        return interpreters.run(RUN, folder, kill_at, *recipe)
+
+    return call
+
+
+@pytest.fixture
+def base(run, tmp_path):
     """A model to start from."""
-    folder = tmp_path_factory.mktemp("base") / "run"
+    folder = tmp_path / "base" / "run"
     assert run(folder, *IMAGES[:1], "training.steps=4", *IMAGES[2:]) == 0
     return folder
-
-
-def run(folder, *recipe, kill_at=0):
-    return subprocess.run([sys.executable, "-c", RUN, folder, str(kill_at), *recipe], check=False).returncode
 
 
 def final_bytes(folder):
@@ -68,7 +75,7 @@ def final_bytes(folder):
 
 
 @pytest.mark.parametrize("recipe", [POINTS, IMAGES, DROPOUT, AVERAGES], ids=["points", "images", "dropout", "averages"])
-def test_killed_with_sigkill_at_random_steps_and_resumed_the_weights_are_byte_equal(tmp_path, recipe):
+def test_killed_with_sigkill_at_random_steps_and_resumed_the_weights_are_byte_equal(run, tmp_path, recipe):
     straight, broken = tmp_path / "a" / "run", tmp_path / "b" / "run"
     assert run(straight, *recipe) == 0
     steps = int(recipe[1].partition("=")[2])
@@ -83,28 +90,23 @@ def test_killed_with_sigkill_at_random_steps_and_resumed_the_weights_are_byte_eq
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stop_signal_saves_and_exits_and_the_same_command_goes_on(tmp_path, number, code):
+def test_a_stop_signal_saves_and_exits_and_the_same_command_goes_on(interpreters, tmp_path, number, code):
     folder = tmp_path / "run"
-    options = [
-        "training.steps=100000",
-        "training.checkpoint_every=100000",
-        "training.sample_every=0",
-        "training.validate_every=100000",
-    ]
-    command = [sys.executable, "-m", "unnoise", "train", "spiral", "--out", str(folder), *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    options = ("training.steps=100000", "training.checkpoint_every=100000", "training.sample_every=0")
+    command = ("train", "spiral", "--out", folder, *options, "training.validate_every=100000")
+    process = interpreters.start(UNNOISE, *command)
     deadline = time.monotonic() + 60
     metrics = folder / "metrics.jsonl"
     while not (metrics.is_file() and '"lr"' in metrics.read_text()):
-        assert process.poll() is None
+        assert process.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    second = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert second.returncode == 2
-    assert "another process is training" in second.stderr
-    process.send_signal(number)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == code, said
+    assert interpreters.run(UNNOISE, *command) == 2
+    assert "another process is training" in interpreters.said.read_text()
+    os.kill(process.pid, number)
+    process.join(60)
+    said = interpreters.said.read_text()
+    assert process.exitcode == code, said
     assert "stopped and saved at step" in said
     found, damaged = newest_whole(folder / "checkpoints")
     assert found is not None
@@ -112,7 +114,7 @@ def test_a_stop_signal_saves_and_exits_and_the_same_command_goes_on(tmp_path, nu
     assert found.step >= 50
 
 
-def test_adapters_beside_a_model_killed_and_resumed_are_byte_equal(tmp_path, base):
+def test_adapters_beside_a_model_killed_and_resumed_are_byte_equal(run, tmp_path, base):
     lora = ("start.lora.rank=3", "start.lora.dropout=0.2", "start.train=leave,*.bias", "training.lr=1e-2")
     recipe = (*IMAGES[:-1], f"start.model={base}", *lora)
     straight, broken = tmp_path / "a" / "run", tmp_path / "b" / "run"
@@ -154,7 +156,7 @@ def test_a_disk_that_fills_up_on_the_way_costs_nothing_older_than_the_last_check
     assert final_bytes(straight) == final_bytes(full)
 
 
-def test_a_checkpoint_tells_one_flipped_bit(tmp_path):
+def test_a_checkpoint_tells_one_flipped_bit(run, tmp_path):
     assert run(tmp_path / "run", *POINTS[:1], "training.steps=2", *POINTS[2:]) == 0
     file = max((tmp_path / "run" / "checkpoints").iterdir())
     load_checkpoint(file)
@@ -193,7 +195,7 @@ def test_damaged_lines_of_metrics_are_left_out_and_the_others_stay(tmp_path):
     assert [line["step"] for line in read_metrics(file)] == [1, 2]
 
 
-def test_a_run_killed_after_its_last_checkpoint_gets_its_model(tmp_path):
+def test_a_run_killed_after_its_last_checkpoint_gets_its_model(run, tmp_path):
     folder = tmp_path / "run"
     short = (*POINTS[:1], "training.steps=4", *POINTS[2:])
     assert run(folder, *short) == 0
@@ -204,7 +206,7 @@ def test_a_run_killed_after_its_last_checkpoint_gets_its_model(tmp_path):
     assert final_bytes(folder) == before
 
 
-def test_a_run_that_was_begun_before_an_option_came_goes_on_with_its_default(tmp_path):
+def test_a_run_that_was_begun_before_an_option_came_goes_on_with_its_default(run, tmp_path):
     folder = tmp_path / "run"
     assert run(folder, *POINTS, kill_at=20) == -signal.SIGKILL
     recipe = folder / "recipe.yaml"
@@ -218,7 +220,7 @@ def test_a_run_that_was_begun_before_an_option_came_goes_on_with_its_default(tmp
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_ten_times_by_the_clock_and_resumed_the_weights_are_byte_equal(tmp_path):
+def test_killed_ten_times_by_the_clock_and_resumed_the_weights_are_byte_equal(run, tmp_path):
     """Also while a checkpoint, the model or a picture is being written, which takes a good part of the time here."""
     recipe = (
         "digits", "training.steps=90", "training.checkpoint_every=2", "training.validate_every=30",

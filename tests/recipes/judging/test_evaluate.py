@@ -1,9 +1,6 @@
 """Evaluations: their numbers, what they go on with, and what they refuse."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -124,15 +121,12 @@ def test_parts_made_by_two_processes_are_the_parts_of_one(moons, tmp_path, monke
         assert (tmp_path / "two" / "samples" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_under_torchrun_two_processes_give_the_numbers_of_one(moons, tmp_path):
+def test_two_processes_give_the_numbers_of_one(interpreters, moons, tmp_path):
+    unnoise = "import runpy; runpy.run_module('unnoise', run_name='__main__')"
     arguments = ["evaluate", moons, "-n", "1200", "--metrics", "energy,mmd", "--no-memorisation"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "unnoise"]
-    for name, start in (("two", torchrun), ("one", [sys.executable, "-m", "unnoise"])):
-        done = subprocess.run(
-            [*start, *arguments, "-o", tmp_path / name], env=environment, capture_output=True, text=True, timeout=250
-        )
-        assert done.returncode == 0, done.stderr
+    interpreters.together(2, unnoise, *arguments, "-o", tmp_path / "two", CUDA_VISIBLE_DEVICES="")
+    code = interpreters.run(unnoise, *arguments, "-o", tmp_path / "one", CUDA_VISIBLE_DEVICES="")
+    assert code == 0, interpreters.said.read_text()
     one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two"))
     assert two["metrics"] == one["metrics"]
     assert len(list((tmp_path / "two" / "samples").glob("*.npy"))) == 3
