@@ -77,8 +77,8 @@ def test_what_is_typed_wrongly_is_one_line(folder, tmp_path, refused):
     assert "there is no model at" in refused("serve", tmp_path / "nothing", *results)
     assert "two models would be called 'digits'" in refused("serve", folder, f"digits={tmp_path}", *results)
     assert "is no name for a model" in refused("serve", f"../x={folder}", *results)
-    assert "engine.activ: there is no such option; did you mean 'active'" in refused(
-        "serve", folder, "engine.activ=3", *results
+    assert "engine.activee: there is no such option; did you mean 'active'" in refused(
+        "serve", folder, "engine.activee=3", *results
     )
     assert "serving.rate: must be at least 0" in refused("serve", folder, "serving.rate=-1", *results)
     assert "--memory: expected gigabytes above 0" in refused("serve", folder, "--memory", "0", *results)
