@@ -126,6 +126,17 @@ def test_progress_is_told_step_by_step_and_the_end_last(start):
     assert job.changed(job.version, timeout=0.01) == job.version
 
 
+def test_all_who_watch_from_the_start_hear_everything(start):
+    engine, heard = start(), [[], []]
+
+    def prepare(job):
+        for each in heard:
+            job.watch(lambda each=each: each.append(job.step))
+
+    ended(engine.submit(Request("points", steps=5), prepare))
+    assert heard[0] == heard[1] == [0, 0, 1, 2, 3, 4, 5, 5]  # it begins, the noise, the steps, the end
+
+
 def test_a_look_is_a_step_of_the_run_and_costs_nothing_where_nobody_looks(start, folders, monkeypatch):
     decoded = []
     finish = Model.finish

@@ -8,7 +8,7 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from time import perf_counter
 from types import TracebackType
@@ -77,8 +77,12 @@ class Engine:
 
     # Asking
 
-    def submit(self, request: Request) -> Job:
+    def submit(self, request: Request, prepare: Callable[[Job], object] | None = None) -> Job:
         """Accepts a request.
+
+        Args:
+            request: What is asked for.
+            prepare: Called with it before it can begin, so that whoever watches misses nothing.
 
         Returns:
             The request under way.
@@ -93,6 +97,8 @@ class Engine:
         recipe = self._settled(request)
         timeout = min(request.timeout or math.inf, self.settings.timeout)
         job = Job(new_number(), request, recipe, self.results, timeout)
+        if prepare is not None:
+            prepare(job)
         if request.durable:
             self._notes.note(job.id, request)
         try:

@@ -102,7 +102,7 @@ class Job:
         self.at_end: Callable[[State], None] = lambda state: None
         self._unwanted = self._ending = False
         self._changed = threading.Condition()
-        self._watchers: dict[int, Callable[[], None]] = {}
+        self._watchers: dict[object, Callable[[], None]] = {}
         self._newest: tuple[Preview, View] | None = None
         self._samples: Samples | None = None
 
@@ -175,11 +175,11 @@ class Job:
         """
         key = object()
         with self._changed:
-            self._watchers[id(key)] = callback
+            self._watchers[key] = callback
 
-        def stop(key: object = key) -> None:
+        def stop() -> None:
             with self._changed:
-                self._watchers.pop(id(key), None)
+                self._watchers.pop(key, None)
 
         return stop
 

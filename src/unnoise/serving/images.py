@@ -42,9 +42,15 @@ def router(engine: Engine) -> APIRouter:
         """
         model = model_named(engine, asked.model)
         size = _size(engine, model, asked.size)
-        job = await run_in_threadpool(engine.submit, asked.request(model, owner_of(request)))
+        glances: list[Callable[[], Look]] = []
+
+        def prepare(job: Job) -> None:
+            if asked.stream:
+                job.watch(lambda: _collect(job, asked.partial_images, glances))
+
+        job = await run_in_threadpool(engine.submit, asked.request(model, owner_of(request)), prepare)
         if asked.stream:
-            return stream(_streamed(job, asked, size))
+            return stream(_streamed(job, asked, size, glances))
         async with Following(job) as following:
             if not await following.ended(request):
                 return JSONResponse(told(410, "the client has left"), 410)
@@ -98,20 +104,20 @@ def _encoded(samples: Samples, suffix: str) -> list[str]:
     return [base64.b64encode(samples.one(k).encode(suffix)).decode() for k in range(len(samples))]
 
 
-async def _streamed(job: Job, asked: ImagesAsked, size: str) -> AsyncIterator[str]:
+def _collect(job: Job, most: int, glances: list[Callable[[], Look]]) -> None:
+    """Keeps a glance at the newest step where the next partial image is due; called in the thread of the work."""
+    due = job.steps and job.step * (most + 1) // job.steps > len(glances)
+    glance = job.glance() if due and len(glances) < most else None
+    if glance is not None:
+        glances.append(glance)
+
+
+async def _streamed(job: Job, asked: ImagesAsked, size: str, glances: list[Callable[[], Look]]) -> AsyncIterator[str]:
     """Partial images as events, then the images themselves."""
-    glances: list[Callable[[], Look]] = []
-
-    def note() -> None:
-        due = job.steps and job.step * (asked.partial_images + 1) // job.steps > len(glances)
-        glance = job.glance() if due and len(glances) < asked.partial_images else None
-        if glance is not None:
-            glances.append(glance)
-
     sent, head = 0, _head(job, asked, size)
     head["created_at"] = head.pop("created")
     try:
-        async with Following(job, note) as following:
+        async with Following(job) as following:
             while True:
                 ended = job.ended
                 for glance in glances[sent:]:
