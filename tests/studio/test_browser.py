@@ -246,7 +246,8 @@ def test_generate_scrub_and_replay_give_the_same_picture(visit, studio):
     visit.page.get_by_role("button", name="Replay").click()
     visit.page.wait_for_selector("[data-number=replay][data-same=bytes]")
     visit.page.get_by_role("button", name="Close").click()
-    visit.page.get_by_role("link", name="Scrub").first.click()
+    with visit.page.expect_response("**/api/jobs/*/steps*"):
+        visit.page.get_by_role("link", name="Scrub").first.click()
     visit.page.wait_for_selector("#step:enabled")
     visit.settle()
     assert (visit.numbers(noisy) == last).all()

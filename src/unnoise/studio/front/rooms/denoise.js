@@ -20,6 +20,7 @@ export async function make() {
   if (!parts.models.length) return { element: h("section", { class: "room", "data-room": "denoise" }, head, nothingYet("denoise")), show: () => {} };
 
   const state = { drawing: null, runs: [null, null], facts: [null, null], field: null, k: 0 };
+  let changes = 0;
   const ask = asking(parts, { onModel: guarded(modelChanged) });
   const sides = [0, 1].map((i) => side(i, state));
   const work = bench("Sampling");
@@ -41,7 +42,10 @@ export async function make() {
   const caption = h("figcaption", {});
 
   async function modelChanged(card) {
+    changes += 1;
+    const mine = changes;
     const drawing = await get(`denoise/models/${encodeURIComponent(card.name)}`);
+    if (mine !== changes) return; // what was asked for later must not be wiped by what comes late
     drawing.data = drawing.data && numbers(drawing.data);
     state.drawing = drawing;
     [state.runs, state.facts, state.field] = [[null, null], [null, null], null];
@@ -151,6 +155,7 @@ export async function make() {
 
   // A result of the gallery, looked back on.
   async function open(id) {
+    time.disabled = true;
     const facts = await get(`jobs/${id}`);
     ask.model.value = facts.model;
     ask.changed();
