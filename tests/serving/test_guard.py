@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+import re
 import socket
 import struct
 import time
@@ -38,7 +39,15 @@ def test_without_a_key_or_with_a_wrong_one_nothing_is_told(locked, caplog):
     assert KEY[:-1] not in caplog.text
     assert "wrong-wrong" not in caplog.text
     assert locked.get("/health").json()["status"] == "ok"
-    assert locked.get("/docs").status_code == 200
+    page = locked.get("/docs")
+    assert page.status_code == 200
+    # A browser fetches them without the key, and from here: nobody else is asked.
+    fetched = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(fetched) == 3
+    for place in fetched:
+        assert place.startswith("/documents/")
+        assert len(locked.get(place).content) > 1000
+    assert "//" not in re.sub(r"<!--.*?-->", "", page.text.replace(str(locked.base_url), ""), flags=re.S)
 
 
 def test_a_key_opens_and_so_does_a_password(locked):

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse
 from starlette.routing import Match
@@ -17,7 +18,9 @@ from . import about, images, jobs, refusing, sdapi
 from .guard import Guard
 from .settings import ServingSettings
 
-OPEN = ("/health", "/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect")
+OPEN = ("/health", "/docs", "/openapi.json", "/docs/oauth2-redirect")
+DOCUMENTS = "/documents"
+"""Where the scripts of `/docs` stand, which a browser would otherwise fetch from another machine."""
 ABOUT = """Samples of diffusion models. Every image carries the recipe that it was made by; `unnoise replay` makes it again.
 
 Wrong requests are answered with one line: `{"error": {"message": ..., "type": ..., "param": ..., "code": ...}}`.
@@ -47,7 +50,9 @@ def create(
         yield
         await run_in_threadpool(engine.close, settings.grace)
 
-    app = FastAPI(title="unnoise", version=__version__, description=ABOUT, lifespan=lifespan)
+    app = FastAPIOffline(
+        redoc_url=None, static_url=DOCUMENTS, title="unnoise", version=__version__, description=ABOUT, lifespan=lifespan
+    )
     refusing.install(app)
     for router in (
         images.router(engine),
@@ -65,7 +70,7 @@ def create(
         app.add_api_route("/", _to_the_documents, include_in_schema=False)
 
     def is_open(scope: Scope) -> bool:
-        if scope["path"] in (*OPEN, "/"):
+        if scope["path"] in (*OPEN, "/") or scope["path"].startswith(f"{DOCUMENTS}/"):
             return True
         return any(route.matches(scope)[0] == Match.FULL for route in free.routes)
 

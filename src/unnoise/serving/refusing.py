@@ -110,5 +110,5 @@ def _first(error: RequestValidationError) -> tuple[str, str | None]:
     if found["type"] == "value_error" and not place:
         return message, message.partition(":")[0]
     where = ".".join(place) or "body"
-    given = "" if found["type"] == "missing" else f", got {str(found.get('input'))[:80]!r}"
+    given = "" if found["type"] == "missing" else f", got {repr(found.get('input'))[:80]}"
     return f"{where}: {message[:1].lower()}{message[1:]}{given}", where
