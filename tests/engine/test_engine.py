@@ -1,5 +1,6 @@
 """The engine: every request ends as it would alone, and none touches another."""
 
+import gc
 import json
 import os
 import signal
@@ -29,6 +30,14 @@ def ended(*jobs):
     for job in jobs:
         assert job.wait(60), job.facts()
     return jobs
+
+
+def soon(condition):
+    """Waits for what the thread of the work does after it has told of the end."""
+    until = time.monotonic() + 30
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.005)
+    return condition()
 
 
 def at_work(engine, **asked):
@@ -116,7 +125,7 @@ def test_progress_is_told_step_by_step_and_the_end_last(start):
     engine.submit(Request("image", **SLOW))  # so that the other one does not end before it is watched
     job = engine.submit(Request("points", n=3, steps=40, batch_size=2))
     job.watch(lambda: seen.append((job.state, job.step, job.version)))
-    ended(job)
+    assert soon(lambda: seen and seen[-1][0] == "done")
     states, steps, versions = zip(*seen, strict=True)
     assert list(steps) == sorted(steps)
     assert steps[-1] == 80  # two batches of forty
@@ -134,7 +143,25 @@ def test_all_who_watch_from_the_start_hear_everything(start):
             job.watch(lambda each=each: each.append(job.step))
 
     ended(engine.submit(Request("points", steps=5), prepare))
+    assert soon(lambda: heard[1][-2:] == [5, 5])
     assert heard[0] == heard[1] == [0, 0, 1, 2, 3, 4, 5, 5]  # it begins, the noise, the steps, the end
+
+
+def test_while_somebody_is_told_the_engine_answers_others(start):
+    engine, waited = start(), []
+
+    def prepare(job):
+        def look():
+            other = threading.Thread(target=engine.jobs)
+            other.start()
+            other.join(5)
+            waited.append(other.is_alive())
+
+        job.watch(look)
+
+    ended(engine.submit(Request("points", steps=1), prepare))
+    assert soon(lambda: len(waited) == 4)
+    assert waited == [False] * 4  # it begins, the noise, the step, the end
 
 
 def test_a_look_is_a_step_of_the_run_and_costs_nothing_where_nobody_looks(start, folders, monkeypatch):
@@ -376,6 +403,45 @@ def test_closing_finishes_what_it_can_and_keeps_what_must_not_be_forgotten(start
     assert not list((later.results.folder / "waiting").glob("*.json"))
 
 
+def test_what_is_made_after_a_restart_has_the_time_that_it_asked_for(start):
+    engine = start(active=1)
+    slow = at_work(engine)
+    asked = [engine.submit(Request("image", durable=True, timeout=timeout, **SLOW)) for timeout in (0.75, 5000.0, None)]
+    engine.close(grace=0)
+    assert slow.state == "cancelled"
+    later = start(active=1, timeout=300.0)
+    jobs = [later.job(job.id) for job in asked]
+    assert [job.timeout for job in jobs] == [0.75, 300.0, 300.0]
+    ended(jobs[0])
+    assert isinstance(jobs[0].error, TookTooLong)
+
+
+def test_a_disk_that_is_full_at_the_start_loses_no_request(start, monkeypatch):
+    engine = start()
+    job = engine.submit(Request("image", durable=True, **SLOW))
+    engine.close(grace=0)
+
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unnoise.engine.waiting.write_atomically", full)
+        assert start().jobs() == []
+    assert [each.id for each in start().jobs()] == [job.id]
+
+
+def test_a_note_that_cannot_be_deleted_keeps_nobody_waiting(start):
+    engine = start(active=1)
+    slow = at_work(engine)
+    job = engine.submit(Request("points", durable=True))
+    note = engine.results.folder / "waiting" / f"{job.id}.json"
+    note.unlink()
+    note.mkdir()
+    slow.cancel()
+    ended(job, engine.submit(Request("points")))
+    assert job.state == "done"
+
+
 def test_an_engine_leaves_alone_what_another_one_has_accepted(start):
     engine = start(active=1)
     job = engine.submit(Request("image", durable=True, **SLOW))
@@ -428,6 +494,19 @@ def test_requests_from_many_threads_are_all_answered(start):
     assert made == ["done"] * 24
     assert engine.counts["done"] == engine.counts["samples"] == 24
     assert engine.active() == engine.waiting() == 0
+
+
+def test_the_count_of_network_calls_outlives_the_models(start, tmp_path):
+    from .conftest import make_model
+
+    models = {name: make_model(seed=k) for k, name in enumerate("ab")}
+    folders = {name: str(model.save(tmp_path / name)) for name, model in models.items()}
+    engine = start(folders, memory=int(1.7 * models["a"].memory()))
+    for name in "aba":
+        ended(engine.submit(Request(name, steps=4)))
+        gc.collect()
+    assert engine.shelf.loads == 3
+    assert engine.shared() == (12, 12)
 
 
 def test_facts_are_plain(start):

@@ -1,6 +1,7 @@
 """Results on disk: there whole or not at all, under names that lead nowhere else."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -53,6 +54,16 @@ def test_what_was_half_written_when_a_process_died_is_no_result(tmp_path, sample
     half.mkdir()
     (half / FACTS).write_text("{}")
     assert Results(tmp_path).list() == []
+    assert not half.exists()
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(tmp_path, samples):
+    results, number = Results(tmp_path), new_number()
+    half = tmp_path / f".{number}.{os.getpid()}.partial"
+    half.mkdir()
+    (half / SAMPLES).write_bytes(b"half")
+    results.keep(number, samples, None, {"id": number}, True)
+    assert torch.equal(results.samples(number).tensor, samples.tensor)
     assert not half.exists()
 
 

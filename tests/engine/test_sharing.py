@@ -77,7 +77,7 @@ def test_different_conditions_share_one_call_and_each_gets_what_it_gets_alone():
 
     for answer, expected in zip(together(meeting, asked, work), alone, strict=True):
         torch.testing.assert_close(answer, expected, rtol=1e-5, atol=1e-6)
-    assert (meeting.calls, meeting.asked) == (1, 4)
+    assert (meeting.tally.calls, meeting.tally.asked) == (1, 4)
 
 
 def test_samples_of_other_shapes_and_types_go_apart():
@@ -95,6 +95,8 @@ def test_what_fails_for_one_fails_for_no_other():
     assert torch.equal(one, 2 * asked[0])
     assert torch.equal(three, 2 * asked[2])
     assert isinstance(wrong, ValueError)
+    assert meeting.tally.calls == len(double.rows) == 4  # the one that was shared, too
+    assert meeting.tally.asked == 3
 
 
 def test_a_call_has_no_more_rows_than_allowed_unless_one_asks_for_more():
@@ -154,8 +156,8 @@ def test_many_calls_of_many_threads_are_all_answered(linger):
         return True
 
     assert all(found is True for found in together(meeting, list(range(12)), work))
-    assert meeting.asked == 240
-    assert meeting.calls < 240
+    assert meeting.tally.asked == 240
+    assert meeting.tally.calls < 240
 
 
 def test_a_strict_request_and_one_that_wants_gradients_share_nothing():

@@ -27,7 +27,7 @@ from .job import Job, State, StepKeeper, View
 from .request import Request
 from .results import Results, new_number
 from .settings import EngineSettings
-from .sharing import Detour, Meeting
+from .sharing import Detour, Meeting, Tally
 from .shelf import Shelf
 from .waiting import Waiting
 
@@ -60,6 +60,7 @@ class Engine:
         self._at_work: set[str] = set()
         self._idle = 0
         self._threads: list[threading.Thread] = []
+        self._tally = Tally()
         self._meetings: WeakKeyDictionary[nn.Module, Meeting] = WeakKeyDictionary()
         self._stopped = threading.Event()
         self._clock = threading.Thread(target=self._watch_the_time, name="unnoise-clock", daemon=True)
@@ -95,8 +96,7 @@ class Engine:
         """
         self._check_room(request.owner)
         recipe = self._settled(request)
-        timeout = min(request.timeout or math.inf, self.settings.timeout)
-        job = Job(new_number(), request, recipe, self.results, timeout)
+        job = self._new(new_number(), request, recipe)
         if prepare is not None:
             prepare(job)
         if request.durable:
@@ -115,11 +115,15 @@ class Engine:
             if number in made:  # it ended right after it had kept what it made
                 self._notes.forget(number)
                 continue
-            self._enqueue(Job(number, request, {}, self.results, self.settings.timeout), known=True)
+            self._enqueue(self._new(number, request, {}), known=True)
 
-    def _enqueue(self, job: Job, known: bool = False) -> None:
+    def _new(self, number: str, request: Request, recipe: Mapping[str, Any]) -> Job:
+        job = Job(number, request, recipe, self.results, min(request.timeout or math.inf, self.settings.timeout))
         job.position = lambda: self._position(job)
         job.at_end = lambda state: self._note_end(job, state)
+        return job
+
+    def _enqueue(self, job: Job, known: bool = False) -> None:
         with self._lock:
             if not known:
                 self._check_room(job.request.owner)
@@ -204,9 +208,8 @@ class Engine:
         return len(self._at_work)
 
     def shared(self) -> tuple[int, int]:
-        """Network calls made, and how many were asked for, of the models that are loaded."""
-        meetings = list(self._meetings.values())
-        return sum(each.calls for each in meetings), sum(each.asked for each in meetings)
+        """Network calls made since the start, and how many were asked for."""
+        return self._tally.calls, self._tally.asked
 
     def _position(self, job: Job) -> int:
         with self._lock:
@@ -233,6 +236,7 @@ class Engine:
     def _work(self, job: Job) -> None:
         """Makes what is asked for; whatever goes wrong ends this request alone."""
         try:
+            job.tell_begun()
             job.check()
             samples, keeper = self._make(job)
             steps = None if keeper is None else keeper.steps()
@@ -288,7 +292,7 @@ class Engine:
     def _meeting(self, network: nn.Module, model: Model) -> Meeting:
         with self._lock:
             if network not in self._meetings:
-                self._meetings[network] = Meeting(self.settings.linger, model.batch_size(2**31))
+                self._meetings[network] = Meeting(self.settings.linger, model.batch_size(2**31), self._tally)
             return self._meetings[network]
 
     def _note_end(self, job: Job, state: State) -> None:
@@ -306,7 +310,10 @@ class Engine:
             while len(self._ended) > RECENT:
                 self._jobs.pop(self._ended.popleft(), None)
         if job.request.durable and not (self.closing and state == "cancelled"):
-            self._notes.forget(job.id)
+            try:
+                self._notes.forget(job.id)
+            except OSError as error:  # the next start finds that it was made, or makes it again
+                LOG.error("the note of request %s cannot be deleted: %s", job.id, error)
 
     def _watch_the_time(self) -> None:
         """Gives up, now and then, what has waited for too long."""

@@ -231,13 +231,19 @@ class Job:
             )
 
     def begin(self) -> bool:
-        """Whether it is to be worked on, which it is from now on; not if it has ended meanwhile."""
+        """Whether it is to be worked on, which it is from now on; not if it has ended meanwhile.
+
+        Nobody is told of it yet: the engine calls this under its lock, and `tell_begun` without it.
+        """
         with self._changed:
             if self.state != "waiting" or self._ending:
                 return False
             self.state, self.began = "running", perf_counter()
-        self._tell()
         return True
+
+    def tell_begun(self) -> None:
+        """Tells whoever watches that it has begun."""
+        self._tell()
 
     def tell(self, preview: Preview, batch: int, batches: int, view: View, calls: int) -> None:
         """Notes a step; see `Model.make`.

@@ -93,6 +93,8 @@ class Results:
         write = write_atomically if sync else Path.write_bytes
         spec = {"kind": samples.spec.kind, "shape": samples.spec.shape, "class_names": samples.spec.class_names}
         whole = {**facts, "spec": spec, "notes": samples.notes, "recipe": dict(samples.recipe)}
+        # It may be there already, of a process that was killed and had the same number, as it is in containers.
+        shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir()
             write(partial / SAMPLES, samples.encode(".safetensors"))

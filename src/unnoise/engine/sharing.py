@@ -55,20 +55,35 @@ class _Call:
         return tuple(self.x.shape[1:]), self.x.dtype, self.x.device
 
 
+class Tally:
+    """Counts network calls, of all networks of an engine, even of those that are no longer in memory."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        """Those that were made."""
+        self.asked = 0
+        """Those that were asked for; one that was shared counts once for each request."""
+        self._lock = threading.Lock()
+
+    def add(self, calls: int = 0, asked: int = 0) -> None:
+        """Counts some more."""
+        with self._lock:
+            self.calls += calls
+            self.asked += asked
+
+
 class Meeting:
     """Where requests meet that ask the same network.
 
     Args:
         linger: Seconds that those who wait go on waiting after the last one has come, for others that are under way.
         most_rows: Samples in one call at most, unless one request alone asks for more.
+        tally: Counts the calls; one of its own by default.
     """
 
-    def __init__(self, linger: float = 0.002, most_rows: int = 1024) -> None:
+    def __init__(self, linger: float = 0.002, most_rows: int = 1024, tally: Tally | None = None) -> None:
         self.linger, self.most_rows = linger, most_rows
-        self.calls = 0
-        """Network calls made."""
-        self.asked = 0
-        """Network calls that were asked for; those that were shared count once for each request."""
+        self.tally = Tally() if tally is None else tally
         self._lock = threading.Lock()
         self._turn = threading.Lock()
         self._present = 0
@@ -93,8 +108,7 @@ class Meeting:
     def alone(self, network: nn.Module, x: Tensor, noise_level: Tensor, cond: Condition | None) -> Tensor:
         """What the network says in a call of its own."""
         with self._turn:
-            self.calls += 1
-            self.asked += 1
+            self.tally.add(calls=1, asked=1)
             answer: Tensor = network(x, noise_level, cond)
         return answer
 
@@ -108,7 +122,7 @@ class Meeting:
         with self._lock:
             self._waiting.append(call)
             self._stirred = perf_counter()
-            self.asked += 1
+        self.tally.add(asked=1)
         while True:
             with self._lock:
                 if call.answered:
@@ -155,8 +169,7 @@ class Meeting:
         try:
             with self._turn:
                 for group in _by_kind(batch):
-                    self.calls += 1
-                    _answer(network, group)
+                    self.tally.add(calls=_answer(network, group))
         finally:
             with self._lock:
                 self._calling = False
@@ -183,8 +196,12 @@ def _by_kind(batch: Sequence[_Call]) -> list[list[_Call]]:
 
 
 @torch.no_grad()
-def _answer(network: nn.Module, calls: Sequence[_Call]) -> None:
-    """Answers calls of one kind, with one call of the network; where that fails, each by one of its own."""
+def _answer(network: nn.Module, calls: Sequence[_Call]) -> int:
+    """Answers calls of one kind, with one call of the network; where that fails, each by one of its own.
+
+    Returns:
+        How often the network was called.
+    """
     if len(calls) > 1:
         try:
             x, noise_level = torch.cat([each.x for each in calls]), torch.cat([each.noise_level for each in calls])
@@ -195,12 +212,13 @@ def _answer(network: nn.Module, calls: Sequence[_Call]) -> None:
             for call in calls:
                 call.answer = None
         else:
-            return
+            return 1
     for call in calls:
         try:
             call.answer = network(call.x, call.noise_level, call.cond)
         except Exception as error:
             call.error = error
+    return len(calls) + (len(calls) > 1)
 
 
 def _together(network: nn.Module, calls: Sequence[_Call]) -> Condition | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +42,7 @@ class Waiting:
     def left(self) -> Iterator[tuple[str, Request]]:
         """The requests that engines have left which are no more; each is this one's from now on.
 
-        What cannot be read is left out, and stays.
+        What cannot be read, or not be noted because the disk is full, is left out, and stays.
         """
         for file in sorted(self.folder.glob("*.json")):
             if not NUMBER.fullmatch(file.stem):
@@ -53,13 +52,13 @@ class Waiting:
                 lock = _locked(self.folder / f"{told['by']}.lock")
                 if lock is None:  # whoever noted it is at work
                     continue
-                lock.close()
-                request = Request.of(told["request"])
-                os.rename(file, mine := self.folder / f"{file.stem}.{self.name}")  # one engine alone succeeds
+                with lock:
+                    if json.loads(file.read_bytes())["by"] != told["by"]:  # another engine was quicker
+                        continue
+                    request = Request.of(told["request"])
+                    self.note(file.stem, request)  # in the place of the other note: at no time is there none
             except (OSError, ValueError, KeyError, TypeError, BadOption):
                 continue
-            self.note(file.stem, request)
-            mine.unlink(missing_ok=True)
             yield file.stem, request
 
     def close(self) -> None:
