@@ -67,6 +67,24 @@ def test_previews_are_pictures_and_only_for_those_who_ask(client):
     assert client.get(f"/v1/jobs/{number}/preview.png").status_code == 204
 
 
+def test_pictures_take_a_twentieth_of_the_time_at_most_and_progress_goes_on_meanwhile(client, monkeypatch):
+    def slow(job):
+        time.sleep(0.05)
+        return "a picture"
+
+    monkeypatch.setattr("unnoise.serving.jobs._preview", slow)
+    number, began, told = submit(client, **SLOW), time.monotonic(), []
+    with client.stream("GET", f"/v1/jobs/{number}/events", params={"previews": True}) as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data: "):
+                told.append("preview" in json.loads(line.removeprefix("data: ")))
+            if time.monotonic() - began > 2.5:
+                break
+    client.post(f"/v1/jobs/{number}/cancel")
+    assert 1 <= sum(told) <= 1 + (time.monotonic() - began) / (0.05 / 0.05)
+    assert len(told) > 3 * sum(told)
+
+
 def test_what_was_made_comes_in_every_format_as_the_command_line_writes_it(client, folders, tmp_path):
     number = submit(client, n=2, steps=5, label="b", strict=True, keep_steps=True)
     assert events(client, number)[-1][0] == "done"

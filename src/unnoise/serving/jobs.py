@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator
+from time import perf_counter
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Path, Query, Request
@@ -21,6 +22,8 @@ from .refusing import body_of, refusal
 from .schemas import JobAsked
 
 Number = Annotated[str, Path(description="the id of the job", examples=["20261126-101500-123-0a1b2c3d"])]
+PREVIEWS_TAKE = 0.05
+"""Of the time of who watches a job, so much goes into pictures at most."""
 MEDIA = {
     "png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp", "gif": "image/gif",
     "apng": "image/apng", "npz": "application/octet-stream", "csv": "text/csv", "safetensors": "application/octet-stream",
@@ -125,7 +128,8 @@ def router(engine: Engine) -> APIRouter:
     async def events(request: Request, number: Number, previews: bool = False) -> Response:
         """Server-sent events: `progress` now and then, and in the end `done`, `failed` or `cancelled`.
 
-        Whoever reads slowly misses some progress, never the end. With `previews`, each holds a picture of the estimate as JPEG.
+        Whoever reads slowly misses some progress, never the end. With `previews` some hold a picture of the estimate as JPEG,
+        as many as take about a twentieth of the time.
         """
         owner = owner_of(request)
         job = jobs.running(number, owner)
@@ -232,9 +236,12 @@ async def _once(facts: dict[str, Any]) -> AsyncIterator[str]:
 
 
 async def _events(job: Job, previews: bool) -> AsyncIterator[str]:
-    """What happens to a job, the newest state each time that the client has taken the one before."""
+    """What happens to a job, the newest state each time that the client has taken the one before.
+
+    Pictures come less often where decoding and encoding them takes long, since that slows down what is watched.
+    """
     async with Following(job) as following:
-        told_version = -1
+        told_version, due = -1, 0.0
         while True:
             facts = job.facts()
             if facts["state"] in ENDS:
@@ -244,8 +251,10 @@ async def _events(job: Job, previews: bool) -> AsyncIterator[str]:
                 return
             if facts["version"] != told_version:
                 told_version = facts["version"]
-                if previews:
+                if previews and perf_counter() >= due:
+                    began = perf_counter()
                     facts["preview"] = await run_in_threadpool(_preview, job)
+                    due = perf_counter() + (perf_counter() - began) / PREVIEWS_TAKE
                 yield event("progress", facts, told_version)
                 await asyncio.sleep(OFTEN)
             elif not await following.changed(QUIET):
