@@ -1,5 +1,6 @@
 """`unnoise serve`: started as a person starts it, asked, and stopped."""
 
+import base64
 import json
 import os
 import signal
@@ -12,26 +13,17 @@ import urllib.request
 import pytest
 import torch
 
-from unnoise.blueprint import Blueprint
-from unnoise.codecs.identity import IdentityCodec
-from unnoise.data.base import Spec
-from unnoise.model import Model, load
-from unnoise.nn.base import networks
-from unnoise.process.base import schedules
-from unnoise.sampling import SamplingSettings
+from unnoise.model import load
+
+from ..conftest import make_model
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    blueprint = Blueprint(
-        Spec("image", (1, 6, 6), ("a", "b")), IdentityCodec.pixels(), schedules.build("cosine"), "v", 0.7, False,
-        networks.build({"name": "unet", "width": 8, "multipliers": [1, 2], "blocks": 1}),
-    )  # fmt: skip
-    model = Model(blueprint, blueprint.build(0), SamplingSettings(steps=4))
-    with torch.no_grad():
-        for p in model.denoiser.parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
-    return model.save(tmp_path_factory.mktemp("models") / "digits")
+    return make_model("image").save(tmp_path_factory.mktemp("models") / "digits")
+
+
+ASKED = {"n": 2, "label": "a", "steps": 5, "seed": 7, "guidance": 2.0, "sampler": "heun"}
 
 
 def ask(url, body=None, key=None):
@@ -41,7 +33,7 @@ def ask(url, body=None, key=None):
         return json.loads(answer.read()) if "json" in answer.headers["content-type"] else answer.read()
 
 
-def test_a_server_is_started_asked_and_stopped_and_finishes_what_it_accepted(folder, tmp_path):
+def test_a_server_is_started_asked_and_stopped_and_finishes_what_it_accepted(folder, tmp_path, unnoise):
     keys = tmp_path / "keys.txt"
     keys.write_text("ann: a-long-and-secret-key\n")
     command = [
@@ -56,6 +48,7 @@ def test_a_server_is_started_asked_and_stopped_and_finishes_what_it_accepted(fol
             with pytest.raises(urllib.error.HTTPError, match="401"):
                 ask(f"{url}/v1/models")
             assert [each["id"] for each in ask(f"{url}/v1/models", key=key)["data"]] == ["again", "digits"]
+            images = ask(f"{url}/v1/images/generations", {"model": "digits", **ASKED}, key)["data"]
             job = ask(f"{url}/v1/jobs", {"model": "digits", "n": 8, "steps": 150, "seed": 3}, key)["id"]
             while not ask(f"{url}/v1/jobs/{job}", key=key)["step"]:
                 time.sleep(0.01)
@@ -68,6 +61,11 @@ def test_a_server_is_started_asked_and_stopped_and_finishes_what_it_accepted(fol
     assert key not in said
     from unnoise.engine.results import Results
 
+    typed = [f"--{'number' if name == 'n' else name}={value}" for name, value in ASKED.items()]
+    assert unnoise("sample", folder, *typed, "-o", tmp_path / "typed").code == 0
+    files = sorted((tmp_path / "typed").iterdir())
+    assert [base64.b64decode(each["b64_json"]) for each in images] == [file.read_bytes() for file in files]
+    assert len(files) == 2
     made = Results(tmp_path / "results").samples(job)
     assert torch.equal(made.tensor, load(folder).sample(8, steps=150, seed=3).tensor)
 

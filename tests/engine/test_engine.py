@@ -22,6 +22,8 @@ from unnoise.guidance.base import guidances
 from unnoise.model import Model, load
 from unnoise.samplers.base import samplers
 
+from ..conftest import make_model
+
 SLOW = {"steps": 1000, "n": 64}
 """What takes longer than any test."""
 
@@ -91,8 +93,6 @@ def test_every_sampler_makes_in_company_what_it_makes_alone(start, folders, samp
 
 @pytest.mark.parametrize("more", [{"variance": True}, {"self_conditioning": True}])
 def test_learned_variances_and_self_conditioning_are_those_of_each_request(start, tmp_path, more):
-    from .conftest import make_model
-
     model = make_model("image", **more)
     engine = start({"model": str(model.save(tmp_path / "model"))})
     sampler = {"name": "ddpm", "variance": "learned"} if "variance" in more else "euler"
@@ -201,8 +201,6 @@ def test_kept_steps_are_all_steps_of_all_batches(start, folders):
 
 
 def test_images_under_much_noise_are_shown_with_a_spread_that_can_be_seen(start, tmp_path):
-    from .conftest import make_model
-
     engine = start({"model": str(make_model("image", process="variance_exploding").save(tmp_path / "model"))})
     (job,) = ended(engine.submit(Request("model", n=4, steps=6, keep_steps=True)))
     steps, schedule = engine.results.steps(job.id), load(tmp_path / "model").denoiser.schedule
@@ -342,8 +340,6 @@ def test_what_cannot_be_is_refused_when_it_is_asked(start, asked, error, message
 
 def test_a_weaker_model_of_the_shelf_guides(start, folders, tmp_path):
     weak = tmp_path / "weak"
-    from .conftest import make_model
-
     make_model(seed=5).save(weak)
     engine = start({**folders, "weak": str(weak)})
     rule = {"name": "autoguidance", "weak": "weak", "scale": 2.0}
@@ -358,8 +354,6 @@ def test_a_weaker_model_of_the_shelf_guides(start, folders, tmp_path):
 
 
 def test_a_model_that_was_trained_on_meanwhile_is_loaded_anew(start, tmp_path):
-    from .conftest import make_model
-
     folder = make_model(seed=1).save(tmp_path / "model")
     engine = start({"model": str(folder)})
     (first,) = ended(engine.submit(Request("model")))
@@ -497,8 +491,6 @@ def test_requests_from_many_threads_are_all_answered(start):
 
 
 def test_the_count_of_network_calls_outlives_the_models(start, tmp_path):
-    from .conftest import make_model
-
     models = {name: make_model(seed=k) for k, name in enumerate("ab")}
     folders = {name: str(model.save(tmp_path / name)) for name, model in models.items()}
     engine = start(folders, memory=int(1.7 * models["a"].memory()))

@@ -9,7 +9,7 @@ import torch
 from unnoise.engine.results import FACTS, NUMBER, SAMPLES, Results, Steps, new_number
 from unnoise.errors import DataError, NoSuchJob
 
-from .conftest import make_model
+from ..conftest import make_model
 
 
 @pytest.fixture(scope="module")

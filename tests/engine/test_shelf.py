@@ -7,7 +7,7 @@ import pytest
 from unnoise.engine.shelf import Shelf
 from unnoise.errors import BadOption, Busy, ModelFolderError, UnknownName
 
-from .conftest import make_model
+from ..conftest import make_model
 
 
 @pytest.fixture(scope="module")

@@ -5,43 +5,19 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-import torch
 
-from unnoise.blueprint import Blueprint
-from unnoise.codecs.identity import IdentityCodec
-from unnoise.data.base import Spec
 from unnoise.engine.engine import Engine
 from unnoise.engine.results import Results
 from unnoise.engine.settings import EngineSettings
 from unnoise.engine.shelf import Shelf
-from unnoise.model import Model
-from unnoise.nn.base import networks
-from unnoise.process.base import schedules
-from unnoise.sampling import SamplingSettings
 from unnoise.serving.app import create
 from unnoise.serving.running import listening, server_of
 from unnoise.serving.settings import ServingSettings
 
+from ..conftest import make_model
+
 SLOW = {"n": 64, "steps": 1000}
 """What takes longer than any test."""
-
-
-def make_model(kind, shape=None):
-    """A model whose weights all matter, and are those of nothing that was learned."""
-    spec = Spec(kind, shape or ((1, 6, 6) if kind == "image" else (2,)), ("a", "b"))
-    network = (
-        {"name": "unet", "width": 8, "multipliers": [1, 2], "blocks": 1}
-        if kind == "image"
-        else {"name": "mlp", "width": 8}
-    )
-    codec = IdentityCodec.pixels() if kind == "image" else IdentityCodec((0.0,) * 2, (1.0,) * 2)
-    blueprint = Blueprint(spec, codec, schedules.build("cosine"), "v", 0.7, False, networks.build(network))
-    model = Model(blueprint, blueprint.build(0), SamplingSettings(steps=4), {"steps": 12})
-    with torch.no_grad():
-        generator = torch.Generator().manual_seed(0)
-        for p in model.denoiser.parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=generator))
-    return model
 
 
 @pytest.fixture(scope="session")

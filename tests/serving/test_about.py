@@ -122,7 +122,7 @@ def test_nothing_that_fits_the_description_or_does_not_is_answered_by_a_fault(cl
 
         each()
     assert len(tried) > 50
-    assert {200, 202, 400, 404} & set(tried)
+    assert {200, 400, 404} <= set(tried)  # some were answered with what they asked for, and some refused
 
 
 def ask_one(case, tried):

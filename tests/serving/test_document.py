@@ -13,7 +13,8 @@ from unnoise.engine.settings import EngineSettings
 from unnoise.model import Model
 from unnoise.serving.settings import ServingSettings
 
-from .conftest import make_model, serving
+from ..conftest import make_model
+from .conftest import serving
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "server.md").read_text()
 HERE = "http://127.0.0.1:8000"
