@@ -21,45 +21,35 @@ Label = str | int | Sequence[str | int | None] | None
 Words = str | Sequence[str | None] | None
 
 
+class Checked(NamedTuple):
+    """What is asked for of n samples, checked, before any encoder reads it: numbers of labels, what stands where, and prompts.
+
+    There is one prompt and one negative prompt for each sample, or none at all where nobody asks by words.
+    """
+
+    n: int
+    labels: Condition | None
+    planes: Tensor | None
+    wanted: list[str | None]
+    unwanted: list[str | None]
+
+
 class Asked:
     """The conditions of n samples. What the encoder makes of prompts is worked out once, here.
 
     Args:
-        spec: Gives the names of the labels.
+        found: What is asked for, checked.
         text: How the model understands words; None where it does not.
         denoiser: Holds the encoder.
-        n: How many samples.
-        label: One for all, or n of them; None asks for nothing.
-        prompt: The same.
-        negative: Prompts to push away from, the same; the empty text where there are none.
-        boxes: What stands where, as text; the same.
-        map: Label maps as text; the same.
-
-    Raises:
-        BadOption: The model knows no such label, box or map, or no words, a prompt is empty, or there is not one of each for every
-            sample.
     """
 
-    def __init__(
-        self,
-        spec: Spec,
-        text: TextConditioning | None,
-        denoiser: Denoiser,
-        n: int,
-        label: Label = None,
-        prompt: Words = None,
-        negative: Words = None,
-        boxes: Words = None,
-        map: Words = None,
-    ) -> None:
-        self.n = n
-        found = checked(spec, text, denoiser, n, label, prompt, negative, boxes, map)
-        self.labels, self.planes, wanted, unwanted = found
+    def __init__(self, found: Checked, text: TextConditioning | None, denoiser: Denoiser) -> None:
+        self.n, self.labels, self.planes, wanted, unwanted = found
         self.words: PromptStates | None = None
         self.against: PromptStates | None = None
         self.notes: list[str] = []
         self._denoiser = denoiser
-        if prompt is None and negative is None:
+        if not wanted:
             return
         network = preconditioned(denoiser).network
         assert isinstance(network, TextNetwork)
@@ -84,15 +74,6 @@ class Asked:
         return {**null, **self.against.rows(first, last)}
 
 
-class Checked(NamedTuple):
-    """What is asked for, checked, before any encoder reads it."""
-
-    labels: Condition | None
-    planes: Tensor | None
-    wanted: list[str | None]
-    unwanted: list[str | None]
-
-
 def checked(
     spec: Spec,
     text: TextConditioning | None,
@@ -104,22 +85,35 @@ def checked(
     boxes: Words = None,
     map: Words = None,
 ) -> Checked:
-    """The numbers of the labels, what stands where, the prompts and the negative prompts of n samples.
+    """What is asked for of n samples, checked.
 
-    Arguments and errors as of `Asked`.
+    Args:
+        spec: Gives the names of the labels.
+        text: How the model understands words; None where it does not.
+        denoiser: Holds the network, which knows whether it takes boxes or maps.
+        n: How many samples.
+        label: One for all, or n of them; None asks for nothing.
+        prompt: The same.
+        negative: Prompts to push away from, the same; the empty text where there are none.
+        boxes: What stands where, as text; the same.
+        map: Label maps as text; the same.
+
+    Raises:
+        BadOption: The model knows no such label, box or map, or no words, a prompt is empty, or there is not one of each for every
+            sample.
     """
     labels = None if label is None else LabelConditioning(spec.class_names).condition(_each("label", label, n))
     network = preconditioned(denoiser).network
     planes = asked_planes(network, _each("boxes", boxes, n), _each("map", map, n), spec.shape)
     if prompt is None and negative is None:
-        return Checked(labels, planes, [], [])
+        return Checked(n, labels, planes, [], [])
     if text is None:
         raise BadOption("prompt: this model was trained without words; ask by label, or for nothing")
     wanted, unwanted = _each("prompt", prompt, n), _each("negative_prompt", negative, n)
     for name, prompts in (("prompt", wanted), ("negative_prompt", unwanted)):
         for each in dict.fromkeys(prompts):
             check_prompt(name, each)
-    return Checked(labels, planes, wanted, unwanted)
+    return Checked(n, labels, planes, wanted, unwanted)
 
 
 def _each(name: str, asked: Any, n: int) -> list[Any]:

@@ -14,10 +14,11 @@ from .conditioning.text.conditioning import encoder_of
 from .conditioning.text.network import together
 from .denoisers.base import Denoiser
 from .errors import ModelFolderError, UnnoiseError
-from .model_folder import read_folder, read_parts
+from .model_folder import MODEL_FILE, read_folder, read_parts
 from .objectives.mse import preconditioned
 from .options import build
 from .sampling import SamplingSettings
+from .training.checkpoint import newest_whole
 
 
 class Assembled(NamedTuple):
@@ -40,6 +41,42 @@ def built(blueprint: Blueprint, weights: Mapping[str, Tensor]) -> Denoiser:
     assert network is not None
     network.load_state_dict(dict(weights))
     return denoiser
+
+
+class Found(NamedTuple):
+    """What stands where a person points."""
+
+    parts: Assembled
+    folder: Path
+    """That of the model itself."""
+    notes: list[str]
+    """What the person should know of how it was found."""
+
+
+def found(path: str | Path) -> Found:
+    """The parts of the model in a folder, or in the run folder around it.
+
+    Where the model of a run is damaged, it is put together from the run's newest whole checkpoint, and notes say so.
+
+    Raises:
+        ModelFolderError: There is none, or it is damaged, or of another format.
+    """
+    folder = Path(path)
+    inner = folder / "model"
+    if (folder / MODEL_FILE).is_file() or not (inner.is_dir() or (folder / "checkpoints").is_dir()):
+        return Found(read(folder, str(path)), folder, [])
+    try:
+        return Found(read(inner, str(path)), inner, [])
+    except ModelFolderError as error:
+        whole, damaged = newest_whole(folder / "checkpoints")
+        if whole is None or "kind" in whole.facts["model"]:  # type: ignore[operator]
+            raise  # there is none, or it is that of an autoencoder
+        if "start" in whole.facts:  # the rest of the weights stands with the model that the run began with
+            raise ModelFolderError(f"{error}; the `unnoise train` that made it makes it again") from None
+        described: Mapping[str, Any] = whole.facts["model"]  # type: ignore[assignment]
+        parts = assembled(described, whole.part("ema/"), read_parts(inner, described), str(path))
+        notes = [str(error), *damaged, f"the model was made again from the checkpoint of step {whole.step}"]
+        return Found(parts, inner, notes)
 
 
 def read(folder: Path, name: str) -> Assembled:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from .adapter import ADAPTER_FILE, Adapter
-from .asked import Asked, Label, Words, checked
-from .assembly import assembled, built, joined, read, rounded
+from .asked import Asked, Checked, Label, Words, checked
+from .assembly import built, found, joined, rounded
 from .blueprint import Blueprint
 from .conditioning.text.network import apart
 from .data.base import Spec
@@ -23,12 +23,13 @@ from .denoisers.base import Condition, Denoiser
 from .errors import BadOption, IncompatibleParts, ModelFolderError, ShapeError
 from .guidance.base import Guidance, guidances
 from .guidance.classifier_free import ClassifierFreeGuidance
-from .model_folder import MODEL_FILE, described_parts, digest, encode, read_parts, read_tuned, write_folder
+from .model_folder import described_parts, digest, encode, read_tuned, write_folder
 from .objectives.mse import preconditioned
 from .options import build, plain
 from .placement import placed, precision_of
 from .precision import Precision, dtype_of
 from .randomness import BlendedNoise, NoiseSource
+from .replaying import asked_again
 from .request import Blend, find_tuned, plain_blend, plain_grid, plain_label, plain_prompts, plain_regions, whole_number
 from .samplers.base import Sampler, samplers
 from .samplers.brownian import BrownianNoise
@@ -36,7 +37,6 @@ from .samplers.grids import GridSpec, explicit, make_grid
 from .samples import PER_SAMPLE, Samples, check_recipe
 from .sampling import Preview, SamplingSettings, previews
 from .steering import Helps, replaced_help
-from .training.checkpoint import newest_whole
 
 STORED = "stored"
 """What `trained` says of the numbers in a folder whose weights are not kept in float32."""
@@ -172,22 +172,14 @@ class Model:
         Raises:
             ModelFolderError: There is no model, or it is damaged or of another format.
         """
-        folder = Path(path)
-        inner = folder / "model"
-        if (folder / MODEL_FILE).is_file() or not (inner.is_dir() or (folder / "checkpoints").is_dir()):
-            return _with_tuned(Model(*read(folder, str(path)), str(path)), folder)
+        parts, folder, notes = found(path)
+        model = Model(*parts, str(path))
+        model.notes += notes
         try:
-            return _with_tuned(Model(*read(inner, str(path)), str(path)), inner)
+            model.tuned = read_tuned(folder)
         except ModelFolderError as error:
-            found, damaged = newest_whole(folder / "checkpoints")
-            if found is None or "kind" in found.facts["model"]:  # type: ignore[operator]
-                raise  # there is none, or it is that of an autoencoder
-            if "start" in found.facts:  # the rest of the weights stands with the model that the run began with
-                raise ModelFolderError(f"{error}; the `unnoise train` that made it makes it again") from None
-            described: Mapping[str, Any] = found.facts["model"]  # type: ignore[assignment]
-            model = Model(*assembled(described, found.part("ema/"), read_parts(inner, described), str(path)), str(path))
-            model.notes += [str(error), *damaged, f"the model was made again from the checkpoint of step {found.step}"]
-            return model
+            model.notes.append(str(error))
+        return model
 
     def with_lora(self, lora: str | Path | Adapter, strength: float = 1.0) -> Model:
         """A new model with what an adapter has learned merged into it; several may be merged one after another.
@@ -274,7 +266,7 @@ class Model:
         Raises:
             BadOption: Something that this model does not know is asked for.
         """
-        return Asked(self._asked_spec(request), self.blueprint.text, self.denoiser, request["n"], *_told_of(request))
+        return Asked(self._checked(request), self.blueprint.text, self.denoiser)
 
     def check(self, request: Mapping[str, Any]) -> None:
         """Refuses labels and prompts of what `settle` settled that this model does not know, before the encoder reads any.
@@ -282,13 +274,14 @@ class Model:
         Raises:
             BadOption: There are some.
         """
-        checked(self._asked_spec(request), self.blueprint.text, self.denoiser, request["n"], *_told_of(request))
+        self._checked(request)
 
-    def _asked_spec(self, request: Mapping[str, Any]) -> Spec:
-        if self.spec.class_names or "guidance" not in request:
-            return self.spec
-        # Then the labels are those of the classifier that guides.
-        return replace(self.spec, class_names=self._helps.labels(guidances.build(request["guidance"])))
+    def _checked(self, request: Mapping[str, Any]) -> Checked:
+        spec = self.spec
+        if not spec.class_names and "guidance" in request:  # then the labels are those of the classifier that guides
+            spec = replace(spec, class_names=self._helps.labels(guidances.build(request["guidance"])))
+        told = (request.get(name) for name in PER_SAMPLE)
+        return checked(spec, self.blueprint.text, self.denoiser, request["n"], *told)
 
     def previews(
         self,
@@ -550,45 +543,16 @@ class Model:
             return self.on(next(self.denoiser.parameters()).device, recipe.get("precision", "fp32")).replay(
                 recipe, guide
             )
-        first, n, size = (
-            whole_number(key, recipe[key], low) for key, low in (("first", 0), ("n", 1), ("batch_size", 1))
-        )
-        index = recipe.get("index")
-        told = {key: recipe[key] for key in PER_SAMPLE if key in recipe}
-        keep = {key: recipe[key] for key in ("sampler", "steps", "grid", "guidance", "seed")}
-        keep |= {"blend": recipe["blend"]} if recipe.get("blend") is not None else {}
+        asked, at = asked_again(recipe)
         if guide is not None:
-            keep["guidance"] = replaced_help(recipe["guidance"], guide)
-        if index is None:
-            frames = bool(recipe.get("frames"))
-            made = self.sample(n, **told, first=first, batch_size=size, keep_frames=frames, **keep)
-            return replace(made, recipe=dict(recipe))
-        # One sample of a folder: its whole batch is made, since a batch of another size may round otherwise.
-        low = (whole_number("index", index, first) - first) // size * size
-        high = min(low + size, n)
-        part: dict[str, Any] = {
-            key: value[low:high] if isinstance(value, list) else value for key, value in told.items()
-        }
-        batch = self.sample(high - low, **part, first=first + low, batch_size=size, **keep)
-        at = index - first - low
-        return replace(batch, tensor=batch.tensor[at : at + 1], recipe=dict(recipe))
+            asked["guidance"] = replaced_help(asked["guidance"], guide)
+        made = self.sample(**asked)
+        return replace(made, tensor=made.tensor if at is None else made.tensor[at : at + 1], recipe=dict(recipe))
 
 
 def load(path: str | Path) -> Model:
     """The model in a folder; see `Model.load`."""
     return Model.load(path)
-
-
-def _told_of(request: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(request.get(name) for name in PER_SAMPLE)
-
-
-def _with_tuned(model: Model, folder: Path) -> Model:
-    try:
-        model.tuned = read_tuned(folder)
-    except ModelFolderError as error:
-        model.notes.append(str(error))
-    return model
 
 
 def _told(labels: Sequence[str]) -> str:
