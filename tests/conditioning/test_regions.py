@@ -146,6 +146,10 @@ def test_what_is_no_map_is_refused(tmp_path):
 
     with pytest.raises(BadOption, match="expected class numbers of shape"):
         map_text(np.zeros((3, 3, 3), np.uint8))
+    with pytest.raises(BadOption, match="expected class numbers of shape"):
+        map_text(Image.new("RGB", (3, 3)))
+    with pytest.raises(BadOption, match="expected class numbers of shape"):
+        map_text(np.zeros((0, 3), np.uint8))
     Image.new("RGB", (4, 4)).save(tmp_path / "colour.png")
     with pytest.raises(
         DataError, match=r"colour\.png is no label map: expected one class number a pixel .* got mode RGB"

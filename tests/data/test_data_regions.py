@@ -135,7 +135,7 @@ def test_what_cannot_be_read_is_told(pictures):
     with pytest.raises(DataError, match=r"a pixel of a label map is 1, and names\.txt names 1 classes"):
         datasets.build({**source, "maps": str(pictures / "maps")}).load()
     (pictures / "maps" / "b.png").unlink()
-    with pytest.raises(DataError, match=r"there is no label map .*b\.png: every picture needs one"):
+    with pytest.raises(DataError, match=r"there is no label map .*b\.png: expected a grey or a palette PNG there"):
         datasets.build({**source, "maps": str(pictures / "maps")}).load()
     (pictures / "pictures" / "metadata.jsonl").write_text(
         '{"file_name": "a.png", "objects": {"bbox": [[1, 2, 3]], "categories": ["a"]}}'

@@ -82,11 +82,10 @@ def map_text(found: Any) -> str:
         return found
     if isinstance(found, (str, Path)):
         numbers = decode_map(Path(found).expanduser(), str(found))
-    elif isinstance(found, Image.Image):
-        numbers = np.asarray(found if found.mode == "P" else found.convert("L"))
     else:
         numbers = np.asarray(found)
-        if numbers.ndim != 2 or numbers.dtype.kind not in "ui" or numbers.min() < 0 or numbers.max() > NOTHING:
+        whole = numbers.ndim == 2 and numbers.size > 0 and numbers.dtype.kind in "bui"
+        if not whole or numbers.min() < 0 or numbers.max() > NOTHING:
             raise BadOption(
                 f"map: expected class numbers of shape (H, W) in [0, {NOTHING}], got {numbers.dtype} {numbers.shape}"
             )

@@ -34,7 +34,7 @@ def decode_map(source: bytes | Path, where: str, size: tuple[int, int] | None = 
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
             image = ImageOps.exif_transpose(opened)
     except FileNotFoundError:
-        raise DataError(f"there is no label map {where}: every picture needs one, of the same name as a PNG") from None
+        raise DataError(f"there is no label map {where}: expected a grey or a palette PNG there") from None
     except (OSError, ValueError) as error:
         raise DataError(f"the label map {where} cannot be read: {error}") from None
     if image.mode not in ("L", "P", "1"):
