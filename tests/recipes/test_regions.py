@@ -150,7 +150,8 @@ def test_what_cannot_be_asked_or_learned_is_refused(model, tmp_path):
         DataError, match=r"conditioning\.boxes: .* has none: say where things stand in a metadata\.jsonl"
     ):
         prepare(load_recipe(SMALL, data__regions=False))
-    plain = unnoise.train("digits", tmp_path / "plain", training__steps=1, progress=False)
+    nothing = {name: value for name, value in SMALL.items() if name != "conditioning"}
+    plain = unnoise.train(nothing, tmp_path / "plain", progress=False)
     with pytest.raises(BadOption, match=r"boxes: this model was trained without; train one with conditioning\.boxes"):
         plain.sample(1, boxes=BOXES)
     spiral = load_recipe("spiral", conditioning__map="area")

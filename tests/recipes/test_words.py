@@ -22,6 +22,7 @@ from unnoise.training.captions import Captions, lines
 from unnoise.training.draws import DrawStream
 
 COLOURS = {"red": (220, 20, 20), "blue": (20, 20, 220)}
+NO_FLOOR = {"name": "mse", "noise": {"offset": 0.05}}  # none is worked out of it, which would take seconds
 SMALL = {
     "data": {"name": "folder", "size": 8, "cache": False},
     "process": "flow",
@@ -380,7 +381,9 @@ def test_what_every_word_did_is_drawn(model, tmp_path):
     assert not np.array_equal(np.asarray(attention_picture(model, "blue"))[:200, :200], np.asarray(picture)[:200, :200])
 
 
-def test_attention_to_words_needs_words(tmp_path):
-    model = Model.load(unnoise.train("digits", tmp_path / "run", training__steps=1, progress=False).path)
+def test_attention_to_words_needs_words(pictures, tmp_path):
+    model = unnoise.train(
+        recipe(pictures, conditioning={"text": None}, objective=NO_FLOOR), tmp_path / "run", progress=False
+    )
     with pytest.raises(BadOption, match="trained without words"):
         attention_picture(model, "three")
