@@ -91,3 +91,23 @@ def studio(trained):
     server.should_exit = True
     thread.join(30)
     listening.close()
+
+
+@pytest.fixture
+def painter(studio, tmp_path):
+    """A model of colour pictures, 32 x 32, that is asked with words; on the shelf while a test needs it."""
+    recipe = {
+        "data": {"name": "shapes", "number": 48, "size": 32, "captions": "all"},
+        "process": "flow",
+        "denoiser": {"name": "velocity"},
+        "conditioning": {"text": {"encoder": {"name": "transformer", "width": 16, "depth": 1, "heads": 2}}},
+        "network": {"name": "latent_unet", "width": 8, "multipliers": [1, 2], "blocks": 1, "attention": [1], "heads": 2},
+        "objective": {"name": "mse", "noise": {"offset": 0.05}},
+        "training": {"steps": 2, "batch_size": 8, "sample_every": 0, "validation_size": 16, "validation_share": 0.2},
+        "machine": {"precision": "fp32"},
+        "sampling": {"steps": 2, "sampler": "euler"},
+    }  # fmt: skip
+    model = unnoise.train(recipe, tmp_path / "painter", progress=False)
+    studio.engine.shelf.add(tmp_path / "painter", "painter")
+    yield model
+    studio.engine.shelf.remove("painter")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -197,6 +198,30 @@ def test_a_schedule_and_its_options_change_the_curve_and_the_picture(visit):
     assert visit.numbers("canvas[data-side='0']") == pytest.approx((alpha * x_0 + sigma * eps).reshape(-1), abs=2e-6)
 
 
+def test_an_answer_that_comes_late_does_not_wipe_a_newer_one(visit):
+    visit.enter("noise")
+    held = []
+
+    def first_waits(route):
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    visit.page.route("**/noise/data/spiral?n=300&seed=*", first_waits)
+    with visit.page.expect_request("**/noise/data/spiral?n=300&seed=5"):
+        visit.type("Seed of the noise", 5)
+    with visit.page.expect_response("**/noise/data/spiral?n=300&seed=6"):
+        visit.type("Seed of the noise", 6)
+    with visit.page.expect_response("**/noise/data/spiral?n=300&seed=5"):
+        held[0].continue_()
+    visit.page.wait_for_timeout(200)
+    found, k = levels(schedules.build("cosine")), int(visit.page.locator("#timestep").input_value())
+    x_0, eps = (each.numpy() for each in clean_and_noise(datasets.build("spiral").load(), 300, seed=6))
+    expected = found.alpha[k] * x_0 + found.sigma[k] * eps
+    assert visit.numbers("canvas[data-side='0']") == pytest.approx(expected.reshape(-1), abs=2e-6)
+
+
 def test_a_picture_of_ones_own_is_noised_and_stays_in_the_browser(visit, tmp_path):
     from PIL import Image
 
@@ -251,6 +276,41 @@ def test_generate_scrub_and_replay_give_the_same_picture(visit, studio):
     visit.page.wait_for_selector("#step:enabled")
     visit.settle()
     assert (visit.numbers(noisy) == last).all()
+
+
+def test_generate_waits_for_what_is_known_of_the_model(visit, studio):
+    held = []
+    visit.page.route("**/api/denoise/models/moons", lambda route: held.append(route))
+    visit.enter("denoise")
+    visit.type("Samples", 7)
+    visit.type("Steps", 3)
+    visit.page.get_by_role("button", name="Generate").click()
+    visit.page.wait_for_timeout(300)
+    assert len(held) == 1
+    held[0].continue_()
+    visit.page.wait_for_selector("#step:enabled")
+    visit.settle()
+    expected = studio.model.sample(7, steps=3).tensor.reshape(-1).numpy()
+    assert visit.numbers("canvas[data-side='0'][data-shows='noisy']") == pytest.approx(expected, abs=1e-6)
+
+
+def test_models_that_come_and_go_are_seen_in_rooms_that_were_open(visit, studio, trained):
+    visit.enter("denoise")
+    choices = visit.page.get_by_label("Model", exact=True)
+    assert "late" not in choices.inner_text()
+    studio.engine.shelf.add(trained, "late")
+    visit.enter("gallery")
+    visit.enter("denoise")
+    choices.locator("option", has_text="late").wait_for(state="attached")
+    choices.select_option("late")
+    visit.type("Samples", 5)
+    visit.generate()
+    made = studio.get("api/gallery")["results"][0]["id"]
+    studio.engine.shelf.remove("late")
+    visit.enter("gallery")
+    visit.page.evaluate(f"() => {{ location.hash = '#/denoise?result={made}'; }}")
+    visit.page.locator("#status", has_text="late is not on the shelf any more").wait_for()
+    assert choices.input_value() == "moons"
 
 
 def test_steps_seed_and_sampler_change_what_they_must(visit):
@@ -348,6 +408,22 @@ def test_guidance_varies_what_is_measured_and_variations_lead_away(visit, studio
         assert end == pytest.approx(seed, abs=1e-4)
 
 
+def test_steering_with_words_a_colour_model_of_larger_pictures(visit, studio, painter):
+    visit.enter("steer")
+    visit.page.get_by_label("Model", exact=True).select_option("painter")
+    visit.page.get_by_label("Words", exact=True).fill("a red circle")
+    visit.type("Samples measured", 8)
+    visit.type("Steps", 2)
+    visit.type("Guidance", 5)
+    visit.page.get_by_role("button", name="Generate").click()
+    visit.page.get_by_text("as a program reads them").wait_for()
+    seen = visit.numbers(":nth-match(ul.four canvas, 2)").reshape(3, 32, 32)
+    expected = painter.sample(1, steps=2, seed=1, prompt="a red circle", guidance=5.0).tensor[0].numpy()
+    assert np.abs(seen - expected).max() <= 1  # calls that are shared with others may round otherwise
+    assert (seen != painter.sample(1, steps=2, seed=1, guidance=5.0).tensor[0].numpy()).any()
+    assert "asked for “a red circle” at guidance 5" in visit.page.locator("figcaption").inner_text()
+
+
 # Train
 
 
@@ -404,8 +480,6 @@ def test_results_are_compared_and_deleted(visit, studio):
 
 
 def test_a_model_folder_is_dropped_in(visit, studio, tmp_path):
-    import shutil
-
     shutil.copytree(studio.folder / "runs/moons/model", tmp_path / "gift")
     visit.enter("models")
     assert visit.page.locator("[data-model=moons]").inner_text().count("points of shape 2") == 1
@@ -417,3 +491,20 @@ def test_a_model_folder_is_dropped_in(visit, studio, tmp_path):
     (tmp_path / "none/readme.txt").write_text("nothing")
     visit.page.locator("#model-folder").set_input_files(tmp_path / "none")
     visit.page.locator("#status", has_text="it holds no model.yaml").wait_for()
+
+
+def test_a_model_folder_is_dragged_in_and_dropped(visit, studio, tmp_path):
+    shutil.copytree(studio.folder / "runs/moons", tmp_path / "dragged")  # a run: the folder model in it is taken
+    visit.enter("models")
+    place = visit.page.locator("#drop")
+    place.scroll_into_view_if_needed()
+    box = place.bounding_box()
+    pointer = visit.page.context.new_cdp_session(visit.page)
+    data = {"items": [], "files": [str(tmp_path / "dragged")], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        where = {"x": box["x"] + box["width"] / 2, "y": box["y"] + 10}
+        pointer.send("Input.dispatchDragEvent", {"type": kind, **where, "data": data})
+    visit.page.wait_for_selector("[data-model=dragged]")
+    described = studio.get("api/models/dragged/description")
+    assert described["parameters"] == studio.model.parameters()
+    studio.engine.shelf.remove("dragged")

@@ -30,6 +30,7 @@ async function show() {
   document.title = `${known[1]} · unnoise studio`;
   if (!opened.has(known[0])) opened.set(known[0], open(known[0]));
   const room = await opened.get(known[0]);
+  if (room.empty) opened.delete(known[0]); // there may be something for it to show when it is opened next
   if (shown !== room) {
     shown?.hide?.();
     clear();

@@ -1,12 +1,13 @@
 // What may be asked of a model: sampler, steps, times, guidance, label or words, seed. Every control is made from its options.
 
+import { get } from "./api.js";
 import { part, select, slider, text } from "./controls.js";
 import { h } from "./dom.js";
 
 const STEPS = 1000;
 
 export function asking(parts, { onModel, counts = true }) {
-  const models = parts.models;
+  let { models } = parts;
   const model = select({ label: "Model", name: "model", choices: models.map((each) => [each.name, each.name]), value: models[0]?.name, onChange: () => changed() });
   const label = select({ label: "Label", name: "label", choices: [["", "nothing"]], value: "" });
   const prompt = text({ label: "Words", name: "prompt", lines: 2, placeholder: "what it should show" });
@@ -44,8 +45,18 @@ export function asking(parts, { onModel, counts = true }) {
     fields: h("div", { class: "fields" }, model.element, label.element, prompt.element, negative.element),
     counts: counts ? n.element : null,
     changed,
+    // Asks for the models anew: some may have come or gone while another room was shown.
+    async refresh() {
+      ({ models } = await get("denoise/parts"));
+      const before = model.value;
+      const there = models.some((each) => each.name === before);
+      model.fill(models.map((each) => [each.name, each.name]), there ? before : models[0]?.name);
+      if (!there) changed();
+    },
+    has: (name) => models.some((each) => each.name === name),
     get card() { return card; },
     request(more = {}) {
+      if (!card) throw new Error("no model is on the shelf: train one, or drop one in, in the room Models");
       const asked = {
         model: model.value, n: n.value, sampler: sampler.value, steps: steps.value, seed: seed.value,
         grid: grid.value || null,

@@ -64,6 +64,16 @@ export function settled(work, wait = 150) {
   };
 }
 
+// Answers may come in another order than they were asked for: each call takes a turn, and gives a function that says whether
+// no later one was taken.
+export function turns() {
+  let newest = 0;
+  return () => {
+    const mine = (newest += 1);
+    return () => mine === newest;
+  };
+}
+
 export function download(name, content, type = "application/octet-stream") {
   const url = URL.createObjectURL(new Blob([content], { type }));
   h("a", { href: url, download: name }).click();

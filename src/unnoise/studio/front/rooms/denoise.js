@@ -3,7 +3,7 @@
 import { get, numbers } from "../api.js";
 import { asking, nothingYet } from "../asking.js";
 import { part, segments, toggle } from "../controls.js";
-import { eachFrame, h, math, settled } from "../dom.js";
+import { eachFrame, h, math, settled, turns } from "../dom.js";
 import { arrows, colour, frame, paths, pictures, plate, points } from "../figure.js";
 import { number, seconds } from "../numbers.js";
 import { player } from "../player.js";
@@ -17,13 +17,15 @@ export async function make() {
     h("h1", {}, "Denoise"),
     h("p", { class: "lede" }, "Start from pure noise, ask the network what the clean data was on average, move a small step towards its answer, and ask again. Every step is kept: go back and look."),
   ];
-  if (!parts.models.length) return { element: h("section", { class: "room", "data-room": "denoise" }, head, nothingYet("denoise")), show: () => {} };
+  if (!parts.models.length) return { element: h("section", { class: "room", "data-room": "denoise" }, head, nothingYet("denoise")), empty: true };
 
   const state = { drawing: null, runs: [null, null], facts: [null, null], field: null, k: 0 };
-  let changes = 0;
-  const ask = asking(parts, { onModel: guarded(modelChanged) });
-  const sides = [0, 1].map((i) => side(i, state));
+  const turn = turns(); // what was asked for later must not be wiped by what comes late
+  const [modelTurn, fieldTurn] = [turns(), turns()];
+  let opening = null; // what is known of a model that was chosen, on its way
   const work = bench("Sampling");
+  const ask = asking(parts, { onModel: (card) => { opening = guarded(modelChanged)(card); } });
+  const sides = [0, 1].map((i) => side(i, state));
   const generate = h("button", { type: "button", class: "primary" }, "Generate");
   const time = player({ label: "Step", last: 1, id: "step", onMove: (k) => { state.k = k; refresh(); }, told: (k) => toldStep(state, k), duration: 5000 });
   time.disabled = true;
@@ -42,10 +44,12 @@ export async function make() {
   const caption = h("figcaption", {});
 
   async function modelChanged(card) {
-    changes += 1;
-    const mine = changes;
+    const newest = modelTurn();
+    turn();
+    fieldTurn();
+    guarded(work.stop)();
     const drawing = await get(`denoise/models/${encodeURIComponent(card.name)}`);
-    if (mine !== changes) return; // what was asked for later must not be wiped by what comes late
+    if (!newest()) return;
     drawing.data = drawing.data && numbers(drawing.data);
     state.drawing = drawing;
     [state.runs, state.facts, state.field] = [[null, null], [null, null], null];
@@ -62,16 +66,18 @@ export async function make() {
   }
 
   generate.addEventListener("click", guarded(async () => {
+    const newest = turn();
     time.stop();
     generate.disabled = true;
     time.disabled = true;
     try {
+      await opening;
       const asked = ask.request({ keep_steps: true });
       const requests = [asked];
       if (beside.value === "sampler") requests.push({ ...asked, sampler: second.value });
       [state.runs, state.facts] = [[null, null], [null, null]];
-      const ends = await work.run(requests, (facts, i) => facts.look && live(facts, i));
-      await opened(ends);
+      const ends = await work.run(requests, (facts, i) => facts.look && newest() && live(facts, i));
+      await opened(ends, newest);
     } finally {
       generate.disabled = false;
     }
@@ -98,28 +104,33 @@ export async function make() {
     return drawn(values, 0, each, state.drawing.centre, Math.min(1, (right - left) / 5.6 / Math.sqrt(sum / each || 1)));
   }
 
-  async function opened(ends) {
-    for (const [i, facts] of ends.entries()) {
-      state.runs[i] = await fetchRun(`jobs/${facts.id}/steps`, state.drawing);
-      state.facts[i] = facts;
-    }
+  async function opened(ends, newest) {
+    const runs = await Promise.all(ends.map((facts) => fetchRun(`jobs/${facts.id}/steps`, state.drawing)));
+    if (!newest()) return;
+    [state.runs, state.facts] = [[...runs, null].slice(0, 2), [...ends, null].slice(0, 2)];
     if (beside.value === "exact") {
       tell("Asking the exact denoiser of the training data …");
       const begin = performance.now();
-      state.runs[1] = await fetchRun(`denoise/exact/${ends[0].id}`, state.drawing);
-      state.facts[1] = { exact: true, seconds: (performance.now() - begin) / 1000 };
-      tell("Both are there: drag to compare.");
+      const run = await fetchRun(`denoise/exact/${ends[0].id}`, state.drawing);
+      if (!newest()) return;
+      if (beside.value === "exact") {
+        state.runs[1] = run;
+        state.facts[1] = { exact: true, seconds: (performance.now() - begin) / 1000 };
+        tell("Both are there: drag to compare.");
+      }
     }
-    time.last = state.runs[0].count - 1;
+    time.last = runs[0].count - 1;
     time.disabled = false;
-    time.move(state.runs[0].count - 1);
+    time.move(runs[0].count - 1);
     await field();
   }
 
   const askField = settled(guarded(async () => {
     const t = state.runs[0]?.t[state.k] ?? 0.3;
     if (!(t > 0)) return;
+    const newest = fieldTurn();
     const found = await get(`denoise/field/${encodeURIComponent(ask.card.name)}?t=${t}`);
+    if (!newest()) return;
     for (const name of ["at", "learned", "exact", "cloud"]) found[name] = found[name] && numbers(found[name]);
     state.field = { ...found, t };
     exact.element.hidden = !found.exact;
@@ -157,17 +168,19 @@ export async function make() {
   async function open(id) {
     time.disabled = true;
     const facts = await get(`jobs/${id}`);
+    if (!ask.has(facts.model)) throw new Error(`${facts.model} is not on the shelf any more: it can be dropped in, in the room Models`);
     ask.model.value = facts.model;
     ask.changed();
-    await modelChanged(ask.card);
+    await opening;
     beside.value = "none";
     besideChanged();
-    await opened([facts]);
+    await opened([facts], turn());
   }
   return {
     element,
     hide: () => time.stop(),
     show: guarded(async (query) => {
+      await ask.refresh();
       if (query?.get("result")) await open(query.get("result"));
       refresh();
     }),

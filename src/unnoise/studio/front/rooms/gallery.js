@@ -2,7 +2,7 @@
 
 import { address, get, post, remove, tensors } from "../api.js";
 import { select } from "../controls.js";
-import { h } from "../dom.js";
+import { h, turns } from "../dom.js";
 import { number } from "../numbers.js";
 import { guarded, tell } from "../status.js";
 import { bench } from "../work.js";
@@ -21,8 +21,11 @@ export async function make() {
   document.body.append(dialog);
   const work = bench("Replaying");
 
+  const turn = turns();
   async function list() {
+    const newest = turn();
     const { results, count: all } = await get(`gallery?most=${state.most}`);
+    if (!newest()) return;
     state.chosen = state.chosen.filter((id) => results.some((each) => each.id === id));
     count.textContent = all ? `${number(all, 6)} ${all === 1 ? "result" : "results"}` : "";
     empty.hidden = all > 0;

@@ -1,7 +1,7 @@
 // Models: what stands on the shelf, what it takes of the memory, and folders that are dropped in.
 
 import { get, post, remove, send } from "../api.js";
-import { h } from "../dom.js";
+import { h, turns } from "../dom.js";
 import { bytes, number } from "../numbers.js";
 import { guarded, tell } from "../status.js";
 
@@ -17,8 +17,11 @@ export async function make() {
     h("p", {}, "Drop a model folder here: ", h("code", {}, "model.yaml"), " and its ", h("code", {}, ".safetensors"), "."),
     h("p", {}, input, h("label", { class: "button", for: "model-folder" }, "Choose a folder")), bar);
 
+  const turn = turns();
   async function show() {
+    const newest = turn();
     const found = await get("models");
+    if (!newest()) return;
     memory.value = found.memory ? found.loaded / found.memory : 0;
     told.textContent = `${bytes(found.loaded)} of ${bytes(found.memory)} that models may take are taken. Those used least recently make room for others.`;
     list.replaceChildren(...found.models.map(card));

@@ -3,7 +3,7 @@
 import { get, numbers, post } from "../api.js";
 import { part, segments, select, slider } from "../controls.js";
 import { curves } from "../curve.js";
-import { eachFrame, h, math, settled } from "../dom.js";
+import { eachFrame, h, math, settled, turns } from "../dom.js";
 import { colour, frame, pictures, plate, points } from "../figure.js";
 import { fixed, number } from "../numbers.js";
 import { player } from "../player.js";
@@ -42,9 +42,12 @@ export async function make() {
   const seed = slider({ label: "Seed of the noise", name: "seed", from: 0, to: 20, low: 0, high: 2 ** 31, value: 0, whole: true, onInput: settled(guarded((v) => { state.seed = v; return state.own ? noiseForOwn() : loadData(); })) });
   const scaled = segments({ label: "Draw", choices: [["fit", "to fit"], ["raw", "as it is"]], value: "fit", onChange: () => refresh() });
 
+  const curveTurns = [turns(), turns()];
   async function load(i) {
+    const newest = curveTurns[i]();
     const spec = chosen[i].value;
-    take(i, spec ? await post("noise/curve", spec) : null);
+    const curve = spec ? await post("noise/curve", spec) : null;
+    if (newest()) take(i, curve);
   }
 
   function take(i, curve) {
@@ -56,9 +59,12 @@ export async function make() {
     refresh();
   }
 
+  const dataTurn = turns();
   async function loadData() {
+    const newest = dataTurn();
     state.own = null;
-    takeData(await get(`noise/data/${set.value}?n=300&seed=${state.seed}`));
+    const told = await get(`noise/data/${set.value}?n=300&seed=${state.seed}`);
+    if (newest()) takeData(told);
   }
 
   function takeData(told) {
@@ -87,9 +93,12 @@ export async function make() {
   }
 
   async function noiseForOwn() {
-    const [, channels, height, width] = state.own.x0.shape;
+    const newest = dataTurn();
+    const { name, x0 } = state.own;
+    const [, channels, height, width] = x0.shape;
     const eps = numbers(await get(`noise/eps?width=${width}&height=${height}&channels=${channels}&seed=${state.seed}`));
-    state.data = { name: state.own.name, kind: "image", x0: state.own.x0, eps };
+    if (!newest()) return;
+    state.data = { name, kind: "image", x0, eps };
     refresh();
   }
 

@@ -4,7 +4,7 @@ import { get, tensors } from "../api.js";
 import { asking, nothingYet } from "../asking.js";
 import { slider } from "../controls.js";
 import { curves, roundTicks } from "../curve.js";
-import { h, settled } from "../dom.js";
+import { h, settled, turns } from "../dom.js";
 import { colour, frame, pictures, plate, points } from "../figure.js";
 import { fixed, number } from "../numbers.js";
 import { windowOf } from "../run.js";
@@ -22,15 +22,18 @@ export async function make() {
     h("h1", {}, "Steer"),
     h("p", { class: "lede" }, "Say what you want, and push. More guidance follows the words or the label more closely, makes samples more alike, and in the end overdoes it. Watch all three."),
   ];
-  if (!parts.models.length) return { element: h("section", { class: "room", "data-room": "steer" }, head, nothingYet("steer")) };
+  if (!parts.models.length) return { element: h("section", { class: "room", "data-room": "steer" }, head, nothingYet("steer")), empty: true };
 
   const state = { drawing: null, sheet: [], way: [], vary: null, ends: [null, null], measured: new Map(), fresh: true };
-  const ask = asking(parts, { onModel: guarded(modelChanged), counts: false });
+  const turn = turns(); // what was asked for later must not be wiped by what comes late
+  const work = bench("Sampling");
+  const modelTurn = turns();
+  let opening = null; // what is known of a model that was chosen, on its way
+  const ask = asking(parts, { onModel: (card) => { opening = guarded(modelChanged)(card); }, counts: false });
   ask.rule.element.hidden = true;
   const scale = slider({ label: "Guidance", name: "guidance", help: "1 is the plain conditional model, 0 forgets what was asked for, above 1 pushes towards it.", from: 0, to: 12, low: 0, high: 1000, value: 2, onInput: settled(() => again(), 250) });
   const share = slider({ label: "How far variations go", name: "share", from: 0, to: 1, low: 0, high: 1, value: 0.25, onInput: settled(() => state.vary && again(), 250) });
   const measuredOn = slider({ label: "Samples measured", name: "measured", from: 8, to: 256, low: 8, high: 512, value: 64, whole: true });
-  const work = bench("Sampling");
   const generate = h("button", { type: "button", class: "primary" }, "Generate");
   const sweep = h("button", { type: "button" }, "Measure over guidance");
   const back = h("button", { type: "button", class: "quiet", hidden: true }, "Back to the seeds");
@@ -46,7 +49,12 @@ export async function make() {
   const caption = h("figcaption", {});
 
   async function modelChanged(card) {
-    state.drawing = await get(`denoise/models/${encodeURIComponent(card.name)}`);
+    const newest = modelTurn();
+    turn();
+    guarded(work.stop)();
+    const drawing = await get(`denoise/models/${encodeURIComponent(card.name)}`);
+    if (!newest()) return;
+    state.drawing = drawing;
     [state.sheet, state.way, state.vary, state.ends, state.fresh] = [[], [], null, [null, null], true];
     state.measured.clear();
     if (card.labels.length) ask.label.value = card.labels[Math.min(3, card.labels.length - 1)];
@@ -72,49 +80,57 @@ export async function make() {
     }));
   }
 
-  let turn = 0;
   const again = guarded(async () => {
     if (state.fresh) return;
     await make_();
   });
 
   const make_ = async () => {
-    const mine = (turn += 1);
-    await work.stop();
+    const newest = turn();
+    await Promise.all([work.stop(), opening]);
+    if (!newest()) return;
     state.fresh = false;
     const items = wanted();
     const ends = await work.run(items.map((each) => request(each.seed, each.blend)), () => {}, { look: false, together: true });
-    if (mine !== turn) return;
-    state.sheet = await Promise.all(items.map(async (each, k) => ({ ...each, id: ends[k].id, x: await samples(ends[k].id) })));
+    const made = await Promise.all(items.map(async (each, k) => ({ ...each, id: ends[k].id, x: await samples(ends[k].id) })));
+    if (!newest()) return;
+    state.sheet = made;
     draw();
-    if (state.ends.every(Boolean)) await interpolate();
-    if (mine === turn) await measure([scale.value]);
+    if (state.ends.every(Boolean)) await interpolate(newest);
+    if (newest()) await measure([scale.value], newest);
   };
 
   async function samples(id) {
     return (await tensors(`gallery/${id}/samples.safetensors`)).x;
   }
 
-  async function measure(scales) {
+  async function measure(scales, newest) {
     const base = request(5000, null, measuredOn.value);
     const requests = scales.map((each) => ({ ...base, ...(base.guidance ? { guidance: { ...base.guidance, scale: each } } : {}) }));
     const ends = await work.run(requests, () => {}, { look: false, together: true });
-    for (const [i, facts] of ends.entries()) state.measured.set(scales[i], await get(`steer/readings/${facts.id}`));
+    const found = await Promise.all(ends.map((facts) => get(`steer/readings/${facts.id}`)));
+    if (!newest()) return;
+    scales.forEach((each, i) => state.measured.set(each, found[i]));
     draw();
   }
 
-  async function interpolate() {
+  async function interpolate(newest) {
     const [a, b] = state.ends;
     const shares = Array.from({ length: BETWEEN }, (_, k) => k / (BETWEEN - 1));
     const ends = await work.run(shares.map((each) => request(a.seed, { seed: b.seed, share: each })), () => {}, { look: false, together: true });
-    state.way = await Promise.all(ends.map(async (facts, k) => ({ name: `${Math.round(100 * shares[k])} %`, id: facts.id, x: await samples(facts.id) })));
+    const way = await Promise.all(ends.map(async (facts, k) => ({ name: `${Math.round(100 * shares[k])} %`, id: facts.id, x: await samples(facts.id) })));
+    if (!newest()) return;
+    state.way = way;
     draw();
   }
 
   generate.addEventListener("click", guarded(make_));
   sweep.addEventListener("click", guarded(async () => {
+    const newest = turn();
+    await Promise.all([work.stop(), opening]);
+    if (!newest()) return;
     state.fresh = false;
-    await measure(SWEEP);
+    await measure(SWEEP, newest);
   }));
   back.addEventListener("click", guarded(() => { state.vary = null; return make_(); }));
 
@@ -145,7 +161,7 @@ export async function make() {
       else state.ends = a ? [a, { seed: item.seed }] : [{ seed: item.seed }, null];
       state.way = [];
       draw();
-      return state.ends.every(Boolean) ? interpolate() : undefined;
+      return state.ends.every(Boolean) ? interpolate(turn()) : undefined;
     }));
     return h("li", { class: "card" }, picture(item, `${item.name} at guidance ${number(scale.value)}`), h("div", { class: "name" }, item.name), h("div", { class: "row" }, vary, item.blend ? null : end));
   }
@@ -189,7 +205,7 @@ export async function make() {
   );
   ask.rule.element.hidden = false;
   for (const each of [ask.label.input, ask.prompt.input, ask.negative.input]) each.addEventListener("change", () => { state.measured.clear(); again(); });
-  return { element, state };
+  return { element, state, show: guarded(ask.refresh) };
 }
 
 const TELL = {

@@ -3,7 +3,7 @@
 import { address, get, numbers, post } from "../api.js";
 import { optionControls, select, slider, text } from "../controls.js";
 import { curves, roundTicks } from "../curve.js";
-import { h } from "../dom.js";
+import { h, turns } from "../dom.js";
 import { colour, frame, pictures, plate, points } from "../figure.js";
 import { number, seconds } from "../numbers.js";
 import { guarded, tell } from "../status.js";
@@ -132,11 +132,13 @@ export async function make() {
     await look();
   }
 
+  const turn = turns();
   async function look() {
     clearTimeout(state.timer);
     if (!state.run || !state.seen) return;
-    const [mine, facts] = [state.run, await get(`train/runs/${state.run}`)];
-    if (mine !== state.run) return;
+    const newest = turn();
+    const facts = await get(`train/runs/${state.run}`);
+    if (!newest()) return;
     const changedState = state.facts?.state !== facts.state || state.facts?.name !== facts.name;
     state.facts = facts;
     show(facts);
