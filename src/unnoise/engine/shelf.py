@@ -96,6 +96,7 @@ class Shelf:
         self._held: dict[str, _Held] = {}
         self._old: list[_Held] = []  # of folders that have changed, while requests still work with them
         self._loading: dict[str, int] = {}
+        self._told: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {}  # descriptions, by where they stand
         self._changed = threading.Condition()
         self._clock = itertools.count(1)
         for name, path in (models or {}).items():
@@ -166,7 +167,7 @@ class Shelf:
         path, held = self.place(name), self._held.get(name)
         try:
             folder = model_place(path)
-            told = read_description(folder)
+            told = self._description(path, folder)
             data, words = told["data"], told.get("conditioning", {})
             shape = data["shape"] if isinstance(data, dict) else data
             return Card(
@@ -179,6 +180,14 @@ class Shelf:
             )  # fmt: skip
         except (ModelFolderError, KeyError, TypeError, ValueError, AttributeError) as error:
             return Card(name, path, error=" ".join(str(error).split()))
+
+    def _description(self, path: str, folder: Path) -> dict[str, Any]:
+        """What a folder says of its model, read anew where it has changed; parsing it takes ten milliseconds."""
+        stamp = _stamp(Path(path)) if (folder / MODEL_FILE).is_file() else ()
+        known = self._told.get(path)
+        if known is None or known[0] != stamp:
+            known = self._told[path] = stamp, read_description(folder)
+        return known[1]
 
     def loaded(self) -> int:
         """Bytes of all weights in memory."""
