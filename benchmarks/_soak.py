@@ -177,7 +177,7 @@ def soak(seconds, clients):
     fifth = max(1, len(warm) // 5)
     growth = sum(warm[-fifth:]) / sum(warm[:fifth]) - 1
     return {"seconds": seconds, "counts": dict(run.counts), "wrong": run.wrong, "unended": unended, "health": healthy,
-            "memory_mb": [memory[0], warm[0], warm[-1]], "growth": growth}  # fmt: skip
+            "memory_mb": memory, "growth": growth}  # fmt: skip
 
 
 def main():
@@ -188,8 +188,11 @@ def main():
     arguments = parser.parse_args()
     seen = soak(arguments.seconds, arguments.clients)
     print(", ".join(f"{count} {kind}" for kind, count in sorted(seen["counts"].items())))
-    start, warm, end = seen["memory_mb"]
-    print(f"memory {start:.0f} MB at first, {warm:.0f} MB when warm, {end:.0f} MB at the end ({seen['growth']:+.1%})")
+    memory = seen["memory_mb"]
+    warm = memory[len(memory) // 10]
+    print(
+        f"memory {memory[0]:.0f} MB at first, {warm:.0f} MB when warm, {memory[-1]:.0f} MB at the end ({seen['growth']:+.1%})"
+    )
     print(
         f"{len(seen['wrong'])} wrong answers, {len(seen['unended'])} jobs without an end; load {os.getloadavg()[0]:.1f}"
     )

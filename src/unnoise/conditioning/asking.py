@@ -84,7 +84,7 @@ def map_text(found: Any) -> str:
         numbers = decode_map(Path(found).expanduser(), str(found))
     else:
         numbers = np.asarray(found)
-        whole = numbers.ndim == 2 and numbers.size > 0 and numbers.dtype.kind in "bui"
+        whole = numbers.ndim == 2 and numbers.size > 0 and numbers.dtype.kind in ("b", "u", "i")
         if not whole or numbers.min() < 0 or numbers.max() > NOTHING:
             raise BadOption(
                 f"map: expected class numbers of shape (H, W) in [0, {NOTHING}], got {numbers.dtype} {numbers.shape}"
