@@ -20,6 +20,7 @@ from .blueprint import Blueprint
 from .conditioning.text.network import apart
 from .data.base import Spec
 from .denoisers.base import Condition, Denoiser
+from .editing.img2img import begun, grid_of, plain_edit
 from .errors import BadOption, IncompatibleParts, ModelFolderError, ShapeError
 from .guidance.base import Guidance, guidances
 from .guidance.classifier_free import ClassifierFreeGuidance
@@ -33,9 +34,9 @@ from .replaying import asked_again
 from .request import Blend, find_tuned, plain_blend, plain_grid, plain_label, plain_prompts, plain_regions, whole_number
 from .samplers.base import Sampler, samplers
 from .samplers.brownian import BrownianNoise
-from .samplers.grids import GridSpec, explicit, make_grid
-from .samples import PER_SAMPLE, Samples, check_recipe
-from .sampling import Preview, SamplingSettings, previews
+from .samplers.grids import GridSpec, explicit
+from .samples import CONDITIONS, Samples, check_recipe
+from .sampling import Preview, SamplingSettings, previews, untouched
 from .steering import Helps, replaced_help
 
 STORED = "stored"
@@ -280,7 +281,7 @@ class Model:
         spec = self.spec
         if not spec.class_names and "guidance" in request:  # then the labels are those of the classifier that guides
             spec = replace(spec, class_names=self._helps.labels(guidances.build(request["guidance"])))
-        told = (request.get(name) for name in PER_SAMPLE)
+        told = (request.get(name) for name in CONDITIONS)
         return checked(spec, self.blueprint.text, self.denoiser, request["n"], *told)
 
     def previews(
@@ -299,15 +300,17 @@ class Model:
         seed: int = 0,
         first: int = 0,
         blend: Mapping[str, Any] | Blend | None = None,
+        image: Any = None,
+        strength: float | None = None,
     ) -> Iterator[Preview]:
         """Samples step by step; arguments and errors as in `sample`, all in one batch.
 
         Yields:
-            The starting noise as step 0, then every step.
+            Where the samples begin as step 0, then every step.
         """
         request = self.settle(
             n, label=label, prompt=prompt, negative_prompt=negative_prompt, boxes=boxes, map=map, sampler=sampler, steps=steps,
-            guidance=guidance, grid=grid, seed=seed, first=first, blend=blend,
+            guidance=guidance, grid=grid, seed=seed, first=first, blend=blend, image=image, strength=strength,
         )  # fmt: skip
         asked, first = self.asked(request), request["first"]
         yield from self._run(request, asked.condition(), asked.negative(), range(first, first + asked.n))
@@ -328,6 +331,8 @@ class Model:
         seed: int = 0,
         first: int = 0,
         blend: Mapping[str, Any] | Blend | None = None,
+        image: Any = None,
+        strength: float | None = None,
         batch_size: int | None = None,
         keep_frames: bool = False,
         progress: Callable[[int, int], None] | None = None,
@@ -350,6 +355,11 @@ class Model:
             seed: Sample k of a seed is the same in any batch.
             first: Index of the first sample.
             blend: With what other noise that of every sample is mixed: `{seed: ..., share: ..., shift: ...}`, see `Blend`.
+            image: What samples begin from instead of noise: a file, a picture, or an array of uint8; it is turned upright, resized and cut
+                to the model's size as pictures of data sets are. Of models of points and arrays, numbers of their own shape, or a
+                .npy or .npz. Or a list of these, one for each sample.
+            strength: How much of that is made anew: the time in [0, 1] to which it is noised, and from which all `steps` are made;
+                0 gives it back as it is, 1 begins as noise does (see `editing.img2img`). 0.6 by default.
             batch_size: Samples at a time; None chooses by their size.
             keep_frames: Whether to keep a preview of every step.
             progress: Told how many steps are made, over all batches, and how many there are.
@@ -360,7 +370,7 @@ class Model:
         """
         request = self.settle(
             n, label=label, prompt=prompt, negative_prompt=negative_prompt, boxes=boxes, map=map, sampler=sampler, steps=steps,
-            guidance=guidance, grid=grid, seed=seed, first=first, blend=blend,
+            guidance=guidance, grid=grid, seed=seed, first=first, blend=blend, image=image, strength=strength,
         )  # fmt: skip
 
         def tell(preview: Preview, batch: int, batches: int) -> None:
@@ -384,7 +394,7 @@ class Model:
             request: What `settle` gave.
             batch_size: As in `sample`.
             keep_frames: As in `sample`.
-            watch: Told every step, the starting noise as step 0 of each batch, the number of the batch, and how many there are;
+            watch: Told every step, where the samples begin as step 0 of each batch, the number of the batch, and how many there are;
                 what it raises ends the work.
             through: Makes what stands for a network in this work, the model's and one that helps to guide it; see
                 `Denoiser.through`.
@@ -437,6 +447,8 @@ class Model:
         seed: int = 0,
         first: int = 0,
         blend: Mapping[str, Any] | Blend | None = None,
+        image: Any = None,
+        strength: float | None = None,
     ) -> dict[str, Any]:
         """What is asked for, checked and complete, as plain values: the recipe of the samples that `sample` would make.
 
@@ -449,6 +461,8 @@ class Model:
             raise BadOption(f"first: the last sample must have a number below 2^63, got {first} for the first")
         own = self.sampling
         if sampler == "tuned" or (isinstance(sampler, Mapping) and sampler.get("name") == "tuned"):
+            if image is not None:
+                raise BadOption("sampler tuned: it has times for the whole way from noise: edit with another sampler")
             sampler, steps, grid = find_tuned(self.tuned, self.hash, self.path, sampler, steps, grid)
         if isinstance(guidance, Real) or guidance is None:
             scale = own.guidance if guidance is None else float(guidance)
@@ -461,7 +475,8 @@ class Model:
         known = len(explicit(times)) - 1 if isinstance(times, list) else own.steps
         count = known if steps is None else whole_number("steps", steps, 1)
         build(SamplingSettings, {"steps": count})
-        stepper.check(self.denoiser, self._grid(times, count))
+        edit = plain_edit(image, strength, times, self.spec, n)
+        stepper.check(self.denoiser, self._grid({"grid": times, "steps": count, **edit}))
         return {
             "unnoise": __version__,
             "model": {"path": self.path, "hash": self.hash, **({"loras": self.loras} if self.loras else {})},
@@ -470,6 +485,7 @@ class Model:
             "label": plain_label(label),
             **plain_prompts(prompt, negative_prompt),
             **plain_regions(boxes, map),
+            **edit,
             "sampler": samplers.describe(stepper),
             "steps": count,
             "grid": times,
@@ -487,15 +503,20 @@ class Model:
         indices: range,
         through: Callable[[nn.Module], nn.Module] | None = None,
     ) -> Iterator[Preview]:
+        codec, x_0 = self.blueprint.codec, None
+        given = begun(request, indices, self.spec)
+        if given is not None:
+            different, rows = given
+            if request["strength"] == 0:
+                return iter([untouched(different[rows])])
+            x_0 = codec.encode(different)[rows]
         rule = self._helps.armed(guidances.build(request["guidance"]))
         denoiser = self.denoiser
         if through is not None:
             denoiser, rule = denoiser.through(through), rule.changing(lambda held: held.through(through))
-        shape = self.blueprint.codec.shape(self.spec.shape)
-        grid = self._grid(request["grid"], request["steps"])
-        noise = self.noise(request, indices)
-        sampler, decode = samplers.build(request["sampler"]), self.blueprint.codec.decode
-        return previews(denoiser, rule, sampler, grid, noise, shape, decode, cond, negative)
+        shape, sampler = codec.shape(self.spec.shape), samplers.build(request["sampler"])
+        grid, noise = self._grid(request), self.noise(request, indices)
+        return previews(denoiser, rule, sampler, grid, noise, shape, codec.decode, cond, negative, x_0)
 
     def noise(self, request: Mapping[str, Any], indices: Sequence[int]) -> NoiseSource:
         """Where the noise of some samples comes from.
@@ -511,8 +532,8 @@ class Model:
         others = [index + blend.shift for index in indices]
         return BlendedNoise(own, BrownianNoise(blend.seed, others, self.denoiser.schedule), blend.share)
 
-    def _grid(self, spec: GridSpec, steps: int) -> Tensor:
-        return make_grid(spec, steps, self.denoiser.schedule, sigma_data=self.denoiser.sigma_data)
+    def _grid(self, request: Mapping[str, Any]) -> Tensor:
+        return grid_of(request, self.denoiser.schedule, self.denoiser.sigma_data)
 
     def finish(self, x: Tensor) -> Tensor:
         """Decoded samples as the data set would hold them: images of uint8 in [0, 255], anything else of float32."""

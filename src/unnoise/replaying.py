@@ -10,6 +10,8 @@ from .samples import PER_SAMPLE
 
 KEPT = ("sampler", "steps", "grid", "guidance", "seed")
 """What is asked for again as the recipe says it."""
+SOMETIMES = ("blend", "strength")
+"""The same, of recipes that say it."""
 
 
 def asked_again(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
@@ -28,8 +30,7 @@ def asked_again(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
     first, n, size = (whole_number(key, recipe[key], low) for key, low in (("first", 0), ("n", 1), ("batch_size", 1)))
     told = {key: recipe[key] for key in PER_SAMPLE if key in recipe}
     kept = {key: recipe[key] for key in KEPT}
-    if recipe.get("blend") is not None:
-        kept["blend"] = recipe["blend"]
+    kept |= {key: recipe[key] for key in SOMETIMES if recipe.get(key) is not None}
     if recipe.get("index") is None:
         return {
             **told,

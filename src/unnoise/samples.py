@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 KEY = "unnoise"
-PER_SAMPLE = "label", "prompt", "negative_prompt", "boxes", "map"
+CONDITIONS = "label", "prompt", "negative_prompt", "boxes", "map"
+"""What a recipe may say of what samples are to be."""
+PER_SAMPLE = (*CONDITIONS, "image")
 """What a recipe may hold a list of, with one for each sample."""
 LONGEST_IN_JPEG = 32_000  # characters, of two bytes each
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".apng", ".npz", ".csv", ".safetensors")
@@ -241,7 +243,9 @@ def _readable(recipe: Mapping[str, Any]) -> str:
     asked = "" if label is None else f"label: {label}, "
     words = [line for line in (prompt, f"Negative prompt: {negative}" if negative else "") if line]
     asked = "\n".join([*words, asked])
-    return f"{asked}Steps: {recipe['steps']}, Sampler: {sampler}, CFG scale: {recipe['guidance']['scale']}, Seed: {recipe['seed']}"
+    edit = f", Denoising strength: {recipe['strength']:g}" if "strength" in recipe else ""
+    how = f"Steps: {recipe['steps']}, Sampler: {sampler}, CFG scale: {recipe['guidance']['scale']}, Seed: {recipe['seed']}"
+    return f"{asked}{how}{edit}"
 
 
 def encode_image(image: Image, suffix: str, recipe: str, readable: str) -> bytes:
@@ -311,7 +315,8 @@ def check_recipe(recipe: Any) -> None:
     """
     if not isinstance(recipe, Mapping) or not isinstance(recipe.get("model"), Mapping):
         raise DataError("its recipe is damaged: it names no model")
-    missing = sorted(_NEEDED - set(recipe) | {"hash", "path"} - set(recipe["model"]))
+    needed = _NEEDED | ({"strength"} if "image" in recipe else set())
+    missing = sorted(needed - set(recipe) | {"hash", "path"} - set(recipe["model"]))
     if missing:
         raise DataError(f"its recipe is damaged: it says nothing of {', '.join(missing)}")
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from .denoisers.base import Condition, Denoiser
 from .guidance.base import Guidance, Guided
 from .options import Checked, option
+from .process.forward import add_noise
 from .randomness import NoiseSource
 from .samplers.base import Sampler, samplers, trajectory
 from .samplers.dpmpp_2m import DPMSolverPPSampler
@@ -68,6 +69,7 @@ def previews(
     decode: Callable[[Tensor], Tensor],
     cond: Condition | None = None,
     negative: Condition | None = None,
+    x_0: Tensor | None = None,
 ) -> Iterator[Preview]:
     """Samples of one batch, step by step.
 
@@ -81,13 +83,18 @@ def previews(
         decode: From there to the units of the data.
         cond: What is asked for, one row for each sample.
         negative: What to push away from; None is the null condition.
+        x_0: What the samples begin from, noised to the first time, in the space of the model, shape (n, *shape); None for noise alone.
 
     Yields:
-        The starting noise as step 0, then every step.
+        Where the samples begin as step 0, then every step.
     """
     first = next(denoiser.parameters(), None)  # exact denoisers have none
     device = torch.device("cpu") if first is None else first.device
-    x = float(denoiser.schedule.sigma(grid[0])) * noise.start(shape).to(device)
+    eps = noise.start(shape).to(device)
+    if x_0 is None:
+        x = float(denoiser.schedule.sigma(grid[0])) * eps
+    else:
+        x = add_noise(x_0.to(eps), eps, denoiser.schedule, grid[0])
     if cond is not None:  # what networks make of a prompt alone is made here, once for all steps
         if negative is None and rule.from_null:
             negative = denoiser.null_condition(len(x), device)
@@ -97,7 +104,16 @@ def previews(
             for told in (cond, negative)
         )
     steps = len(grid) - 1
-    yield Preview(0, steps, float(grid[0]), x, torch.zeros_like(x), decode)
+    yield Preview(0, steps, float(grid[0]), x, torch.zeros_like(x) if x_0 is None else x_0, decode)
     guided = Guided(denoiser, rule, negative)
     for k, stepped in enumerate(trajectory(sampler, guided, x, grid, cond=cond, noise=noise)):
         yield Preview(k + 1, steps, float(grid[k + 1]), stepped.x, stepped.denoised, decode)
+
+
+def untouched(x: Tensor) -> Preview:
+    """What there is to see of samples that are given, and of which nothing is made anew: no step, and no network.
+
+    Args:
+        x: In the units of the data, shape (n, ...).
+    """
+    return Preview(0, 0, 0.0, x.float(), x.float(), lambda given: given)

@@ -20,6 +20,8 @@ LORA = "What a run with --lora learned: PATH or PATH:STRENGTH; may be repeated."
 BLEND = "Other noise mixed in, SEED:SHARE such as `7:0.2`, to vary what a seed makes."
 BOXES = "What stands where, of models that learned boxes: `cat 0.1 0.2 0.5 0.6; dog ...`."
 MAP = "A label map, of models that learned such: a PNG whose pixels are class numbers."
+IMAGE = "A picture that samples begin from instead of noise; of points and arrays a .npy or .npz."
+STRENGTH = "How much of --image is made anew: 0 nothing, 1 all of it; 0.6 by default."
 
 
 def _options(overrides: list[str] | None, sampler: str | None, guidance: str | None, settings: Any) -> tuple[Any, Any]:
@@ -99,6 +101,8 @@ def sample(
     seed: Annotated[int, typer.Option(help="Sample k of a seed is the same in any batch.")] = 0,
     first: Annotated[int, typer.Option(help="Index of the first sample.")] = 0,
     blend: Annotated[str | None, typer.Option(help=BLEND)] = None,
+    image: Annotated[Path | None, typer.Option(help=IMAGE)] = None,
+    strength: Annotated[float | None, typer.Option(help=STRENGTH)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples at a time; chosen by their size by default.")] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     precision: Annotated[str, typer.Option(help=PRECISION)] = "auto",
@@ -120,6 +124,8 @@ def sample(
     - `unnoise sample runs/scenes --boxes "circle 0.1 0.1 0.5 0.5; star 0.6 0.6 0.9 0.9" --guidance 3 -o scene.png`
 
     - `unnoise sample runs/digits --label 3 --guidance autoguidance:2 guidance.weak=runs/small -o better.png`
+
+    - `unnoise sample runs/digits --image five.png --strength 0.6 --label 3 -o three-like-a-five.png`
 
     - `unnoise sample runs/spiral -n 500 -o spiral.gif`
 
@@ -147,7 +153,7 @@ def sample(
     options: dict[str, Any] = {
         "label": asked, "prompt": prompt, "negative_prompt": negative_prompt, "boxes": boxes, "map": map,
         "sampler": stepper, "steps": steps, "grid": grid, "guidance": rule, "seed": seed, "first": first,
-        "blend": _blend(blend), "batch_size": batch_size,
+        "blend": _blend(blend), "image": image, "strength": strength, "batch_size": batch_size,
     }  # fmt: skip
     if is_folder:
         _fill(out, loaded, n, place, options)

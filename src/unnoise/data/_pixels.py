@@ -31,7 +31,8 @@ _NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # EPS among them
 
 
 @cache
-def _formats() -> tuple[str, ...]:
+def formats() -> tuple[str, ...]:
+    """What Pillow reads here: all but what is no picture, the common ones first."""
     Image.init()
     rest = [name for name in Image.OPEN if name not in _NOT_PICTURES and name not in _COMMON]
     return (*_COMMON, *rest)
@@ -39,7 +40,7 @@ def _formats() -> tuple[str, ...]:
 
 def picture_suffixes() -> frozenset[str]:
     """The endings of file names that Pillow reads as pictures, in lower case with their dot."""
-    formats = set(_formats()) | {"MPO"}
+    formats = set(formats()) | {"MPO"}
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
 
@@ -67,12 +68,30 @@ def decode(source: bytes | Path, size: int, channels: int) -> Pixels:
     Raises:
         Exception: Whatever Pillow raises for a broken file.
     """
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as opened:
-        opened.draft(None, (2 * size, 2 * size))  # a JPEG much too large is decoded at a fraction of its side
-        image = ImageOps.exif_transpose(opened)
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats()) as opened:
+        return fitted(opened, (size, size), channels)
+
+
+def fitted(image: Image.Image, size: tuple[int, int], channels: int) -> Pixels:
+    """A picture as pixels: turned upright, laid on white, resized so that it covers the size, its middle kept.
+
+    Args:
+        image: As Pillow opened it, or made it.
+        size: Height and width.
+        channels: As `decode` takes it.
+
+    Returns:
+        Shape (C, *size), uint8.
+
+    Raises:
+        Exception: Whatever Pillow raises for a broken file.
+    """
+    side = 2 * max(size)
+    image.draft(None, (side, side))  # a JPEG much too large is decoded at a fraction of its side
+    image = ImageOps.exif_transpose(image)
     image = _opaque(_eight_bit(image)) if channels != 4 else _eight_bit(image).convert("RGBA")
-    if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    if image.size != size[::-1]:
+        image = ImageOps.fit(image, size[::-1], Image.Resampling.LANCZOS)
     if channels:
         image = image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
     pixels = np.asarray(image)
@@ -176,7 +195,7 @@ def common_size(pictures: Iterable[Picture]) -> int | None:
             try:
                 if source is not None:
                     stream = io.BytesIO(source) if isinstance(source, bytes) else source
-                    with Image.open(stream, formats=_formats()) as image:
+                    with Image.open(stream, formats=formats()) as image:
                         sizes[image.size] += 1
             except Exception:  # a broken file is named when it is decoded
                 continue

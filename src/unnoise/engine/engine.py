@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from time import perf_counter
 from types import TracebackType
 from typing import Any
@@ -101,6 +102,8 @@ class Engine:
         """
         self._check_room(request.owner)
         recipe = self._settled(request)
+        if "image" in recipe:  # of the model's size now, which is what is kept of it, on disk and in memory
+            request = replace(request, image=recipe["image"])
         job = self._new(new_number(), request, recipe)
         if prepare is not None:
             prepare(job)

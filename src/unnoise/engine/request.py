@@ -10,22 +10,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..editing.beginnings import NUMBERS, PICTURE, are_numbers
 from ..errors import BadOption, nearest
 from ..request import whole_number
 
 ASKED = (
     "n", "label", "prompt", "negative_prompt", "boxes", "map",
-    "sampler", "steps", "guidance", "grid", "seed", "first", "blend",
+    "sampler", "steps", "guidance", "grid", "seed", "first", "blend", "image", "strength",
 )  # fmt: skip
 """What a request hands to `Model.settle`."""
 
 
-PICTURE = "data:image/png;base64,"
-MOST_PLACES = 2**22
-"""Pixels of a label map at most; a small file can claim to be a huge picture."""
+MOST_PIXELS = {"map": 2**22, "image": 2**24}
+"""Of a picture that a request holds; a small file can claim to be a huge picture."""
 
 
-def _check_map(text: Any) -> None:
+def _check_picture(name: str, text: Any) -> None:
     """Refuses what is no picture in the text itself: requests name no files of the machine that they are made on.
 
     Raises:
@@ -33,15 +33,19 @@ def _check_map(text: Any) -> None:
     """
     from PIL import Image
 
-    if not isinstance(text, str) or not text.startswith(PICTURE):
-        raise BadOption(f"map: expected a PNG of class numbers as {PICTURE}..., got {str(text)[:40]!r}")
+    start = PICTURE if name == "map" else "data:"
+    if not isinstance(text, str) or not text.startswith(start):
+        what = "a PNG of class numbers" if name == "map" else "a picture"
+        raise BadOption(f"{name}: expected {what} as {PICTURE}..., got {str(text)[:40]!r}")
+    if text.startswith(NUMBERS):
+        return
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text.removeprefix(PICTURE), validate=True))) as picture:
+        with Image.open(io.BytesIO(base64.b64decode(text.partition(",")[2], validate=True))) as picture:
             size = picture.size  # of the header; nothing is unpacked yet
     except Exception as error:  # what Pillow and base64 raise for what is no picture has no common root
-        raise BadOption(f"map: this is no picture: {str(error)[:80]}") from None
-    if math.prod(size) > MOST_PLACES:
-        raise BadOption(f"map: a picture of {size[0]} x {size[1]} is larger than any model takes")
+        raise BadOption(f"{name}: this is no picture: {str(error)[:80]}") from None
+    if math.prod(size) > MOST_PIXELS[name]:
+        raise BadOption(f"{name}: a picture of {size[0]} x {size[1]} is too large: send it smaller")
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,9 @@ class Request:
         seed: Sample k of a seed is the same in any request.
         first: Index of the first sample.
         blend: With what other noise that of every sample is mixed.
+        image: What samples begin from instead of noise, as a picture in base64, "data:image/png;base64,..."; of models of points and
+            arrays as nested lists of numbers. One for all, or n of them.
+        strength: How much of it is made anew, in [0, 1].
         batch_size: Samples at a time; chosen by their size where it is not said.
         priority: Those of a higher one begin first; equal ones in their order.
         strict: Whether its network calls are never shared, so that its bytes are those of `unnoise sample`.
@@ -86,6 +93,8 @@ class Request:
     seed: int = 0
     first: int = 0
     blend: Any = None
+    image: Any = None
+    strength: float | None = None
     batch_size: int | None = None
     priority: int = 0
     strict: bool = False
@@ -96,9 +105,10 @@ class Request:
 
     def __post_init__(self) -> None:
         whole_number("priority", self.priority)
-        for each in self.map if isinstance(self.map, (list, tuple)) else [self.map]:
-            if each is not None:
-                _check_map(each)
+        for name, given in (("map", self.map), ("image", self.image)):
+            for each in given if isinstance(given, (list, tuple)) else [given]:
+                if each is not None and not (name == "image" and are_numbers(each)):
+                    _check_picture(name, each)
         if self.timeout is not None and not (math.isfinite(self.timeout) and self.timeout > 0):
             raise BadOption(f"timeout: expected seconds above 0, got {self.timeout}")
         if self.batch_size is not None:

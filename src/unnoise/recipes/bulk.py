@@ -12,6 +12,7 @@ from ..files import write_atomically
 from ..model import Model
 from ..placement import precision_of
 from ..precision import Precision
+from ..replaying import KEPT, SOMETIMES
 from ..request import whole_number
 from ..samples import PER_SAMPLE, file_of_one, read_recipe, recipe_of_one
 from .places.base import Job, Place, Progress, places
@@ -55,8 +56,8 @@ class SampleFiles(Job):
 
     def __call__(self, part: range, progress: Progress | None = None) -> list[tuple[str, bytes]]:
         """The names of the files, and their bytes; see `Job`."""
-        asked = {key: self.recipe[key] for key in ("sampler", "steps", "grid", "guidance", "seed", "batch_size")}
-        asked["blend"] = self.recipe.get("blend")
+        asked = {key: self.recipe[key] for key in (*KEPT, "batch_size")}
+        asked |= {key: self.recipe.get(key) for key in SOMETIMES}
         recipe = recipe_of_one(self.recipe, part[0])
         told = {key: recipe[key] for key in PER_SAMPLE if key in recipe}
         return list(self.model.sample(len(part), **told, first=part[0], progress=progress, **asked).files())
@@ -112,7 +113,7 @@ def sample_into(
         place: "here", "ray", or {name: ray, workers: 8}.
         progress: Told how many samples are there, and how many there will be.
         stop: Asked between parts; when true, what is done stays.
-        **asked: As for `Model.sample`: prompt, negative_prompt, sampler, steps, grid, guidance, seed.
+        **asked: As for `Model.sample`: prompt, negative_prompt, image, strength, sampler, steps, grid, guidance, seed.
 
     Returns:
         What became of it.

@@ -40,6 +40,7 @@ GridSpec = Annotated[Any, WithJsonSchema(grid_schema())]
 BlendSpec = Annotated[Any, WithJsonSchema(json_schema(Blend))]
 Label = str | int | list[str | int | None] | None
 Words = str | list[str | None] | None
+Beginning = str | list[str] | list[float] | list[list[float]] | None
 
 
 class Strict(BaseModel):
@@ -92,6 +93,12 @@ class Asked(Strict):
     grid: GridSpec = Field(None, description="at which times; the model's own by default")
     first: int = Field(0, ge=0, description="index of the first sample")
     blend: BlendSpec = Field(None, description="with what other noise that of every sample is mixed")
+    image: Beginning = Field(
+        None, description="a picture that samples begin from, data:image/png;base64,...: one for all, or one for each"
+    )
+    strength: float | None = Field(
+        None, ge=0, le=1, description="how much of the picture is made anew: 0 nothing, 1 all of it; 0.6 by default"
+    )
     batch_size: int | None = Field(None, ge=1, description="samples at a time; chosen by their size by default")
     priority: int = Field(0, ge=-100, le=100, description="higher ones begin first")
     strict: bool = Field(False, description="share no network calls: the bytes are those of `unnoise sample`")
@@ -161,8 +168,8 @@ class ImagesAsked(Asked):
 
     def request(self, model: str, owner: str) -> Request:
         """As the engine takes it."""
-        names = ("n", "label", "negative_prompt", "boxes", "map", "sampler", "grid", "first", "blend", "batch_size",
-                 "priority", "strict", "timeout")  # fmt: skip
+        names = ("n", "label", "negative_prompt", "boxes", "map", "sampler", "grid", "first", "blend", "image",
+                 "strength", "batch_size", "priority", "strict", "timeout")  # fmt: skip
         told = {name: getattr(self, name) for name in names}
         return Request(
             model,

@@ -1,0 +1,1 @@
+"""What can be changed: a picture that is there, made partly anew."""
