@@ -355,9 +355,9 @@ class Model:
             seed: Sample k of a seed is the same in any batch.
             first: Index of the first sample.
             blend: With what other noise that of every sample is mixed: `{seed: ..., share: ..., shift: ...}`, see `Blend`.
-            image: What samples begin from instead of noise: a file, a picture, or an array of uint8; it is turned upright, resized and cut
-                to the model's size as pictures of data sets are. Of models of points and arrays, numbers of their own shape, or a
-                .npy or .npz. Or a list of these, one for each sample.
+            image: What samples begin from instead of noise: a file, a picture, or an array of uint8; turned upright, resized and
+                cut to the model's size as pictures of data sets are. Of models of points and arrays, numbers of their own shape,
+                or a .npy or .npz. Or a list of these, one for each sample.
             strength: How much of that is made anew: the time in [0, 1] to which it is noised, and from which all `steps` are made;
                 0 gives it back as it is, 1 begins as noise does (see `editing.img2img`). 0.6 by default.
             batch_size: Samples at a time; None chooses by their size.
@@ -394,8 +394,8 @@ class Model:
             request: What `settle` gave.
             batch_size: As in `sample`.
             keep_frames: As in `sample`.
-            watch: Told every step, where the samples begin as step 0 of each batch, the number of the batch, and how many there are;
-                what it raises ends the work.
+            watch: Told every step, with where samples begin as step 0 of each batch, the number of the batch, and how many there
+                are; what it raises ends the work.
             through: Makes what stands for a network in this work, the model's and one that helps to guide it; see
                 `Denoiser.through`.
 

@@ -83,7 +83,7 @@ def previews(
         decode: From there to the units of the data.
         cond: What is asked for, one row for each sample.
         negative: What to push away from; None is the null condition.
-        x_0: What the samples begin from, noised to the first time, in the space of the model, shape (n, *shape); None for noise alone.
+        x_0: What is noised to the first time for the samples to begin from, in the space of the model; None for noise alone.
 
     Yields:
         Where the samples begin as step 0, then every step.

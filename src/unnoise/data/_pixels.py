@@ -40,8 +40,8 @@ def formats() -> tuple[str, ...]:
 
 def picture_suffixes() -> frozenset[str]:
     """The endings of file names that Pillow reads as pictures, in lower case with their dot."""
-    formats = set(formats()) | {"MPO"}
-    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
+    read = set(formats()) | {"MPO"}
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in read)
 
 
 def check_channels(channels: int) -> None:

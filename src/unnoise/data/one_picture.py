@@ -45,7 +45,9 @@ def one_picture(source: bytes | Path | Image.Image, size: tuple[int, int], chann
 
 def _fitted(image: Image.Image, size: tuple[int, int], channels: int, where: str) -> Pixels:
     if math.prod(image.size) > MOST_PIXELS:  # of the header; nothing is unpacked yet
-        raise DataError(f"{where}: {math.prod(image.size):,} pixels are too many (at most {MOST_PIXELS:,} are read): make it smaller")
+        raise DataError(
+            f"{where}: {math.prod(image.size):,} pixels are too many (at most {MOST_PIXELS:,} are read): make it smaller"
+        )
     try:
         return fitted(image, size, channels)
     except Exception as error:

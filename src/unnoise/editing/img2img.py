@@ -5,8 +5,8 @@ A picture x_0 is noised to a time s, its strength, by the process that the model
 .. math:: x_s = \alpha(s) x_0 + \sigma(s) \varepsilon,
 
 with the noise :math:`\varepsilon` that the sample has anyway, and sampled from there. So the strength is a noise level and nothing
-else, whatever the sampler, the grid and the number of steps are. At 0 the picture comes back as it is, and no network is asked. At 1
-the picture counts for :math:`\alpha(1)`: where the process ends in pure noise, not at all, so that the sample is the one that the
+else, whatever sampler, grid and number of steps are. At 0 the picture comes back as it is, and no network is asked. At 1 the
+picture counts for :math:`\alpha(1)`: where the process ends in pure noise, not at all, so that the sample is the one that the
 seed makes without a picture; elsewhere by the little that is left of data at t = 1, as it was in training.
 
 Steps are steps that are made: 20 steps from strength 0.5 are 20, each half as long, where others would make 10.
@@ -25,7 +25,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..codecs.base import Codec
 from ..data.base import Spec
 from ..errors import BadOption
 from ..options import Checked, option
@@ -68,9 +67,12 @@ def plain_edit(image: Any, strength: float | None, grid: GridSpec, spec: Spec, n
         raise BadOption("grid.start: where an edited picture begins is what strength says: leave it out")
     known = None if isinstance(grid, (str, Mapping)) else float(explicit(grid)[0])
     if known is not None and strength not in (None, known):
-        raise BadOption(f"strength: the times of the grid begin at {known:g}, so leave it out, or say so; got {strength}")
-    strength = Edit().strength if strength is None and known is None else known if strength is None else strength
-    return {"image": beginning_texts(image, spec, n), "strength": Edit(strength).strength}  # type: ignore[arg-type]
+        raise BadOption(
+            f"strength: the times of the grid begin at {known:g}, so leave it out, or say so; got {strength}"
+        )
+    if strength is None:
+        strength = Edit().strength if known is None else known
+    return {"strength": Edit(strength).strength, "image": beginning_texts(image, spec, n)}
 
 
 def grid_of(request: Mapping[str, Any], schedule: Schedule, sigma_data: float) -> Tensor:

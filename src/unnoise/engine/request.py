@@ -67,8 +67,8 @@ class Request:
         seed: Sample k of a seed is the same in any request.
         first: Index of the first sample.
         blend: With what other noise that of every sample is mixed.
-        image: What samples begin from instead of noise, as a picture in base64, "data:image/png;base64,..."; of models of points and
-            arrays as nested lists of numbers. One for all, or n of them.
+        image: What samples begin from instead of noise, as a picture in base64, "data:image/png;base64,..."; of models of points
+            as nested lists of numbers. One for all, or n of them.
         strength: How much of it is made anew, in [0, 1].
         batch_size: Samples at a time; chosen by their size where it is not said.
         priority: Those of a higher one begin first; equal ones in their order.

@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from .. import __version__
 from ..engine.engine import Engine
-from . import about, images, jobs, refusing, sdapi
+from . import about, edits, images, jobs, refusing, sdapi
 from .guard import Guard
 from .settings import ServingSettings
 
@@ -56,6 +56,7 @@ def create(
     refusing.install(app)
     for router in (
         images.router(engine),
+        edits.router(engine, settings),
         jobs.router(engine),
         about.router(engine, answers),
         sdapi.router(engine),

@@ -40,35 +40,46 @@ def router(engine: Engine) -> APIRouter:
 
         The shape is OpenAI's; `extra_body` of its Python client takes what unnoise can be told besides: seed, steps, label, ...
         """
-        model = model_named(engine, asked.model)
-        size = _size(engine, model, asked.size)
-        glances: list[Callable[[], Look]] = []
-
-        def prepare(job: Job) -> None:
-            if asked.stream:
-                job.watch(lambda: _collect(job, asked.partial_images, glances))
-
-        job = await run_in_threadpool(engine.submit, asked.request(model, owner_of(request)), prepare)
-        if asked.stream:
-            return stream(_streamed(job, asked, size, glances))
-        async with Following(job) as following:
-            if not await following.ended(request):
-                return JSONResponse(told(410, "the client has left"), 410)
-        samples = await run_in_threadpool(job.samples)
-        facts = {"id": job.id, "seed": job.request.seed, "seconds": job.seconds, "making": job.bare_seconds}
-        about = {"unnoise": {**facts, "notes": samples.notes}}
-        if asked.response_format == "url":
-            root = str(request.base_url).rstrip("/")
-            data = [
-                {"url": f"{root}/v1/jobs/{job.id}/images/{k}{SUFFIX[asked.output_format]}"}
-                for k in range(job.request.n)
-            ]
-        else:
-            texts = await run_in_threadpool(_encoded, samples, SUFFIX[asked.output_format])
-            data = [{"b64_json": text} for text in texts]
-        return JSONResponse({**_head(job, asked, size), "data": data, "usage": USAGE, **about})
+        return await answered(engine, request, asked, "image_generation")
 
     return routes
+
+
+async def answered(engine: Engine, request: Request, asked: ImagesAsked, kind: str) -> Response:
+    """The answer to a request for images: them, or with `stream` events on the way.
+
+    Args:
+        engine: That makes them.
+        request: What came.
+        asked: What it asks for.
+        kind: How events are called: "image_generation" or "image_edit".
+    """
+    model = model_named(engine, asked.model)
+    size = _size(engine, model, asked.size)
+    glances: list[Callable[[], Look]] = []
+
+    def prepare(job: Job) -> None:
+        if asked.stream:
+            job.watch(lambda: _collect(job, asked.partial_images, glances))
+
+    job = await run_in_threadpool(lambda: engine.submit(asked.request(model, owner_of(request)), prepare))
+    if asked.stream:
+        return stream(_streamed(job, asked, size, glances, kind))
+    async with Following(job) as following:
+        if not await following.ended(request):
+            return JSONResponse(told(410, "the client has left"), 410)
+    samples = await run_in_threadpool(job.samples)
+    facts = {"id": job.id, "seed": job.request.seed, "seconds": job.seconds, "making": job.bare_seconds}
+    about = {"unnoise": {**facts, "notes": samples.notes}}
+    if asked.response_format == "url":
+        root = str(request.base_url).rstrip("/")
+        data = [
+            {"url": f"{root}/v1/jobs/{job.id}/images/{k}{SUFFIX[asked.output_format]}"} for k in range(job.request.n)
+        ]
+    else:
+        texts = await run_in_threadpool(_encoded, samples, SUFFIX[asked.output_format])
+        data = [{"b64_json": text} for text in texts]
+    return JSONResponse({**_head(job, asked, size), "data": data, "usage": USAGE, **about})
 
 
 def _size(engine: Engine, model: str, size: str) -> str:
@@ -112,7 +123,9 @@ def _collect(job: Job, most: int, glances: list[Callable[[], Look]]) -> None:
         glances.append(glance)
 
 
-async def _streamed(job: Job, asked: ImagesAsked, size: str, glances: list[Callable[[], Look]]) -> AsyncIterator[str]:
+async def _streamed(
+    job: Job, asked: ImagesAsked, size: str, glances: list[Callable[[], Look]], kind: str
+) -> AsyncIterator[str]:
     """Partial images as events, then the images themselves."""
     sent, head = 0, _head(job, asked, size)
     head["created_at"] = head.pop("created")
@@ -122,12 +135,8 @@ async def _streamed(job: Job, asked: ImagesAsked, size: str, glances: list[Calla
                 ended = job.ended
                 for glance in glances[sent:]:
                     picture = await run_in_threadpool(_partial, glance, job.recipe["n"], asked.output_format)
-                    told_so = {
-                        "type": "image_generation.partial_image",
-                        "b64_json": picture,
-                        "partial_image_index": sent,
-                    }
-                    yield event("image_generation.partial_image", {**told_so, **head})
+                    name = f"{kind}.partial_image"
+                    yield event(name, {"type": name, "b64_json": picture, "partial_image_index": sent, **head})
                     sent += 1
                 if ended:
                     break
@@ -136,8 +145,8 @@ async def _streamed(job: Job, asked: ImagesAsked, size: str, glances: list[Calla
             yield event("error", {"type": "error", **body_of(job.error), "status": status_of(job.error)})
             return
         for text in await run_in_threadpool(lambda: _encoded(job.samples(), SUFFIX[asked.output_format])):
-            done = {"type": "image_generation.completed", "b64_json": text, "usage": USAGE}
-            yield event("image_generation.completed", {**done, **head})
+            done = {"type": f"{kind}.completed", "b64_json": text, "usage": USAGE}
+            yield event(f"{kind}.completed", {**done, **head})
     except asyncio.CancelledError:
         job.cancel()
         raise

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
+from ..editing.beginnings import PICTURE
 from ..engine.engine import Engine
 from ..engine.job import Job
 from ..engine.request import Request as Wanted
@@ -48,6 +49,31 @@ class TextToImage(Strict):
     override_settings: dict[str, Any] = Field(default_factory=dict)
 
 
+class ImageToImage(TextToImage):
+    """The same, and the pictures to begin from."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra={
+            "examples": [{"init_images": [PICTURE], "denoising_strength": 0.6, "prompt": "3", "seed": 7}]
+        },
+    )
+    init_images: list[str] = Field(min_length=1, max_length=64, description="in base64: one for all, or one for each")
+    denoising_strength: float = Field(0.75, ge=0, le=1, description="how much of them is made anew; all steps are made")
+    mask: Any = Field(None, description="refused: only whole pictures are edited here")
+
+    def begin(self) -> dict[str, Any]:
+        """The pictures and their strength, as the engine takes them.
+
+        Raises:
+            BadOption: There is a mask.
+        """
+        if self.mask is not None:
+            raise BadOption("mask: only whole pictures are edited here, by denoising_strength: leave it out")
+        texts = [text if text.startswith("data:") else PICTURE + text for text in self.init_images]
+        return {"image": texts[0] if len(texts) == 1 else texts, "strength": self.denoising_strength}
+
+
 class Choices(Strict):
     """Options of the web UI that mean something here."""
 
@@ -72,7 +98,7 @@ class _Desk:
             name = self.engine.shelf.names()[0]
         return model_named(self.engine, None if name is None else name.partition(" [")[0])
 
-    def wanted(self, asked: TextToImage, owner: str) -> Wanted:
+    def wanted(self, asked: TextToImage, owner: str, **begin: Any) -> Wanted:
         model = self.model(owner, asked.override_settings.get("sd_model_checkpoint"))
         card = self.engine.shelf.card(model)
         if card.kind != "image":
@@ -91,7 +117,7 @@ class _Desk:
             model, n=asked.batch_size * asked.n_iter, label=label, prompt=prompt,
             negative_prompt=asked.negative_prompt.strip() or None, sampler=_known(sampler, samplers), steps=asked.steps,
             guidance=asked.cfg_scale, grid=_known(asked.scheduler, GRIDS),
-            seed=secrets.randbelow(2**31) if asked.seed == -1 else asked.seed, owner=owner,
+            seed=secrets.randbelow(2**31) if asked.seed == -1 else asked.seed, owner=owner, **begin,
         )  # fmt: skip
 
 
@@ -106,17 +132,25 @@ def router(engine: Engine) -> APIRouter:
     """The routes, on an engine."""
     routes, desk = APIRouter(prefix="/sdapi/v1", tags=["Stable Diffusion web UI"]), _Desk(engine)
 
-    @routes.post("/txt2img", summary="Make images")
-    async def txt2img(request: Request, asked: Annotated[TextToImage, Body()]) -> Response:
-        """Makes images, and answers with them in base64."""
+    async def made(request: Request, asked: TextToImage, **begin: Any) -> Response:
         owner = owner_of(request)
-        job = await run_in_threadpool(lambda: engine.submit(desk.wanted(asked, owner)))
+        job = await run_in_threadpool(lambda: engine.submit(desk.wanted(asked, owner, **begin)))
         with desk.lock:
             desk.newest[owner] = job
         async with Following(job) as following:
             if not await following.ended(request):
                 return JSONResponse(told(410, "the client has left"), 410)
         return JSONResponse(await run_in_threadpool(_answer, job, asked))
+
+    @routes.post("/txt2img", summary="Make images")
+    async def txt2img(request: Request, asked: Annotated[TextToImage, Body()]) -> Response:
+        """Makes images, and answers with them in base64."""
+        return await made(request, asked)
+
+    @routes.post("/img2img", summary="Make images from others")
+    async def img2img(request: Request, asked: Annotated[ImageToImage, Body()]) -> Response:
+        """Noises images to `denoising_strength`, samples from there, and answers with what comes out in base64."""
+        return await made(request, asked, **asked.begin())
 
     @routes.get("/progress", summary="How the newest request goes")
     def progress(request: Request, skip_current_image: bool = False) -> dict[str, Any]:
@@ -185,4 +219,5 @@ def _answer(job: Job, asked: TextToImage) -> dict[str, Any]:
         "job": job.id,
         "recipe": dict(made.recipe),
     }
-    return {"images": images, "parameters": asked.model_dump(), "info": json.dumps(info)}
+    parameters = asked.model_dump(exclude={"init_images"})  # the client has them
+    return {"images": images, "parameters": parameters, "info": json.dumps(info)}
