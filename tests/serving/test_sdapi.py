@@ -65,6 +65,45 @@ def test_what_cannot_be_is_one_line(client):
     assert "did you mean 'euler'" in error_of(client.post("/sdapi/v1/txt2img", json={"sampler_name": "Eulr"}), 400)
     spiral = {"override_settings": {"sd_model_checkpoint": "spiral"}}
     assert "makes no images" in error_of(client.post("/sdapi/v1/txt2img", json=spiral), 400)
-    assert "there is nothing at" in error_of(
-        client.post("/sdapi/v1/img2img", json={}), 404
-    )  # nothing here edits pictures yet
+
+
+def test_img2img_makes_what_the_model_makes_of_the_pictures(client, folders):
+    given = [Image.fromarray(np.full((6, 6), grey, np.uint8)) for grey in (40, 200)]
+    texts = []
+    for k, picture in enumerate(given):
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        texts.append(("data:image/png;base64," if k else "") + base64.b64encode(buffer.getvalue()).decode())
+    asked = {
+        "prompt": "a",
+        "seed": 7,
+        "steps": 5,
+        "sampler_name": "Euler",
+        "batch_size": 2,
+        "resize_mode": 1,
+        "mask": None,
+    }
+    for strength, images in ((0.4, texts), (0.0, texts), (None, texts[:1])):
+        more = {} if strength is None else {"denoising_strength": strength}
+        answer = client.post("/sdapi/v1/img2img", json={**asked, "init_images": images, **more}).json()
+        assert "init_images" not in answer["parameters"]
+        expected = load(folders["digits"]).sample(
+            2, image=given[0] if len(images) == 1 else given, strength=0.75 if strength is None else strength,
+            label="a", seed=7, steps=5, sampler="euler",
+        ).images()  # fmt: skip
+        for text, image in zip(answer["images"], expected, strict=True):
+            found = Image.open(io.BytesIO(base64.b64decode(text)))
+            assert abs(np.asarray(found, dtype=int) - np.asarray(image, dtype=int)).max() <= 1
+
+
+def test_what_cannot_be_edited_is_one_line(client):
+    def refused(**asked):
+        return error_of(client.post("/sdapi/v1/img2img", json=asked), 400)
+
+    black = base64.b64encode(b"no picture").decode()
+    assert "init_images: field required" in refused()
+    assert "init_images" in refused(init_images=[])
+    assert "this is no picture" in refused(init_images=[black])
+    assert "this is no picture" in refused(init_images=["/etc/passwd"])
+    assert "denoising_strength: " in refused(init_images=[black], denoising_strength=1.5)
+    assert refused(init_images=[black], mask=black).startswith("mask: only whole pictures are edited here")

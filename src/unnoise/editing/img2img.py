@@ -96,9 +96,10 @@ def grid_of(request: Mapping[str, Any], schedule: Schedule, sigma_data: float) -
     name = spec.get("name") if isinstance(spec, Mapping) else spec
     if strength == 1 or not isinstance(name, str):
         return make_grid(spec, steps, schedule, sigma_data=sigma_data)
-    if name not in LEVELS or not schedule.num_steps:
+    if name not in LEVELS:
         return make_grid(spec, steps, schedule, sigma_data=sigma_data, start=strength)
-    make_grid(spec, 1, schedule)  # refuses wrong options
+    make_grid(spec, 1, schedule)  # refuses a schedule without levels, and options
+    assert schedule.num_steps
     levels = max(1, round(strength * schedule.num_steps))
     if steps > levels:
         raise BadOption(f"steps: {levels} levels of the chain lie at or below strength {strength:g}, got {steps} steps")
