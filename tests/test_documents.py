@@ -1,9 +1,14 @@
 """The documents tell the truth: their code runs."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from unnoise.model import Model
+
+from .conftest import make_model
 
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -245,6 +250,21 @@ def test_the_code_of_boxes_and_maps_runs_and_says_what_it_prints(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     run("boxes-and-maps.md")
     assert capsys.readouterr().out.split() == ("torch.Size([2, 3, 32, 32]) ['circle 0.1 0.1 0.5 0.5', None]".split())
+
+
+def test_the_code_of_editing_runs_and_prints_its_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = make_model("image")
+    blueprint = replace(model.blueprint, spec=replace(model.spec, class_names=tuple("0123456789")))
+    Model(blueprint, blueprint.build(0), model.sampling).save("runs/digits")
+    names = run("editing.md")
+    first, *printed = capsys.readouterr().out.splitlines()
+    assert first == "0.35 4"
+    page = (ROOT / "docs" / "editing.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert [tuple(line.split()) for line in printed] == rows
+    assert (tmp_path / "edited.png").is_file()
+    assert names["model"].sample(1, image=names["five"].tensor, strength=0).tensor.equal(names["five"].tensor)
 
 
 def test_the_code_of_training_runs_and_parts_of_a_batch_are_the_batch(tmp_path, monkeypatch):

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from unnoise.data.base import Spec
 from unnoise.data.open import source_of
 from unnoise.errors import BadOption, DataError
-from unnoise.samples import LONGEST_IN_JPEG, Samples, check_target, read_recipe
+from unnoise.samples import LONGEST_IN_EXIF, PART_IN_JPEG, Samples, check_target, read_recipe
 
 RECIPE = {
     "model": {"path": "runs/x", "hash": "0" * 64}, "n": 3, "first": 0, "label": None, "sampler": {"name": "ddim"},
@@ -54,14 +55,16 @@ def test_a_name_that_does_not_fit_the_samples_is_refused_before_they_are_made():
         check_target(Path(name), array)
 
 
-def test_a_recipe_too_long_for_a_jpeg_is_refused_and_the_longest_fits(tmp_path):
+@pytest.mark.parametrize("length", [LONGEST_IN_EXIF - 1000, LONGEST_IN_EXIF, 3 * PART_IN_JPEG])
+def test_a_jpeg_holds_a_recipe_of_any_length(tmp_path, length):
     one = images()
-    labels = ["x"] * (LONGEST_IN_JPEG // 5)
-    with pytest.raises(BadOption, match=r"use \.png"):
-        Samples(one.tensor, one.spec, {**RECIPE, "label": labels}).save(tmp_path / "x.jpg")
-    fits = {**RECIPE, "label": labels[:-100]}
-    Samples(one.tensor, one.spec, fits).save(tmp_path / "x.jpg")
-    assert read_recipe(tmp_path / "x.jpg") == fits
+    recipe = {**RECIPE, "label": ["é\u2603"] + ["x"] * (length // 5)}
+    (file,) = Samples(one.tensor, one.spec, recipe).save(tmp_path / "x.jpg")
+    assert read_recipe(file) == recipe
+    with Image.open(file) as picture:
+        bare = Samples(one.tensor, one.spec, RECIPE).picture()
+        assert picture.size == bare.size
+        assert np.abs(np.asarray(picture, dtype=int) - np.asarray(bare, dtype=int)).mean() < 3
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".gif", ".apng", ".npz", ".csv", ".safetensors"])

@@ -25,7 +25,9 @@ CONDITIONS = "label", "prompt", "negative_prompt", "boxes", "map"
 """What a recipe may say of what samples are to be."""
 PER_SAMPLE = (*CONDITIONS, "image")
 """What a recipe may hold a list of, with one for each sample."""
-LONGEST_IN_JPEG = 32_000  # characters, of two bytes each
+LONGEST_IN_EXIF = 32_000  # characters, of two bytes each
+PART_IN_JPEG = 65_000
+"""Bytes of a longer recipe in each of the segments of a JPEG that hold it (APP15, "unnoise" and a zero before each part)."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".apng", ".npz", ".csv", ".safetensors")
 
 
@@ -266,8 +268,9 @@ def encode_image(image: Image, suffix: str, recipe: str, readable: str) -> bytes
         info.add_itxt("parameters", readable)
         image.save(buffer, "PNG", pnginfo=info)
         return buffer.getvalue()
-    if suffix != ".webp" and len(recipe) > LONGEST_IN_JPEG:
-        raise BadOption(f"a JPEG cannot hold a recipe of {len(recipe):,} characters (so many labels): use .png")
+    if suffix != ".webp" and len(recipe) > LONGEST_IN_EXIF:
+        image.convert("RGB").save(buffer, "JPEG", quality=95, extra=_segments(recipe))
+        return buffer.getvalue()
     exif = image.getexif()
     exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + f"{KEY}: {recipe}".encode("utf-16-be")  # UserComment
     if suffix == ".webp":
@@ -275,6 +278,12 @@ def encode_image(image: Image, suffix: str, recipe: str, readable: str) -> bytes
     else:
         image.convert("RGB").save(buffer, "JPEG", quality=95, exif=exif.tobytes())
     return buffer.getvalue()
+
+
+def _segments(recipe: str) -> bytes:
+    whole, head = recipe.encode(), KEY.encode() + b"\0"
+    parts = [head + whole[i : i + PART_IN_JPEG] for i in range(0, len(whole), PART_IN_JPEG)]
+    return b"".join(b"\xff\xef" + (2 + len(part)).to_bytes(2, "big") + part for part in parts)
 
 
 _NEEDED = {"n", "first", "label", "sampler", "steps", "grid", "guidance", "seed", "batch_size"}
@@ -346,6 +355,11 @@ def _read_image_text(path: Path) -> str | None:
             return str(image.info[KEY])
         comment = image.info.get("comment") or image.info.get("Comment") or b""
         raw = image.getexif().get_ifd(0x8769).get(0x9286, b"")
+        head = KEY.encode() + b"\0"
+        found = (part for name, part in getattr(image, "applist", ()) if name == "APP15" and part.startswith(head))
+        segments = b"".join(part.removeprefix(head) for part in found)
+    if segments:
+        return segments.decode()
     text = comment.decode() if isinstance(comment, bytes) else str(comment)
     if isinstance(raw, bytes) and raw.startswith(b"UNICODE\0"):
         text = raw[8:].decode("utf-16-be")

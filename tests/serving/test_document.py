@@ -41,6 +41,7 @@ def test_its_code_runs_and_prints_what_it_says(digits, tmp_path, capsys):
     partial, completed = "image_generation.partial_image", "image_generation.completed"
     assert eval(streamed) == [partial] * 3 + [completed]
     assert job == "done 20 20"
+    assert len(names["edited"].data) == 2
     assert names["recipe"]["sampler"] == {"name": "ddim", "eta": 0.5}
     assert names["picture"].startswith(b"\x89PNG")
     asked, made = map(int, re.findall(r"\d+", engine))
@@ -78,4 +79,3 @@ def test_its_tables_name_what_there_is(client):
         assert any(re.fullmatch(pattern, route) for pattern in patterns), (method, route)
     for name in re.findall(r"`(\w[\w-]*)`", PAGE.partition("`/sdapi/v1` answers")[2].partition(" as they expect")[0]):
         assert f"/sdapi/v1/{name}" in paths
-    assert "/sdapi/v1/img2img" not in paths

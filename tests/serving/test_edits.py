@@ -87,6 +87,9 @@ def test_a_job_begins_from_a_picture_or_from_points(client, folders, files):
         given = files[1] if asked["model"] == "digits" else asked["image"]
         expected = load(folders[asked["model"]]).sample(2, image=given, strength=0.3, steps=3)
         assert job.samples().tensor.equal(expected.tensor)
+        assert client.get(f"/v1/jobs/{job.id}").json()["recipe"]["image"] == job.recipe["image"]
+        (listed,) = client.get("/v1/jobs", params={"limit": 1}).json()["data"]
+        assert (listed["id"], listed["recipe"]["strength"], "image" in listed["recipe"]) == (job.id, 0.3, False)
         # What is kept of the picture is what the model sees of it.
         assert job.request.image == job.recipe["image"] == expected.recipe["image"]
 

@@ -117,7 +117,7 @@ def router(engine: Engine) -> APIRouter:
     @routes.get("", summary="The newest jobs")
     def listed(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
         """What waits, runs, and was made, the newest first."""
-        return {"object": "list", "data": jobs.list(owner_of(request), limit)}
+        return {"object": "list", "data": [_brief(facts) for facts in jobs.list(owner_of(request), limit)]}
 
     @routes.get("/{number}", summary="How a job goes")
     def one(request: Request, number: Number) -> dict[str, Any]:
@@ -231,6 +231,12 @@ def _download(content: bytes, name: str, suffix: str) -> Response:
     return Response(content, media_type=MEDIA[suffix], headers=headers)
 
 
+def _brief(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts without the pictures that a recipe may hold, which are large, and are told in full where one job is asked for."""
+    recipe = {name: value for name, value in facts["recipe"].items() if name not in ("image", "map")}
+    return {**facts, "recipe": recipe}
+
+
 async def _once(facts: dict[str, Any]) -> AsyncIterator[str]:
     yield event(facts["state"], facts, facts["version"])
 
@@ -255,7 +261,7 @@ async def _events(job: Job, previews: bool) -> AsyncIterator[str]:
                     began = perf_counter()
                     facts["preview"] = await run_in_threadpool(_preview, job)
                     due = perf_counter() + (perf_counter() - began) / PREVIEWS_TAKE
-                yield event("progress", facts, told_version)
+                yield event("progress", _brief(facts), told_version)
                 await asyncio.sleep(OFTEN)
             elif not await following.changed(QUIET):
                 yield ": still at it\n\n"
