@@ -99,7 +99,7 @@ def test_a_job_begins_from_a_picture_or_from_points(client, folders, files):
     [
         ({"extra_body": {"strength": 2}}, "strength", "less than or equal to 1"),
         ({"extra_body": {"strength": "much"}}, "strength", "valid number"),
-        ({"extra_body": {"strenght": 0.5}}, "strenght", "did you mean 'strength'"),
+        ({"extra_body": {"strength_": 0.5}}, "strength_", "did you mean 'strength'"),
         ({"image": b"no picture"}, "image", "this is no picture"),
         ({"mask": b"any"}, "mask", "only whole pictures are edited here"),
         ({"prompt": "a cat"}, "prompt", "this model was trained without words"),
