@@ -134,7 +134,8 @@ def test_a_download_carries_its_recipe(studio, tmp_path, suffix):
 
 
 def test_the_gallery_replays_compares_and_deletes(studio):
-    facts = studio.make(n=6, steps=5, seed=9, strict=True, blend={"seed": 4, "share": 0.3})
+    begin = {"image": [[0.5, -1.0]] * 6, "strength": 0.5}
+    facts = studio.make(n=6, steps=5, seed=9, strict=True, blend={"seed": 4, "share": 0.3}, **begin)
     status, again = studio.ask("POST", f"api/gallery/{facts['id']}/replay", {})
     assert status == 200
     assert studio.engine.job(again["id"]).wait(60)

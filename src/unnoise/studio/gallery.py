@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from ..engine.engine import Engine
-from ..engine.request import Request
+from ..engine.request import ASKED, Request
 from ..errors import BadOption, nearest
 from ..samples import SUFFIXES
 from .answers import PlainRoute
@@ -20,8 +20,6 @@ MEDIA = {
     ".apng": "image/apng",
     ".csv": "text/csv; charset=utf-8",
 }
-REPEATED = ("n", "first", "label", "prompt", "negative_prompt", "sampler", "steps", "grid", "guidance", "seed", "blend")
-"""What a recipe says that a request asks for."""
 
 
 def routes(engine: Engine) -> APIRouter:
@@ -50,7 +48,7 @@ def routes(engine: Engine) -> APIRouter:
     def replay(number: str) -> dict[str, Any]:
         """Makes it again from its recipe."""
         facts = engine.results.facts(number)
-        asked = {name: facts["recipe"][name] for name in REPEATED if name in facts["recipe"]}
+        asked = {name: facts["recipe"][name] for name in ASKED if name in facts["recipe"]}
         kept = {"strict": bool(facts.get("strict")), "keep_steps": bool(facts.get("keep_steps"))}
         return engine.submit(Request.of({"model": facts["model"], **asked, **kept})).facts()
 

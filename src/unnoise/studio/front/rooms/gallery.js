@@ -149,8 +149,13 @@ function told({ recipe }) {
   return [asked, `${recipe.sampler.name.replaceAll("_", " ")}, ${recipe.steps} steps`, recipe.guidance.scale === 1 ? null : `guidance ${number(recipe.guidance.scale)}`, `seed ${recipe.seed}`].filter(Boolean).join(" · ");
 }
 
+// Of a picture that samples began from, not all of its text, but enough to tell it from another.
+function short(text) {
+  return text.includes("data:") && text.length > 80 ? `${text.slice(0, 24)}…${text.slice(-60, -36)}… (${text.length} characters)` : text;
+}
+
 function plain({ recipe, seconds, calls }) {
-  const text = (value) => (typeof value === "object" && value !== null ? JSON.stringify(value) : String(value));
+  const text = (value) => short(typeof value === "object" && value !== null ? JSON.stringify(value) : String(value));
   const rows = Object.fromEntries(Object.entries(recipe).filter(([, value]) => value !== null).map(([name, value]) => [name, text(name === "model" ? value.hash.slice(0, 12) : value)]));
   return { ...rows, "network calls": text(calls ?? "–"), seconds: number(seconds) };
 }
