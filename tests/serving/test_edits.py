@@ -57,6 +57,9 @@ def test_several_pictures_give_one_image_each_and_options_may_be_anything_that_j
         2, image=list(files), sampler={"name": "ddim", "eta": 0.5}, grid=[0.5, 0.2], seed=3
     ).save(tmp_path / "cli")  # fmt: skip
     assert of(answer) == [file.read_bytes() for file in expected]
+    told |= {"sampler": {"name": "ddim", "eta": 0.5}, "grid": [0.5, 0.2]}
+    spelt = ask.images.edit(model="digits", image=list(files), prompt="", extra_body=told)
+    assert of(spelt) == of(answer)
 
 
 def test_at_strength_0_the_picture_comes_back_in_the_model_s_size(ask, files):
@@ -108,9 +111,10 @@ def test_a_job_begins_from_a_picture_or_from_points(client, folders, files):
         ({"image": [b"1", b"2"], "n": 3}, "image", "image: "),
         ({"model": "spiral"}, "image", "the model makes no pictures"),
         ({"extra_body": {"sampler": "huen"}}, "sampler.name", "did you mean 'heun'"),
+        ({"extra_body": {"sampler": {"nam": "heun"}}}, "sampler", "sampler: "),
         ({"extra_body": {"steps": "[" * 2000}}, "steps", "steps:"),
     ],
-    ids=range(12),
+    ids=range(13),
 )  # fmt: skip
 def test_wrong_requests_are_the_client_s_own_errors(ask, files, told, param, message):
     with pytest.raises(openai.BadRequestError, match=message) as caught:
@@ -131,6 +135,13 @@ def test_what_is_no_form_or_too_large_is_one_line(client, start, files):
     assert "x: there is no such option" in error_of(named, 400)
     named = client.post("/v1/images/edits", files={"image": (None, str(files[0])), "model": (None, "digits")})
     assert "image: expected a picture as data:image/png;base64" in error_of(named, 400)
+    for twice in (
+        {"sampler": "ddim", "sampler[eta]": "1"},
+        {"sampler[eta]": "1", "sampler": "ddim"},
+        {"n": "1", "n[]": "2"},
+    ):
+        both = client.post("/v1/images/edits", data=twice, files={"image": files[0].read_bytes()})
+        assert "it is said twice" in error_of(both, 400)
     small = start(most_bytes=1000)
     assert "may have 1,000 bytes" in error_of(small.post("/v1/images/edits", files={"image": bytes(2000)}), 413)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any, get_args
 
 from fastapi import APIRouter, Request
@@ -59,10 +60,18 @@ async def _asked(form: FormData) -> EditAsked:
     if "mask" in form or "markup" in form:
         raise BadOption("mask: only whole pictures are edited here, by their strength: leave it out")
     told: dict[str, Any] = {}
-    for key in form:  # `image` is one picture, `image[]` is each of several
-        name = key.removesuffix("[]")
+    for key in form:  # `image` is one picture, `image[]` each of several, `sampler[eta]` an option of a part
+        name, within = _parted(key)
         found = [await _value(name, each) for each in form.getlist(key)]
-        told[name] = found if key != name or (name == "image" and len(found) > 1) else found[-1]
+        if within:
+            held = told.setdefault(name, {})
+            if not isinstance(held, dict):
+                raise BadOption(f"{name}: it is said twice, as a whole and in parts")
+            held[within] = found[-1]
+        elif name in told:
+            raise BadOption(f"{name}: it is said twice")
+        else:
+            told[name] = found if key != name or (name == "image" and len(found) > 1) else found[-1]
     if not told.get("image"):
         raise BadOption("image: send the picture that is to be edited, as a file of the form")
     if isinstance(told["image"], list) and len(told["image"]) == 1:
@@ -74,6 +83,12 @@ async def _asked(form: FormData) -> EditAsked:
     except ValidationError as error:
         places = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
         raise RequestValidationError(places) from None
+
+
+def _parted(key: str) -> tuple[str, str]:
+    """The name of a field, and of what within it: of `sampler[eta]` sampler and eta, of `image[]` image and nothing."""
+    found = re.fullmatch(r"(\w+)\[(\w*)\]", key)
+    return (found[1], found[2]) if found else (key, "")
 
 
 async def _value(name: str, given: UploadFile | str) -> Any:
