@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +17,13 @@ from .places import DEVICE, PRECISION
 from .progress import say
 
 if TYPE_CHECKING:
-    from ..engine.engine import Engine
-    from ..serving.settings import ServingSettings
+    from ..serving.front import Front
+    from ..serving.setup import Setup
 
 MODELS = "Folders of models or runs, or NAME=PATH; and options such as `engine.active=64` or `serving.rate=60`."
 RESULTS = "Where what is made is kept."
+MEMORY = "Gigabytes of weights at once; half of the memory by default."
+REPLICAS = "Processes that share out the requests, by Ray Serve; one a GPU, or a few processors each."
 
 
 def split(texts: list[str]) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
@@ -76,23 +81,21 @@ def import_server() -> None:
             raise MissingExtra("the server", module, "serve") from None
 
 
-def prepare(
+def set_up(
     texts: list[str], results: Path, memory: float | None, device: str, precision: str, keys: Path | None,
     host: str, allowed: list[str] | None, strict: bool,
-) -> tuple[Engine, ServingSettings]:  # fmt: skip
-    """The engine and what clients may do, of what was typed.
+) -> Setup:  # fmt: skip
+    """What the server is made of, of what was typed.
 
     Raises:
         UnnoiseError: Something is wrong with it.
     """
     import_server()
-    from ..engine.engine import Engine
-    from ..engine.results import Results
     from ..engine.settings import EngineSettings
-    from ..engine.shelf import Shelf
     from ..errors import BadOption
     from ..options import build
     from ..serving.settings import LOCAL, ServingSettings
+    from ..serving.setup import Setup
 
     models, options = split(texts)
     known = keys_of(keys)
@@ -104,8 +107,7 @@ def prepare(
     if memory is not None and not memory > 0:
         raise BadOption(f"--memory: expected gigabytes above 0, got {memory}")
     size = None if memory is None else int(memory * 1e9)
-    shelf = Shelf(models, memory=size, device=device, precision=precision)  # type: ignore[arg-type]
-    return Engine(shelf, Results(results), limits), settings
+    return Setup(models, results, size, device, precision, limits, settings)  # type: ignore[arg-type]
 
 
 def serve(
@@ -118,9 +120,8 @@ def serve(
         Path | None, typer.Option(help="A file of API keys, NAME: KEY; $UNNOISE_API_KEY without; else none is needed.")
     ] = None,
     results: Annotated[Path, typer.Option(help=RESULTS)] = Path("results"),
-    memory: Annotated[
-        float | None, typer.Option(help="Gigabytes of weights at once; half of the memory by default.")
-    ] = None,
+    replicas: Annotated[int, typer.Option(min=1, help=REPLICAS)] = 1,
+    memory: Annotated[float | None, typer.Option(help=MEMORY)] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Never share network calls: the bytes of `unnoise sample`.")
     ] = False,
@@ -137,15 +138,35 @@ def serve(
     - `curl localhost:8000/v1/images/generations -H 'content-type: application/json' -d '{"label": "3"}'`
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
-    engine, settings = prepare(models, results, memory, device, precision, keys, host, allow_host, strict)
+    setup = set_up(models, results, memory, device, precision, keys, host, allow_host, strict)
     from ..serving.app import create
     from ..serving.running import listening, server_of
 
-    with engine, listening(host, port) as sock:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what was begun is ended then, too
+    with listening(host, port) as sock, ExitStack() as stack:
         address = f"http://{'[' + host + ']' if ':' in host else host}:{sock.getsockname()[1]}"
-        names = ", ".join(engine.shelf.names())
-        told = f"{names} at {address} (see {address}/docs)"
-        server = server_of(create(engine, settings), engine, settings, lambda: say(told))
+        told = f"{', '.join(sorted(setup.models))} at {address} (see {address}/docs)"
+        ready = lambda: say(told)
+        if replicas > 1:
+            front = stack.enter_context(_several(setup, replicas))
+            server = server_of(front, front, setup.serving, ready)
+        else:
+            engine = stack.enter_context(setup.begin())
+            server = server_of(create(engine, setup.serving), engine, setup.serving, ready)
         for number in (signal.SIGINT, signal.SIGTERM):  # which the server raises once more when it has stopped
             signal.signal(number, lambda number, frame: None)
         server.run(sockets=[sock])
+
+
+@contextmanager
+def _several(setup: Setup, count: int) -> Iterator[Front]:
+    """What stands before as many replicas, which are there for as long as this lasts."""
+    from ..engine.results import Results
+    from ..serving.front import Front
+    from ..serving.members import Member
+    from ..serving.replicas import replicas
+
+    setup.shelf()  # what is wrong with a model is said before anything is started
+    say(f"starting {count} replicas")
+    with replicas(setup, count) as lines:
+        yield Front([Member(k, line) for k, line in enumerate(lines)], Results(setup.results), setup.serving)

@@ -11,7 +11,7 @@ import typer
 
 from .places import DEVICE, PRECISION
 from .progress import say
-from .serve import MODELS, RESULTS, prepare
+from .serve import MEMORY, MODELS, RESULTS, set_up
 
 
 def studio(
@@ -30,9 +30,7 @@ def studio(
         list[str] | None, typer.Option(help="A folder that data may be read from, beside this one; may be repeated.")
     ] = None,
     results: Annotated[Path, typer.Option(help=RESULTS)] = Path("results"),
-    memory: Annotated[
-        float | None, typer.Option(help="Gigabytes of weights at once; half of the memory by default.")
-    ] = None,
+    memory: Annotated[float | None, typer.Option(help=MEMORY)] = None,
     allow_host: Annotated[list[str] | None, typer.Option(help="Another name that browsers may call it by.")] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
@@ -47,7 +45,8 @@ def studio(
     The same address serves what `unnoise serve` does. Ctrl-C pauses trainings that were begun on the page.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.ERROR)
-    engine, settings = prepare(models or [], results, memory, device, precision, None, host, allow_host, False)
+    setup = set_up(models or [], results, memory, device, precision, None, host, allow_host, False)
+    engine, settings = setup.begin(), setup.serving
     from ..serving.app import create
     from ..serving.running import listening, server_of
     from ..studio.pages import page_routes, room_routes, shelved

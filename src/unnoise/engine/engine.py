@@ -72,7 +72,7 @@ class Engine:
         self._clock = threading.Thread(target=self._watch_the_time, name="unnoise-clock", daemon=True)
         self._clock.start()
         self._notes = Waiting(results.folder / "waiting")
-        self._take_up()
+        self.take_up()
 
     def __enter__(self) -> Engine:
         return self
@@ -116,8 +116,8 @@ class Engine:
             raise
         return job
 
-    def _take_up(self) -> None:
-        """Accepts again what a process that is no more has left."""
+    def take_up(self) -> None:
+        """Accepts again what a process that is no more has left; at the start this is done anyway."""
         made = set(self.results.numbers())
         for number, request in self._notes.left():
             if number in made:  # it ended right after it had kept what it made

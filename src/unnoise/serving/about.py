@@ -21,6 +21,7 @@ from ..samplers.base import samplers
 from ..samplers.grids import GRIDS
 from .schemas import grid_schema
 
+FIGURES_TYPE = "text/plain; version=0.0.4"
 METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
 
 
@@ -138,6 +139,6 @@ def router(engine: Engine, answers: Answers) -> APIRouter:
     @routes.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
     def metrics() -> PlainTextResponse:
         """Counters and gauges in the text format."""
-        return PlainTextResponse(figures(engine, answers), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(figures(engine, answers), media_type=FIGURES_TYPE)
 
     return routes

@@ -70,13 +70,16 @@ def create(
     if not any(getattr(route, "path", None) == "/" for route in app.routes):
         app.add_api_route("/", _to_the_documents, include_in_schema=False)
 
-    def is_open(scope: Scope) -> bool:
-        if scope["path"] in (*OPEN, "/") or scope["path"].startswith(f"{DOCUMENTS}/"):
-            return True
-        return any(route.matches(scope)[0] == Match.FULL for route in free.routes)
+    def opened(scope: Scope) -> bool:
+        return is_open(scope) or any(route.matches(scope)[0] == Match.FULL for route in free.routes)
 
-    app.add_middleware(Guard, settings=settings, is_open=is_open, count=answers)
+    app.add_middleware(Guard, settings=settings, is_open=opened, count=answers)
     return app
+
+
+def is_open(scope: Scope) -> bool:
+    """Whether a path needs no key in any app."""
+    return scope["path"] in (*OPEN, "/") or scope["path"].startswith(f"{DOCUMENTS}/")
 
 
 def _to_the_documents() -> RedirectResponse:

@@ -5,21 +5,27 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import Protocol
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
-from ..engine.engine import Engine
 from ..errors import BadOption
 from .settings import ServingSettings
+
+
+class Closing(Protocol):
+    """What can be told that the server is going to stop: an engine, or what stands before several."""
+
+    closing: bool
 
 
 class _Server(uvicorn.Server):
     """Refuses new requests as soon as it is told to stop, and tells when it is ready."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, behind: Closing, ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._engine, self._ready = engine, ready
+        self._behind, self._ready = behind, ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -27,7 +33,7 @@ class _Server(uvicorn.Server):
             self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._engine.closing = True
+        self._behind.closing = True
         super().handle_exit(sig, frame)
 
 
@@ -56,7 +62,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def server_of(
-    app: FastAPI, engine: Engine, settings: ServingSettings, ready: Callable[[], None] = lambda: None
+    app: ASGIApp, behind: Closing, settings: ServingSettings, ready: Callable[[], None] = lambda: None
 ) -> uvicorn.Server:
     """What serves an app, with `run(sockets=[...])`, until Ctrl-C or SIGTERM.
 
@@ -64,7 +70,7 @@ def server_of(
 
     Args:
         app: What `create` made.
-        engine: That it runs on.
+        behind: The engine that it runs on.
         settings: Of the app.
         ready: Called once it listens.
     """
@@ -72,4 +78,4 @@ def server_of(
         app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=15,
         timeout_graceful_shutdown=int(settings.grace) + 2, lifespan="on",
     )  # fmt: skip
-    return _Server(config, engine, ready)
+    return _Server(config, behind, ready)

@@ -66,8 +66,11 @@ class RayPlace(Place):
             return hand_out(_RayWorkers(ray, packed, self), parts, keep, progress, stop, self.patience)
 
 
-def import_ray() -> Any:
+def import_ray(purpose: str = "--on ray") -> Any:
     """Ray itself, which tells nobody that it is used.
+
+    Args:
+        purpose: What needs it.
 
     Raises:
         MissingExtra: It is not installed.
@@ -77,7 +80,7 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise MissingExtra("--on ray", "ray", "scale") from None
+        raise MissingExtra(purpose, "ray", "scale") from None
     return ray
 
 
