@@ -70,6 +70,15 @@ def test_a_server_is_started_asked_and_stopped_and_finishes_what_it_accepted(fol
     assert torch.equal(made.tensor, load(folder).sample(8, steps=150, seed=3).tensor)
 
 
+def test_several_processes_need_ray_and_say_so(folder, tmp_path, refused, monkeypatch):
+    typed = ["serve", folder, "--results", tmp_path / "results", "--port", "0", "--replicas"]
+    assert "--replicas: must be at least 1, got 0" in refused(*typed, "0")
+    for module in ("ray.serve", "ray"):
+        monkeypatch.setitem(sys.modules, module, None)
+        said = refused(*typed, "2")
+        assert f"--replicas needs {module}, which is not installed: pip install 'unnoise[scale]'" in said
+
+
 def test_what_is_typed_wrongly_is_one_line(folder, tmp_path, refused):
     results = ["--results", tmp_path / "results", "--port", "0"]
     assert "there is no model at" in refused("serve", tmp_path / "nothing", *results)

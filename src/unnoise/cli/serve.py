@@ -74,7 +74,7 @@ def import_server() -> None:
     """
     from ..errors import MissingExtra
 
-    for module in ("fastapi", "uvicorn"):
+    for module in ("fastapi", "fastapi_offline", "uvicorn"):
         try:
             __import__(module)
         except ImportError:
@@ -120,7 +120,7 @@ def serve(
         Path | None, typer.Option(help="A file of API keys, NAME: KEY; $UNNOISE_API_KEY without; else none is needed.")
     ] = None,
     results: Annotated[Path, typer.Option(help=RESULTS)] = Path("results"),
-    replicas: Annotated[int, typer.Option(min=1, help=REPLICAS)] = 1,
+    replicas: Annotated[int, typer.Option(help=REPLICAS)] = 1,
     memory: Annotated[float | None, typer.Option(help=MEMORY)] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Never share network calls: the bytes of `unnoise sample`.")
@@ -135,13 +135,18 @@ def serve(
 
     - `unnoise serve runs/digits emoji=runs/emoji-large --port 9000 --keys keys.txt serving.rate=60`
 
+    - `unnoise serve runs/digits --replicas 4`
+
     - `curl localhost:8000/v1/images/generations -H 'content-type: application/json' -d '{"label": "3"}'`
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     setup = set_up(models, results, memory, device, precision, keys, host, allow_host, strict)
+    from ..errors import BadOption
     from ..serving.app import create
     from ..serving.running import listening, server_of
 
+    if replicas < 1:
+        raise BadOption(f"--replicas: must be at least 1, got {replicas}")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what was begun is ended then, too
     with listening(host, port) as sock, ExitStack() as stack:
         address = f"http://{'[' + host + ']' if ':' in host else host}:{sock.getsockname()[1]}"
@@ -164,9 +169,10 @@ def _several(setup: Setup, count: int) -> Iterator[Front]:
     from ..engine.results import Results
     from ..serving.front import Front
     from ..serving.members import Member
-    from ..serving.replicas import replicas
+    from ..serving.replicas import import_serve, replicas
 
     setup.shelf()  # what is wrong with a model is said before anything is started
+    import_serve()
     say(f"starting {count} replicas")
     with replicas(setup, count) as lines:
         yield Front([Member(k, line) for k, line in enumerate(lines)], Results(setup.results), setup.serving)

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from ..errors import MissingExtra, UnnoiseError
@@ -58,7 +58,8 @@ def replicas(setup: Setup, count: int) -> Iterator[list[Line]]:
     from ray.serve.api import RunTarget
     from ray.serve.schema import LoggingConfig
 
-    with cluster(ray, "", 0):
+    own = not ray.is_initialized()
+    with cluster(ray, "", 0), ExitStack() as stack:
         gpus = int(ray.cluster_resources().get("GPU", 0)) if setup.device != "cpu" else 0
         share = -(-count // gpus) if gpus else count
         deployment = serve.deployment(
@@ -83,8 +84,10 @@ def replicas(setup: Setup, count: int) -> Iterator[list[Line]]:
             ],
             wait_for_applications_running=False,
         )
+        if not own:  # else they end with the cluster
+            stack.callback(lambda: [serve.delete(name) for name in names])
         _await(serve, names)
-        yield [_RayLine(ray, handle) for handle in handles]  # with the cluster, Serve ends, too
+        yield [_RayLine(ray, handle) for handle in handles]
 
 
 def _await(serve: Any, names: list[str]) -> None:
