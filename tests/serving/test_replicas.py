@@ -263,16 +263,25 @@ def test_a_killed_replica_is_replaced_and_what_it_had_accepted_is_made_by_anothe
     picture = client.get(f"/v1/jobs/{finished}/result.png").content
     accepted = [submit(client, n=8, steps=300, seed=seed, strict=False) for seed in range(6)]
     assert sorted(replica for _, replica in accepted) == ["0"] * 3 + ["1"] * 3
+
+    def broken_off(number):
+        with server.client() as client, pytest.raises(httpx.RemoteProtocolError, match="closed"):
+            events(client, number)
+        return True
+
     with server.client() as another:
         waited = in_background(lambda: another.post("/v1/images/generations", json={"model": "digits", **SLOW}))
         known = {finished, *dict(accepted)}
         number = until(lambda: {each["id"] for each in client.get("/v1/jobs").json()["data"][:7]} - known).pop()
         home = client.get(f"/v1/jobs/{number}").headers[REPLICA]
+        followed = in_background(lambda: broken_off(number))
+        until(lambda: client.get(f"/v1/jobs/{number}").json()["step"] > 2)
         killed = server.number_of(home)
         os.kill(killed, signal.SIGKILL)
         left = {file.stem for file in (server.results / "waiting").glob("*.json")}
         assert left & {number for number, replica in accepted if replica == home}
         assert "ask again in a few seconds" in error_of(waited(), 503)
+        assert followed()
     answer = client.get("/v1/models")
     assert answer.headers[REPLICA] != home
     assert client.get(f"/v1/jobs/{finished}/result.png").content == picture

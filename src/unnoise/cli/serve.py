@@ -147,7 +147,6 @@ def serve(
 
     if replicas < 1:
         raise BadOption(f"--replicas: must be at least 1, got {replicas}")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what was begun is ended then, too
     with listening(host, port) as sock, ExitStack() as stack:
         address = f"http://{'[' + host + ']' if ':' in host else host}:{sock.getsockname()[1]}"
         told = f"{', '.join(sorted(setup.models))} at {address} (see {address}/docs)"
@@ -173,6 +172,7 @@ def _several(setup: Setup, count: int) -> Iterator[Front]:
 
     setup.shelf()  # what is wrong with a model is said before anything is started
     import_serve()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what was begun is ended then, too
     say(f"starting {count} replicas")
     with replicas(setup, count) as lines:
         yield Front([Member(k, line) for k, line in enumerate(lines)], Results(setup.results), setup.serving)

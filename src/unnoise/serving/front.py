@@ -212,9 +212,10 @@ class Front:
             try:
                 await member.answer(scope, body, receive, noted)
                 return
-            except Gone:
-                if begun:
-                    raise
+            except Gone as error:
+                if begun:  # an answer that has no end is how a client is told
+                    LOG.error("%s %s was broken off: %s", scope["method"], scope["path"][:200], error)
+                    return
                 if scope["method"] not in ("GET", "HEAD"):
                     break
         await _nobody()(scope, receive, send)

@@ -23,7 +23,7 @@ CARRIED = (
 
 
 class Gone(Exception):
-    """The process of a replica has ended; another one will take its place."""
+    """There is no answer, or no more of it; nearly always since the process of a replica has ended, which will be replaced."""
 
 
 class Line(ABC):
@@ -103,47 +103,40 @@ class Member:
             send: Given the messages of the answer.
 
         Raises:
-            Gone: The process has ended meanwhile.
-            RuntimeError: The app has failed in the middle of its answer.
+            Gone: The process has ended before the answer has, or the app has failed in the middle of it.
         """
-        exchange = secrets.token_hex(8)
+        exchange, left = secrets.token_hex(8), asyncio.create_task(_left(receive))
         told = {key: scope[key] for key in CARRIED if key in scope}
-        left = asyncio.create_task(_left(receive))
-        method: str = "begin"
-        arguments: tuple[Any, ...] = (exchange, told, body)
+        call: asyncio.Task[Word] = asyncio.create_task(self.call("begin", exchange, told, body))
         self._unanswered += 1
+        call.add_done_callback(self._note_answer)
+        ended = False
         try:
-            while True:
-                call = asyncio.create_task(self.call(method, *arguments))
-                try:
-                    await asyncio.wait({call, left}, return_when=asyncio.FIRST_COMPLETED)
-                except asyncio.CancelledError:  # the server shuts down, and has waited long enough
-                    self._spawn(self._leave(exchange, call))
-                    raise
-                if not call.done():
-                    self._spawn(self._leave(exchange, call))
+            while not ended:
+                await asyncio.wait({call, left}, return_when=asyncio.FIRST_COMPLETED)
+                if not call.done():  # the client has left
                     return
-                word: Word = call.result()
-                self._told = word.load
-                if method == "begin":
-                    self._unanswered -= 1
-                    method, arguments = "more", (exchange,)
+                word = call.result()
+                ended, self._told = word.end, word.load
                 for message in word.messages:
                     await send(message)
-                if word.broken:
-                    raise RuntimeError(f"replica {self.place} has failed in the middle of an answer")
-                if word.end:
-                    return
+                if not ended:
+                    call = asyncio.create_task(self.call("more", exchange))
+            if word.broken:
+                raise Gone(f"replica {self.place} has failed in the middle of an answer")
+        except Gone:
+            ended = True
+            raise
         finally:
             left.cancel()
-            if method == "begin":
-                self._unanswered -= 1
+            if not ended:
+                self._spawn(self._leave(exchange, call))
 
     async def whole(self, scope: Scope) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         """Its answer to a request without a body: status, headers and body.
 
         Raises:
-            Gone: The process has ended meanwhile.
+            Gone: The process has ended before the answer has.
         """
         status, headers, body = 500, [], bytearray()
 
@@ -160,6 +153,9 @@ class Member:
 
         await self.answer(scope, b"", stays, collect)
         return status, headers, bytes(body)
+
+    def _note_answer(self, call: asyncio.Task[Word]) -> None:
+        self._unanswered -= 1
 
     async def _leave(self, exchange: str, call: asyncio.Task[Word]) -> None:
         """Tells it that the client has left, whether or not it has heard of it already."""

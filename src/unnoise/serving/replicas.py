@@ -125,4 +125,4 @@ class _RayLine(Line):
         except self._failed:  # in the method: it is there
             raise
         except self._gone as error:
-            raise Gone(str(error)) from error
+            raise Gone((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
