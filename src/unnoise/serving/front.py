@@ -23,7 +23,7 @@ from ..errors import NoSuchJob
 from . import merging
 from .about import FIGURES_TYPE, Answers
 from .app import is_open
-from .guard import Guard
+from .guard import Guard, quiet
 from .members import Gone, Member
 from .refusing import refusal
 from .settings import ServingSettings
@@ -214,7 +214,7 @@ class Front:
                 return
             except Gone as error:
                 if begun:  # an answer that has no end is how a client is told
-                    LOG.error("%s %s was broken off: %s", scope["method"], scope["path"][:200], error)
+                    LOG.error("%s %s was broken off: %s", scope["method"], quiet(scope["path"]), error)
                     return
                 if scope["method"] not in ("GET", "HEAD"):
                     break
@@ -230,10 +230,10 @@ class Front:
         named = path.removeprefix("/v1/jobs/").partition("/")[0] if path.startswith("/v1/jobs/") else ""
         if NUMBER.fullmatch(named):
             home = await self._home(named)
-            if home is None and not self._is_made(named) and not all(each.up for each in self.members):
-                return None  # whoever takes the place of one that has ended may know of it
             if home is not None:
                 return home
+            if not self._is_made(named) and not all(each.up for each in self.members):
+                return None  # whoever takes the place of one that has ended may know of it
         return next(iter(self._by_load()), None)
 
     def _by_load(self) -> list[Member]:

@@ -96,7 +96,7 @@ class Guard:
             self.count(scope, status)
             if status >= 400:
                 owner = scope.get("state", {}).get("owner", "")
-                LOG.warning("%s %s -> %d %s", scope["method"], _quiet(scope["path"]), status, owner)
+                LOG.warning("%s %s -> %d %s", scope["method"], quiet(scope["path"]), status, owner)
 
     def _refused(self, scope: Scope) -> ASGIApp | None:
         """What refuses this request, if anything does."""
@@ -178,6 +178,6 @@ def _key(header: str) -> str:
     return ""
 
 
-def _quiet(path: str) -> str:
+def quiet(path: str) -> str:
     """A path as it may stand in a log."""
     return repr(path[:200])[1:-1]
