@@ -81,7 +81,13 @@ def test_a_server_that_shuts_down_refuses_what_is_new_and_tells_of_what_it_has(l
     async def work(client, front):
         number = (await client.post("/v1/jobs", json={"model": "digits", **SLOW})).json()["id"]
         front.closing = True
-        for path in ("/v1/jobs", "/v1/images/generations", "/sdapi/v1/txt2img"):
+        for path in (
+            "/v1/jobs",
+            "/v1/images/generations",
+            "/v1/images/edits",
+            "/sdapi/v1/txt2img",
+            "/sdapi/v1/img2img",
+        ):
             assert "shutting down" in error_of(await client.post(path, json={"model": "digits"}), 429)
         assert (await client.get("/health")).json()["status"] == "closing"
         assert (await client.post(f"/v1/jobs/{number}/cancel")).json()["id"] == number

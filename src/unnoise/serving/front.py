@@ -31,7 +31,8 @@ from .settings import ServingSettings
 LOG = logging.getLogger("unnoise.serving")
 REPLICA = b"x-unnoise-replica"
 """The header that says which replica has answered."""
-SUBMITTING = ("/v1/jobs", "/v1/images/generations", "/sdapi/v1/txt2img")
+ENDING = ("/cancel", "/interrupt", "/options")
+"""How the paths end of what is no new work."""
 HOMES = 20_000
 """Of how many jobs it is remembered which replica has accepted them; of others, all replicas are asked."""
 
@@ -131,7 +132,7 @@ class Front:
     def _own(self, scope: Scope) -> Any:
         """The work of answering what concerns all replicas, or none of them."""
         method, path = scope["method"], scope["path"]
-        if method == "POST" and path in SUBMITTING and self.closing:
+        if self.closing and method == "POST" and not path.endswith(ENDING):
             return self._refuse()
         if method == "GET":
             return {"/health": self._health, "/metrics": self._metrics, "/v1/jobs": self._jobs}.get(
