@@ -128,6 +128,43 @@ def test_a_lost_worker_is_started_again_and_nothing_is_lost(alone, tmp_path):
     assert furthest(alone, found) < 1e-6
 
 
+SPOILT = """
+import sys
+import torch
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
+from unnoise.training.loop import Diverged
+from unnoise.training.parallel import connected, leave, told_by_torchrun
+
+out, recipe, *options = sys.argv[1:]
+checked = load_recipe(recipe, options)
+with connected(checked.machine.torch_device(told_by_torchrun().local_rank)) as processes:
+    run = Run(checked, out, processes=processes)
+    network, forward = run.state.network, run.state.network.forward
+
+    def spoilt(*asked):
+        answer = forward(*asked)
+        once = network.training and run.state.step == 15 and float(run.state.rate) == 1
+        return answer * torch.nan if once and processes.rank == processes.count - 1 else answer
+
+    network.forward = spoilt
+    told = [(event.step, run.state.step) for event in run.events() if isinstance(event, Diverged)]
+    assert told == [(16, 10)], told
+leave()
+"""
+
+
+def test_all_processes_go_back_together_where_the_loss_of_one_is_no_number(interpreters, tmp_path):
+    ends = []
+    for count in (1, 2):
+        out = tmp_path / str(count)
+        interpreters.together(count, SPOILT, out, *RECIPE, "training.validation_size=16")
+        ends.append(newest_whole(out / "checkpoints")[0])
+    assert [end.step for end in ends] == [20, 20]
+    assert [float(end.tensors["rate"]) for end in ends] == [0.5, 0.5]
+    assert furthest(*ends) < 1e-6
+
+
 def test_shares_that_were_cut_short_are_passed_over(tmp_path):
     folder = tmp_path / "000000010.sharded"
     folder.mkdir()

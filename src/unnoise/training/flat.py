@@ -14,7 +14,7 @@ class Flat:
     """Tensors of given names and shapes as views into one vector.
 
     Each keeps the order in memory that its model has (channels-last stays so), so that copies between them are straight. The
-    few numbers between two tensors are zero and stay zero under whatever is done to all.
+    few numbers between two tensors are zero and stay zero under whatever is done to all, unless it is done with NaN.
 
     Args:
         like: What the views look like, by name.
@@ -49,6 +49,13 @@ class Flat:
     def fill(self, tensors: Sequence[Tensor]) -> None:
         """Copies tensors of the same shapes in, whatever their dtype."""
         torch._foreach_copy_(self.views, list(tensors))
+
+    def zero_between(self) -> None:
+        """Makes the numbers between two tensors zero again, which a step with a NaN has spoilt too."""
+        outside = torch.ones_like(self.vector, dtype=torch.bool)
+        for view in self.views_of(outside):
+            view.fill_(False)
+        self.vector.masked_fill_(outside, 0.0)
 
     def named(self, prefix: str) -> dict[str, Tensor]:
         """The views, by name."""

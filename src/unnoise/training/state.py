@@ -208,6 +208,7 @@ class TrainState:
             local(slot).copy_(part_of(slot, tensors[name]))
         self.restored(step, beside)
 
+    @torch.no_grad()
     def restored(self, step: int, beside: dict[str, Tensor]) -> None:
         """To be called when the slots were filled from elsewhere.
 
@@ -218,6 +219,8 @@ class TrainState:
         Raises:
             RunFolderError: That is of another objective.
         """
+        for flat in (*self._held().values(), self.gradients):
+            flat.zero_between()
         self.companion.restore(beside)
         self.renew()
         self.step = step
