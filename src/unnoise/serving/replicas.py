@@ -106,7 +106,7 @@ def _await(serve: Any, names: list[str]) -> None:
             )
         if time.monotonic() > until:
             raise UnnoiseError(f"--replicas: the replicas are not there after {PATIENCE:g} seconds: {states}")
-        time.sleep(0.1)
+        time.sleep(0.5)
 
 
 class _RayLine(Line):
