@@ -29,9 +29,17 @@ export async function make() {
   const work = bench("Sampling");
   const modelTurn = turns();
   let opening = null; // what is known of a model that was chosen, on its way
-  const ask = asking(parts, { onModel: (card) => { opening = guarded(modelChanged)(card); }, counts: false });
-  ask.rule.element.hidden = true;
   const scale = slider({ label: "Guidance", name: "guidance", help: "1 is the plain conditional model, 0 forgets what was asked for, above 1 pushes towards it.", from: 0, to: 12, low: 0, high: 1000, value: 2, onInput: settled(() => again(), 250) });
+  let ask = null;
+  ask = asking(parts, {
+    onModel: (card) => {
+      if (ask) preset(card);
+      opening = guarded(modelChanged)(card);
+    },
+    counts: false,
+  });
+  if (ask.card) preset(ask.card);
+  ask.rule.element.hidden = true;
   const share = slider({ label: "How far variations go", name: "share", from: 0, to: 1, low: 0, high: 1, value: 0.25, onInput: settled(() => state.vary && again(), 250) });
   const measuredOn = slider({ label: "Samples measured", name: "measured", from: 8, to: 256, low: 8, high: 512, value: 64, whole: true });
   const generate = h("button", { type: "button", class: "primary" }, "Generate");
@@ -57,10 +65,13 @@ export async function make() {
     state.drawing = drawing;
     [state.sheet, state.way, state.vary, state.ends, state.fresh] = [[], [], null, [null, null], true];
     state.measured.clear();
-    if (card.labels.length) ask.label.value = card.labels[Math.min(3, card.labels.length - 1)];
-    const own = card.sampling.guidance;
-    if (own && scale) scale.value = Math.max(1.5, own);
     draw();
+  }
+
+  // At once, and not when all is known of the model: what is typed meanwhile stays.
+  function preset(card) {
+    if (card.labels.length) ask.label.value = card.labels[Math.min(3, card.labels.length - 1)];
+    if (card.sampling.guidance) scale.value = Math.max(1.5, card.sampling.guidance);
   }
 
   function guidance() {
