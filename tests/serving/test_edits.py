@@ -111,7 +111,7 @@ def test_a_job_begins_from_a_picture_or_from_points(client, folders, files):
         ({"image": [b"1", b"2"], "n": 3}, "image", "image: "),
         ({"model": "spiral"}, "image", "the model makes no pictures"),
         ({"extra_body": {"sampler": "huen"}}, "sampler.name", "did you mean 'heun'"),
-        ({"extra_body": {"sampler": {"nam": "heun"}}}, "sampler", "sampler: "),
+        ({"extra_body": {"sampler": {"called": "heun"}}}, "sampler", "sampler: "),
         ({"extra_body": {"steps": "[" * 2000}}, "steps", "steps:"),
     ],
     ids=range(13),

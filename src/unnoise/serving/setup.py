@@ -10,7 +10,7 @@ from ..engine.engine import Engine
 from ..engine.results import Results
 from ..engine.settings import EngineSettings
 from ..engine.shelf import Shelf
-from ..precision import Precision
+from ..precision import Precision, fit_threads
 from .settings import ServingSettings
 
 
@@ -53,4 +53,5 @@ class Setup:
             ModelFolderError: A folder holds no model.
             OSError: The results cannot be written.
         """
+        fit_threads()
         return Engine(self.shelf(), Results(self.results), self.engine)
