@@ -1,5 +1,7 @@
 """In which numbers a network computes."""
 
+import os
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from unnoise.precision import (
     dtype_of,
     find_device,
     fit_threads,
+    keep_few_layers_ready,
     keep_freed_memory,
     lower,
     multiplies_bf16,
@@ -108,3 +111,12 @@ def test_no_more_threads_run_than_are_paid_for_unless_a_person_said_how_many(mon
         assert fit_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_what_the_environment_says_of_ready_layers_stays(monkeypatch):
+    for told, kept in (("7", "7"), (None, "256")):
+        monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+        if told is not None:
+            monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", told)
+        keep_few_layers_ready()
+        assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == kept

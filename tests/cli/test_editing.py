@@ -1,5 +1,7 @@
 """`unnoise sample --image`: a picture made partly anew, and the same again from the file."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -43,6 +45,10 @@ def test_one_file_of_all_is_made_again(unnoise, place, tmp_path, name):
     assert unnoise(*asked).code == 0
     assert unnoise("replay", tmp_path / name, "-o", tmp_path / f"again-{name}").code == 0
     assert (tmp_path / name).read_bytes() == (tmp_path / f"again-{name}").read_bytes()
+    told, whole = (unnoise("info", tmp_path / name, *more).out for more in ((), ("--json",)))
+    text = read_recipe(tmp_path / name)["image"]
+    assert json.loads(told)["image"] == f"data:image/png;base64, and {len(text)} characters of it"
+    assert json.loads(whole)["image"] == text
 
 
 def test_points_begin_from_points(unnoise, place, tmp_path):

@@ -29,12 +29,16 @@ def peer(config, num_classes=0):
         down_block_types=tuple("CrossAttnDownBlock2D" if config.attends(i) else "DownBlock2D" for i in levels),
         up_block_types=tuple("CrossAttnUpBlock2D" if config.attends(i) else "UpBlock2D" for i in reversed(levels)),
         num_class_embeds=num_classes + 1 if num_classes else None,
+        class_embed_type="projection" if config.pooled else None,
+        projection_class_embeddings_input_dim=config.pooled or None,
     )  # fmt: skip
 
 
 NAMES = (
     (r"time_embedding\.linear_1", "embedding.enter"),
     (r"time_embedding\.linear_2", "embedding.leave"),
+    (r"class_embedding\.linear_1", "embedding.pooled.enter"),
+    (r"class_embedding\.linear_2", "embedding.pooled.leave"),
     (r"class_embedding", "embedding.label"),
     (r"conv_norm_out", "norm"),
     (r"^conv_in\.", "enter."),
@@ -97,23 +101,30 @@ def both(config, num_classes=0):
             if parameter.ndim == 1:
                 parameter += 0.2 * torch.randn_like(parameter)
     ours = LatentUNet((4, 16, 16), None, num_classes, config)
-    ours.load_state_dict({**renamed(theirs.state_dict()), "null_context": ours.null_context})
+    nothing = {name: value for name, value in ours.named_buffers() if name.startswith("null_")}
+    ours.load_state_dict({**renamed(theirs.state_dict()), **nothing})
     return theirs, ours
 
 
 @pytest.mark.parametrize(
     ("size", "num_classes", "changes"),
-    [((16, 16), 0, {}), ((9, 14), 3, {"depth": 2, "blocks": 2}), ((7, 5), 0, {"head_channels": 16})],
-    ids=["square", "odd", "smaller than the latents of training"],
+    [
+        ((16, 16), 0, {}),
+        ((9, 14), 3, {"depth": 2, "blocks": 2}),
+        ((7, 5), 0, {"head_channels": 16}),
+        ((8, 8), 0, {"pooled": 11}),
+    ],
+    ids=["square", "odd", "smaller than the latents of training", "with a vector of the whole text"],
 )
 def test_outputs_and_gradients_are_those_of_diffusers(size, num_classes, changes):
     config = LatentUNetConfig(**{**vars(SMALL), **changes})
     theirs, ours = both(config, num_classes)
     x, pull, levels = torch.randn(3, 4, *size), torch.randn(3, 4, *size), torch.tensor([0.0, 500.0, 999.0])
     words = torch.randn(3, 7, 24)
-    labels = torch.tensor([0, 3, 2]) if num_classes else None
-    expected = theirs(x, levels, words, class_labels=labels).sample
-    found = ours(x, levels, {"context": words} if labels is None else {"context": words, "label": labels})
+    told = {"label": torch.tensor([0, 3, 2])} if num_classes else {}
+    told |= {"pooled": torch.randn(3, config.pooled)} if config.pooled else {}
+    expected = theirs(x, levels, words, class_labels=next(iter(told.values()), None)).sample
+    found = ours(x, levels, {"context": words, **told})
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     expected.backward(pull)
     found.backward(pull)
@@ -163,6 +174,20 @@ def test_no_context_is_the_null_context_which_is_saved():
     assert torch.equal(network(x, levels, {"label": null["label"]}), other(x, levels, {"context": null["context"]}))
     asked = network(x, levels, {"context": torch.randn(2, 9, 24)})  # any number of tokens
     assert ((asked - network(x, levels)).flatten(1).abs().amax(dim=1) > 1e-6).all()
+
+
+def test_no_vector_is_the_null_vector_and_one_of_another_shape_is_refused():
+    torch.manual_seed(0)
+    network = LatentUNet((4, 8, 8), config=LatentUNetConfig(**{**vars(SMALL), "pooled": 6}))
+    for parameter in network.parameters():  # the last layers of blocks are zero until trained
+        torch.nn.init.normal_(parameter, std=0.1)
+    assert network.condition_keys == ("context", "pooled")
+    x, levels = torch.randn(2, 4, 8, 8), torch.tensor([3.0, 700.0])
+    plain = network(x, levels)
+    assert torch.equal(plain, network(x, levels, {"pooled": torch.zeros(2, 6)}))
+    assert not torch.equal(plain, network(x, levels, {"pooled": torch.ones(2, 6)}))
+    with pytest.raises(ShapeError, match=re.escape("expected a pooled vector of shape (2, 6), got (2, 5)")):
+        network(x, levels, {"pooled": torch.zeros(2, 5)})
 
 
 @pytest.mark.parametrize("shape", [(2, 24), (3, 5, 24), (2, 5, 23), (2, 0, 24)], ids=str)

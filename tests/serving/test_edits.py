@@ -103,7 +103,7 @@ def test_a_job_begins_from_a_picture_or_from_points(client, folders, files):
         ({"extra_body": {"strength": 2}}, "strength", "less than or equal to 1"),
         ({"extra_body": {"strength": "much"}}, "strength", "valid number"),
         ({"extra_body": {"strength_": 0.5}}, "strength_", "did you mean 'strength'"),
-        ({"image": b"no picture"}, "image", "this is no picture"),
+        ({"image": b"no picture"}, "image", "this is no picture: cannot identify image file"),
         ({"mask": b"any"}, "mask", "only whole pictures are edited here"),
         ({"prompt": "a cat"}, "prompt", "this model was trained without words"),
         ({"size": "1024x1024"}, "size", "makes images of 6x6"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +39,7 @@ def info(
 
     if path.is_file():
         recipe = read_recipe(path)
-        typer.echo(json.dumps(recipe, indent=2))
+        typer.echo(json.dumps(recipe if as_json else _brief(recipe), indent=2))
         return
     if _is_autoencoder(path):
         _tell_autoencoder(path, as_json)
@@ -72,6 +73,17 @@ def info(
         *(("note", note) for note in model.notes),
     ]
     _rows(rows)
+
+
+def _brief(told: Any) -> Any:
+    """A recipe as people read it, where pictures that stand in it would fill the screen."""
+    if isinstance(told, Mapping):
+        return {name: _brief(each) for name, each in told.items()}
+    if isinstance(told, list):
+        return [_brief(each) for each in told]
+    if isinstance(told, str) and told.startswith("data:"):
+        return f"{told.partition(',')[0]}, and {len(told)} characters of it"
+    return told
 
 
 def _is_autoencoder(path: Path) -> bool:

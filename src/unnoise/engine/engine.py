@@ -6,7 +6,6 @@ import heapq
 import itertools
 import logging
 import math
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -36,8 +35,6 @@ from .waiting import Waiting
 LOG = logging.getLogger("unnoise.engine")
 RECENT, RECENT_IN_MEMORY = 512, 16
 """How many requests that have ended are still known by more than their files, and of how many the samples stay in memory."""
-PREPARED = "256"
-"""How many layers oneDNN keeps ready, each for one number of rows."""
 
 
 class Engine:
@@ -50,8 +47,6 @@ class Engine:
     """
 
     def __init__(self, shelf: Shelf, results: Results, settings: EngineSettings | None = None) -> None:
-        # Shared calls have ever other numbers of rows, and the thousand layers that it keeps by default take 200 MB.
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", PREPARED)
         self.shelf, self.results = shelf, results
         self.settings = EngineSettings() if settings is None else settings
         self.counts = {"done": 0, "failed": 0, "cancelled": 0, "refused": 0, "samples": 0, "steps": 0, "calls": 0}

@@ -33,6 +33,8 @@ def _check_picture(name: str, text: Any) -> None:
     """
     from PIL import Image
 
+    from ..data._pixels import why_not
+
     start = PICTURE if name == "map" else "data:"
     if not isinstance(text, str) or not text.startswith(start):
         what = "a PNG of class numbers" if name == "map" else "a picture"
@@ -43,7 +45,7 @@ def _check_picture(name: str, text: Any) -> None:
         with Image.open(io.BytesIO(base64.b64decode(text.partition(",")[2], validate=True))) as picture:
             size = picture.size  # of the header; nothing is unpacked yet
     except Exception as error:  # what Pillow and base64 raise for what is no picture has no common root
-        raise BadOption(f"{name}: this is no picture: {str(error)[:80]}") from None
+        raise BadOption(f"{name}: this is no picture: {why_not(error)}") from None
     if math.prod(size) > MOST_PIXELS[name]:
         raise BadOption(f"{name}: a picture of {size[0]} x {size[1]} is too large: send it smaller")
 

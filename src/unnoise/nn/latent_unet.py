@@ -38,6 +38,7 @@ class LatentUNetConfig(UNetConfig):
     depth: int = option(1, help="blocks of a transformer", low=1)
     context: int = option(0, help="dimension of the tokens that are asked for; 0: no tokens are", low=0)
     context_tokens: int = option(77, help="tokens of the condition that asks for nothing", low=1)
+    pooled: int = option(0, help="dimension of a vector that is asked for beside them; 0: none is", low=0)
 
     def heads_of(self, channels: int) -> int:
         """Heads of attention among so many channels."""
@@ -77,12 +78,13 @@ class Stage(nn.Module):
 
 @networks.register("latent_unet")
 class LatentUNet(Network):
-    """A U-Net with transformers at chosen levels, conditioned on labels, on tokens such as the states of a text encoder, or both.
+    """A U-Net with transformers at chosen levels, conditioned on labels and on tokens such as the states of a text encoder.
 
     The network of latent diffusion as diffusers' `UNet2DConditionModel` computes it. Tokens of shape (B, tokens, `context`) go by
     the name "context" in a condition, and those of them that are read, where not all are, by "context_mask"; what asks for
     nothing are the tokens in `null_context`, zeros until others are put there (Stable Diffusion's are the states of an empty
-    text), which are saved with the weights.
+    text), which are saved with the weights. With `pooled`, a vector of the whole text is told to every block beside the noise
+    level, as in Stable Diffusion XL.
 
     Reads samples of shape (C, L), (C, H, W) or (C, T, H, W), of any size down to 2 ** (levels - 1) in each dimension: sizes are
     halved with rounding up, and brought back to the size of the skip connection. Inside, channels lie innermost wherever that is
@@ -113,7 +115,12 @@ class LatentUNet(Network):
             self.take_context(self.config.context_tokens, self.config.context)
         dims, width = len(self.shape) - 1, self.config.width
         widths = [width * multiplier for multiplier in self.config.multipliers]
-        self.embedding = ConditionEmbedding(width + width % 2, width * self.config.embedding_factor, num_classes)
+        pooled = self.config.pooled
+        if pooled:
+            self.take_pooled(pooled)
+        self.embedding = ConditionEmbedding(
+            width + width % 2, width * self.config.embedding_factor, num_classes, pooled=pooled
+        )
         self.enter = convolution(dims, self.shape[0], width)
         self.down = nn.ModuleList()
         self.downsamples = nn.ModuleList(Downsample(dims, channels) for channels in widths[:-1])
@@ -147,7 +154,7 @@ class LatentUNet(Network):
             ShapeError: A tensor has another shape.
         """
         self.check(x, noise_level)
-        told = self.embedding(noise_level, self.labels(cond, x))  # (B, embedding)
+        told = self.embedding(noise_level, self.labels(cond, x), self.pooled(cond, x))  # (B, embedding)
         context = self.context(cond, x)
         h = self.enter(best_layout(x))  # (B, width, *size)
         skips = [h]
