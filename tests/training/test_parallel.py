@@ -2,8 +2,11 @@
 
 import errno
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -126,6 +129,59 @@ def test_a_lost_worker_is_started_again_and_nothing_is_lost(alone, tmp_path):
     assert found.step == 20
     assert not damaged
     assert furthest(alone, found) < 1e-6
+
+
+LOSES_A_MACHINE = """
+import os, signal, sys
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
+from unnoise.training.loop import Stepped
+from unnoise.training.parallel import connected, leave, told_by_torchrun
+
+out, recipe, *options = sys.argv[1:]
+checked = load_recipe(recipe, options)
+with connected(checked.machine.torch_device(told_by_torchrun().local_rank)) as processes:
+    print("processes", processes.count, flush=True)
+    for event in Run(checked, out, processes=processes).events():
+        if isinstance(event, Stepped) and event.step == 15 and processes.rank == 1:
+            for lost in (os.getppid(), os.getpid()):
+                os.kill(lost, signal.SIGKILL)
+leave()
+"""
+
+
+def test_a_run_goes_on_with_the_machines_that_are_left(alone, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = tmp_path / "train.py"
+    script.write_text(LOSES_A_MACHINE)
+    torchrun = [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes=1:2", "--nproc-per-node=1", "--max-restarts=3",
+        "--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--rdzv-id=run",
+        "--rdzv-conf=last_call_timeout=20,keep_alive_interval=1,keep_alive_max_attempt=5",
+    ]  # fmt: skip
+    command = [*torchrun, str(script), str(tmp_path / "run"), *RECIPE]
+    with (tmp_path / "told").open("w+") as told:
+        stays = subprocess.Popen(command, stdout=told, stderr=subprocess.PIPE, text=True)
+        while not listens(port):  # whoever comes first is the one that the others meet at
+            assert stays.poll() is None
+            time.sleep(0.05)
+        leaves = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        errors = stays.communicate()[1]
+        assert stays.returncode == 0, errors
+        assert leaves.wait() == -signal.SIGKILL
+        told.seek(0)
+        assert told.read().split("\n") == ["processes 2", "processes 1", ""]
+    found, damaged = newest_whole(tmp_path / "run" / "checkpoints")
+    assert found.step == 20
+    assert not damaged
+    assert furthest(alone, found) < 1e-6
+
+
+def listens(port):
+    with socket.socket() as asked:
+        return asked.connect_ex(("127.0.0.1", port)) == 0
 
 
 SPOILT = """
