@@ -1,6 +1,9 @@
 """In which numbers a network computes."""
 
 import os
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,8 +15,8 @@ from unnoise.precision import (
     dtype_of,
     find_device,
     fit_threads,
-    keep_few_layers_ready,
     keep_freed_memory,
+    keep_little,
     lower,
     multiplies_bf16,
     processors_paid_for,
@@ -64,8 +67,6 @@ def test_auto_follows_the_hardware_and_names_do_not():
 
 
 def test_the_allocator_is_asked_where_it_can_be():
-    import platform
-
     assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
 
 
@@ -118,5 +119,45 @@ def test_what_the_environment_says_of_ready_layers_stays(monkeypatch):
         monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
         if told is not None:
             monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", told)
-        keep_few_layers_ready()
+        keep_little()
         assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == kept
+
+
+HEAPS = """
+import ctypes, os, platform, sys, threading
+from unnoise.precision import keep_little
+
+if sys.argv[2] == "little":
+    keep_little()
+gate, libc = threading.Barrier(9), ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+
+def hold():
+    libc.malloc(1000)
+    gate.wait()
+
+for _ in range(8):
+    threading.Thread(target=hold).start()
+gate.wait()
+if platform.libc_ver()[0] == "glibc":
+    libc.fopen.restype, libc.fclose.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    told = libc.fopen(os.fsencode(sys.argv[1]), b"w")
+    libc.malloc_info(0, told)
+    libc.fclose(told)
+    print(open(sys.argv[1]).read().count("<heap "))
+"""
+
+
+def test_the_threads_of_a_server_share_two_heaps(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    found = []
+    for way in ("usual", "little"):
+        command = [sys.executable, "-c", HEAPS, str(tmp_path / way), way]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        found.append(int(done.stdout or 0))
+    if platform.libc_ver()[0] == "glibc":
+        assert found[0] > 4
+        assert found[1] <= 2
+    else:
+        assert found == [0, 0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
@@ -21,7 +22,7 @@ from .errors import BadOption
 Precision = Literal["auto", "fp32", "bf16"]
 
 # Options of glibc's mallopt, from malloc.h.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 _KEEP = 2**31 - 1  # bytes; the largest number that it takes
 
 
@@ -127,15 +128,18 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the C library took it; only glibc does.
     """
+    return _mallopt({_MMAP_THRESHOLD: _KEEP, _TRIM_THRESHOLD: _KEEP, _TOP_PAD: 2**26})
+
+
+def _mallopt(options: Mapping[int, int]) -> bool:
+    """Sets options of the C library's memory; whether it took all of them, which only glibc does."""
     if platform.libc_ver()[0] != "glibc":
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return all(mallopt(option, _KEEP) for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD)) and bool(
-        mallopt(_TOP_PAD, 2**26)
-    )
+    return all(mallopt(option, value) for option, value in options.items())
 
 
 def settle_in() -> None:
@@ -144,13 +148,16 @@ def settle_in() -> None:
     fit_threads()
 
 
-def keep_few_layers_ready() -> None:
-    """Has oneDNN keep 256 layers ready, each for one number of rows, and not 1,024, unless the environment says how many.
+def keep_little() -> None:
+    """What a process does once that answers many people for days: what it keeps for later does not grow.
 
-    For processes whose calls have ever other numbers of rows: of a small U-Net, a thousand take 200 MB. It counts before the first
-    convolution.
+    oneDNN keeps 256 layers ready, each for one number of rows, and not 1,024, unless the environment says how many: of a small
+    U-Net, a thousand take 200 MB. It counts before the first convolution. And threads take their memory from two heaps that they
+    share, unless the environment says how many: glibc gives each thread one of its own, and what is free there no other can use.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        _mallopt({_ARENA_MAX: 2})
 
 
 def fit_threads() -> int:

@@ -67,7 +67,7 @@ MIXED = [
 
 
 def test_requests_of_every_kind_at_once_are_each_as_they_are_alone(start, folders):
-    engine = start(linger=0.05)
+    engine = start()
     jobs = [engine.submit(request) for request in MIXED]
     for job in ended(*jobs):
         expected = alone(folders, job.request)

@@ -2,12 +2,13 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import nn
 
-from unnoise.engine.sharing import Detour, Meeting
+from unnoise.engine.sharing import Detour, Turns
 from unnoise.nn.base import networks
 
 
@@ -35,30 +36,43 @@ class Counting(nn.Module):
         return 2 * x if self.inner is None else self.inner(x, noise_level, cond)
 
 
-def together(meeting, asked, work):
-    """What `work` gives for each of `asked`, in threads that are all under way at once."""
-    found, ready = [None] * len(asked), threading.Barrier(len(asked))
+@pytest.fixture
+def turns():
+    made = Turns()
+    yield made
+    made.close()
 
-    def run(k):
-        with meeting.joined():
-            ready.wait()
-            try:
-                found[k] = work(asked[k])
-            except Exception as error:
-                found[k] = error
 
-    threads = [threading.Thread(target=run, args=(k,)) for k in range(len(asked))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-        assert not thread.is_alive()
-    return found
+def soon(true):
+    """Waits until something is true."""
+    until = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+def together(turns, asked, work):
+    """What `work` gives for each of `asked`, or raises, where all have come before the first begins."""
+
+    def one(each):
+        try:
+            return turns.run(lambda: work(each))
+        except Exception as error:
+            return error
+
+    begun, gate = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(len(asked) + 1) as people:
+        people.submit(turns.run, lambda: begun.set() or gate.wait(30))
+        begun.wait(30)
+        found = [people.submit(one, each) for each in asked]
+        soon(lambda: turns._come.qsize() == len(asked))
+        gate.set()
+        return [each.result(30) for each in found]
 
 
 @torch.no_grad()
-def test_different_conditions_share_one_call_and_each_gets_what_it_gets_alone():
-    own, meeting = network(), Meeting(linger=5.0)
+def test_different_conditions_share_one_call_and_each_gets_what_it_gets_alone(turns):
+    own = network()
     asked = [
         (torch.randn(n, 2), torch.rand(n) * 1000, cond)
         for n, cond in [
@@ -68,109 +82,157 @@ def test_different_conditions_share_one_call_and_each_gets_what_it_gets_alone():
             (1, {}),
         ]
     ]
-    with torch.no_grad():
-        alone = [own(*each) for each in asked]
+    alone = [own(*each) for each in asked]
 
     def work(each):
         with torch.no_grad():
-            return Detour(own, meeting)(*each)
+            return Detour(own, turns)(*each)
 
-    for answer, expected in zip(together(meeting, asked, work), alone, strict=True):
+    for answer, expected in zip(together(turns, asked, work), alone, strict=True):
         torch.testing.assert_close(answer, expected, rtol=1e-5, atol=1e-6)
-    assert (meeting.tally.calls, meeting.tally.asked) == (1, 4)
+    assert (turns.tally.calls, turns.tally.asked) == (1, 4)
 
 
-def test_samples_of_other_shapes_and_types_go_apart():
-    double, meeting = Counting(), Meeting(linger=5.0)
+def test_samples_of_other_shapes_and_types_go_apart(turns):
+    double = Counting()
     asked = [torch.ones(1, 2), torch.ones(1, 3), torch.ones(2, 2).double(), torch.ones(4, 2)]
-    answers = together(meeting, asked, lambda x: meeting.ask(double, x, torch.zeros(len(x)), None))
+    answers = together(turns, asked, lambda x: turns.ask(double, x, torch.zeros(len(x)), None))
     assert all(torch.equal(answer, 2 * x) and answer.dtype == x.dtype for answer, x in zip(answers, asked, strict=True))
-    assert sorted(double.rows) == [1, 2, 5]
+    assert double.rows == [5, 1, 2]
 
 
-def test_what_fails_for_one_fails_for_no_other():
-    double, meeting = Counting(), Meeting(linger=5.0)
+def test_each_network_is_asked_by_itself(turns):
+    one, other = Counting(), Counting()
+    asked = [(one, 1), (other, 2), (one, 3)]
+    together(turns, asked, lambda each: turns.ask(each[0], torch.ones(each[1], 2), torch.zeros(each[1]), None))
+    assert (one.rows, other.rows) == ([4], [2])
+
+
+def test_what_fails_for_one_fails_for_no_other(turns):
+    double = Counting()
     asked = [torch.full((1, 2), float(k)) for k in (1, 500, 3)]
-    one, wrong, three = together(meeting, asked, lambda x: meeting.ask(double, x, torch.zeros(1), None))
+    one, wrong, three = together(turns, asked, lambda x: turns.ask(double, x, torch.zeros(1), None))
     assert torch.equal(one, 2 * asked[0])
     assert torch.equal(three, 2 * asked[2])
     assert isinstance(wrong, ValueError)
-    assert meeting.tally.calls == len(double.rows) == 4  # the one that was shared, too
-    assert meeting.tally.asked == 3
+    assert turns.tally.calls == len(double.rows) == 4  # the one that was shared, too
+    assert turns.tally.asked == 3
 
 
-def test_a_call_has_no_more_rows_than_allowed_unless_one_asks_for_more():
-    double, meeting = Counting(), Meeting(linger=5.0, most_rows=4)
+def test_a_call_has_no_more_rows_than_allowed_unless_one_asks_for_more(turns):
+    double = Counting()
     asked = [torch.ones(n, 2) for n in (3, 3, 1, 9, 2)]
-    answers = together(meeting, asked, lambda x: meeting.ask(double, x, torch.zeros(len(x)), None))
+    answers = together(turns, asked, lambda x: turns.ask(double, x, torch.zeros(len(x)), None, most_rows=4))
     assert all(torch.equal(answer, 2 * x) for answer, x in zip(answers, asked, strict=True))
-    assert sum(double.rows) == 18
-    assert all(rows <= 4 or rows == 9 for rows in double.rows)
+    assert double.rows == [3, 4, 9, 2]
 
 
-def test_who_is_under_way_but_does_not_ask_holds_nobody_up():
-    double, meeting = Counting(), Meeting(linger=0.02)
-    with meeting.joined(), meeting.joined():
-        began = time.perf_counter()
-        for _ in range(5):
-            meeting.ask(double, torch.ones(1, 2), torch.zeros(1), None)
-        took = time.perf_counter() - began
-    assert 5 * 0.02 <= took < 2.0
+def test_who_comes_while_others_are_under_way_shares_their_next_call(turns):
+    double, come = Counting(), threading.Event()
+
+    def long(_):
+        found = []
+        for k in range(3):
+            found.append(turns.ask(double, torch.full((1, 2), float(k)), torch.zeros(1), None))
+            if k == 0:  # from now on somebody waits to begin
+                come.set()
+                soon(lambda: turns._come.qsize() == 1)
+        return found
+
+    def short(_):
+        return turns.ask(double, torch.full((2, 2), 7.0), torch.zeros(2), None)
+
+    with ThreadPoolExecutor(2) as people:
+        first = people.submit(turns.run, lambda: long(0))
+        come.wait(30)
+        second = people.submit(turns.run, lambda: short(0))
+        assert [float(each[0, 0]) for each in first.result(30)] == [0.0, 2.0, 4.0]
+        assert torch.equal(second.result(30), torch.full((2, 2), 14.0))
+    assert double.rows == [1, 3, 1]
 
 
-def test_who_is_alone_waits_for_nobody():
-    double, meeting = Counting(), Meeting(linger=10.0)
-    with meeting.joined():
-        began = time.perf_counter()
-        meeting.ask(double, torch.ones(1, 2), torch.zeros(1), None)
-        assert time.perf_counter() - began < 5.0
-
-
-def test_who_leaves_is_waited_for_no_longer():
-    double, meeting = Counting(), Meeting(linger=30.0)
-    leaving = threading.Event()
-
-    def stay():
-        with meeting.joined():
-            leaving.wait(30)
-
-    thread = threading.Thread(target=stay)
-    thread.start()
-    with meeting.joined():
-        threading.Timer(0.1, leaving.set).start()
-        began = time.perf_counter()
-        meeting.ask(double, torch.ones(1, 2), torch.zeros(1), None)
-        assert 0.05 < time.perf_counter() - began < 10.0
-    thread.join()
-
-
-@pytest.mark.parametrize("linger", [0.0, 0.001])
-def test_many_calls_of_many_threads_are_all_answered(linger):
-    double, meeting = Counting(seconds=0.0005), Meeting(linger=linger, most_rows=6)
+def test_many_calls_of_many_works_are_all_answered(turns):
+    double = Counting()
 
     def work(k):
         for i in range(20):
             x = torch.full((1 + (k + i) % 3, 2), float(k + i) / 2)
-            if not torch.equal(meeting.ask(double, x, torch.zeros(len(x)), None), 2 * x):
+            if not torch.equal(turns.ask(double, x, torch.zeros(len(x)), None, most_rows=6), 2 * x):
                 return False
         return True
 
-    assert all(found is True for found in together(meeting, list(range(12)), work))
-    assert meeting.tally.asked == 240
-    assert meeting.tally.calls < 240
+    assert all(found is True for found in together(turns, list(range(12)), work))
+    assert turns.tally.asked == 240
+    assert turns.tally.calls < 120
+    assert max(double.rows) <= 6
 
 
-def test_a_strict_request_and_one_that_wants_gradients_share_nothing():
-    own, meeting = network(), Meeting(linger=5.0)
+def test_no_work_learns_whether_another_keeps_gradients(turns):
+    double = Counting()
+
+    def work(keeps):
+        seen = []
+        for _ in range(3):
+            with torch.set_grad_enabled(keeps):
+                turns.ask(double, torch.ones(1, 2), torch.zeros(1), None)
+                seen.append(torch.is_grad_enabled())
+            turns.ask(double, torch.ones(1, 2), torch.zeros(1), None)
+            seen.append(torch.is_grad_enabled())
+        return seen
+
+    found = together(turns, [True, False, True, False], work)
+    assert found == [[True, True] * 3, [False, True] * 3] * 2
+
+
+def test_a_strict_request_and_one_that_wants_gradients_share_nothing(turns):
+    own = Counting(network())
     x, level = torch.randn(2, 2), torch.rand(2) * 1000
     with torch.no_grad():
-        expected = own(x, level, None)
-        with meeting.joined(), meeting.joined():  # who would wait, would wait for five seconds
-            began = time.perf_counter()
-            assert torch.equal(Detour(own, meeting, strict=True)(x, level), expected)
-    x.requires_grad_()
-    with meeting.joined(), meeting.joined():
-        Detour(own, meeting)(x, level).sum().backward()
-    assert time.perf_counter() - began < 3.0
-    assert x.grad is not None
-    assert bool(x.grad.abs().sum() > 0)
+        expected = own.inner(x, level, None)
+
+    @torch.no_grad()
+    def strict(_):
+        return Detour(own, turns, strict=True)(x, level)
+
+    def gradient(_):
+        at = x.clone().requires_grad_()
+        Detour(own, turns)(at, level).sum().backward()
+        return at.grad
+
+    made, again, slope = together(turns, [strict, strict, gradient], lambda each: each(0))
+    assert torch.equal(made, expected)
+    assert torch.equal(again, expected)
+    assert bool(slope.abs().sum() > 0)
+    assert own.rows == [2, 2, 2]
+    assert (turns.tally.calls, turns.tally.asked) == (3, 3)
+
+
+def test_what_a_work_raises_is_raised_where_it_was_given_and_the_others_go_on(turns):
+    double = Counting()
+
+    def work(k):
+        turns.ask(double, torch.ones(1, 2), torch.zeros(1), None)
+        if k == 1:
+            raise KeyError("mine")
+        turns.ask(double, torch.ones(1, 2), torch.zeros(1), None)
+        return k
+
+    zero, one, two = together(turns, [0, 1, 2], work)
+    assert (zero, two) == (0, 2)
+    assert isinstance(one, KeyError)
+    assert double.rows == [3, 2]
+
+
+def test_closing_waits_for_the_works_under_way():
+    turns, double, begun = Turns(), Counting(seconds=0.02), threading.Event()
+
+    def work():
+        begun.set()
+        return [turns.ask(double, torch.ones(1, 2), torch.zeros(1), None) for _ in range(5)]
+
+    with ThreadPoolExecutor(1) as people:
+        made = people.submit(turns.run, work)
+        begun.wait(30)
+        turns.close()
+        assert len(made.result(0.1)) == 5
+    assert not turns._thread.is_alive()

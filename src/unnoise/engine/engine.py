@@ -1,4 +1,4 @@
-"""The engine: accepts requests, and has each made in a thread of its own, with network calls that they share."""
+"""The engine: accepts requests, and has those of a model made by turns, with network calls that they share."""
 
 from __future__ import annotations
 
@@ -9,26 +9,23 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from time import perf_counter
 from types import TracebackType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from torch import nn
 
 from ..errors import BadOption, Busy, Cancelled, NoSuchJob, TookTooLong, UnnoiseError
 from ..guidance.base import guidances
 from ..guidance.helped import Helped
-from ..model import Model
 from ..samples import Samples
 from ..sampling import Preview
 from .job import Job, State, StepKeeper, View
 from .request import Request
 from .results import Results, new_number
 from .settings import EngineSettings
-from .sharing import Detour, Meeting, Tally
+from .sharing import Detour, Tally, Turns
 from .shelf import Shelf
 from .waiting import Waiting
 
@@ -62,7 +59,7 @@ class Engine:
         self._idle = 0
         self._threads: list[threading.Thread] = []
         self._tally = Tally()
-        self._meetings: WeakKeyDictionary[nn.Module, Meeting] = WeakKeyDictionary()
+        self._turns: dict[str, Turns] = {}
         self._stopped = threading.Event()
         self._clock = threading.Thread(target=self._watch_the_time, name="unnoise-clock", daemon=True)
         self._clock.start()
@@ -264,18 +261,15 @@ class Engine:
 
     def _make(self, job: Job) -> tuple[Samples, StepKeeper | None]:
         request = job.request
-        with self.shelf.borrow(request.model) as model, ExitStack() as stack:
+        with self.shelf.borrow(request.model) as model:
             if not job.recipe or model.hash != job.recipe["model"]["hash"]:  # taken up again, or trained on meanwhile
                 job.recipe = model.settle(**{**request.asked(), "guidance": self._named_on_the_shelf(request.guidance)})
             detours: dict[nn.Module, Detour] = {}
-            strict = request.strict or self.settings.strict
+            turns, most_rows = self._turns_of(request.model), model.batch_size(2**31)
 
             def through(network: nn.Module) -> nn.Module:
                 if network not in detours:
-                    meeting = self._meeting(network, model)
-                    if not strict:
-                        stack.enter_context(meeting.joined())
-                    detours[network] = Detour(network, meeting, strict)
+                    detours[network] = Detour(network, turns, most_rows, request.strict or self.settings.strict)
                 return detours[network]
 
             view = View(model)
@@ -287,16 +281,19 @@ class Engine:
                 calls = sum(detour.calls for detour in detours.values())
                 job.tell(preview, batch, batches, view, calls)
 
-            began = perf_counter()
-            made = model.make(job.recipe, batch_size=request.batch_size, watch=watch, through=through)
-            job.bare_seconds = perf_counter() - began
-            return made, keeper
+            def make() -> Samples:
+                began = perf_counter()
+                made = model.make(job.recipe, batch_size=request.batch_size, watch=watch, through=through)
+                job.bare_seconds = perf_counter() - began
+                return made
 
-    def _meeting(self, network: nn.Module, model: Model) -> Meeting:
+            return turns.run(make), keeper
+
+    def _turns_of(self, model: str) -> Turns:
         with self._lock:
-            if network not in self._meetings:
-                self._meetings[network] = Meeting(self.settings.linger, model.batch_size(2**31), self._tally)
-            return self._meetings[network]
+            if model not in self._turns:
+                self._turns[model] = Turns(f"unnoise-turns-{len(self._turns)}", self._tally)
+            return self._turns[model]
 
     def _note_end(self, job: Job, state: State) -> None:
         with self._lock:
@@ -354,4 +351,6 @@ class Engine:
             self._lock.notify_all()
         for thread in [*self._threads, self._clock]:
             thread.join(10.0)
+        for turns in self._turns.values():
+            turns.close()
         self._notes.close()

@@ -19,7 +19,4 @@ class EngineSettings(Checked):
     most_values: int = option(2**28, help="numbers that one request may make: samples times their size", low=1)
     most_kept: int = option(2**28, help="bytes of kept steps of one request at most", low=1)
     timeout: float = option(600.0, help="seconds from acceptance until a request is given up", low=0.001)
-    linger: float = option(
-        0.002, help="seconds that a network call waits for one more request to share it", low=0, high=1
-    )
     strict: bool = option(False, help="never share network calls, so that every request rounds as if it were alone")

@@ -1,58 +1,51 @@
 """Network calls that requests share.
 
-Every request runs in a thread of its own, with the same code as a call of `Model.sample`, whatever its sampler and its guidance
-are. What differs is the network: a `Detour` in its place hands what it is asked to the `Meeting` of all requests of that network,
-and waits. Once every request that is under way waits there, or none has come for a while, one of the waiting threads makes a
-single call of all that they ask, and each goes on with its own rows of the answer.
+All requests of a model are made in one thread, with the same code as a call of `Model.sample`, whatever their samplers and guidance
+are, and take turns in it. What differs is the network: a `Detour` in its place notes what it is asked, and lets the next one work.
+Once every request waits for an answer, a single call of the network gives all of them theirs.
+
+Turns are greenlets and not threads: a step is a fraction of a millisecond of Python around a call, and threads that hand each other
+the interpreter's lock for each would take several times as long.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from time import perf_counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import MissingExtra
 from ..nn.base import Condition, Network
 from ..nn.conditions import joined
 from ..precision import dtype_of
 
-SHARE_OF_CALL = 0.1
-"""How long the waiting wait for one more, as a share of what the last call took, where that is longer than `linger`."""
-LONGEST_LINGER = 0.02  # seconds
+try:
+    import greenlet
+except ModuleNotFoundError:  # pragma: no cover
+    raise MissingExtra("an engine of requests", "greenlet", "serve") from None
+
+T = TypeVar("T")
 
 
 class _Call:
-    """What one request asks of the network, and what becomes of it."""
+    """What one request asks of a network, and what becomes of it."""
 
-    def __init__(self, x: Tensor, noise_level: Tensor, cond: Condition | None) -> None:
-        self.x, self.noise_level, self.cond = x, noise_level, cond
+    def __init__(
+        self, network: nn.Module, x: Tensor, noise_level: Tensor, cond: Condition | None, most_rows: int
+    ) -> None:
+        self.network, self.x, self.noise_level, self.cond, self.most_rows = network, x, noise_level, cond, most_rows
+        self.who = greenlet.getcurrent()
         self.answer: Tensor | None = None
         self.error: BaseException | None = None
-        self.taken = False
-        """Whether somebody is making it."""
-        self._gate = threading.Lock()
-        self._gate.acquire()
-
-    @property
-    def answered(self) -> bool:
-        return self.answer is not None or self.error is not None
-
-    def wake(self) -> None:
-        """Lets the thread look again; only whoever holds the lock of the meeting calls this."""
-        if self._gate.locked():
-            self._gate.release()
-
-    def sleep(self, seconds: float | None) -> None:
-        """Until somebody wakes the thread, or for so long."""
-        self._gate.acquire(timeout=-1 if seconds is None else max(seconds, 0))
 
     def kind(self) -> tuple[object, ...]:
         """Calls of one kind can be made as one."""
-        return tuple(self.x.shape[1:]), self.x.dtype, self.x.device
+        return id(self.network), tuple(self.x.shape[1:]), self.x.dtype, self.x.device
 
 
 class Tally:
@@ -72,136 +65,117 @@ class Tally:
             self.asked += asked
 
 
-class Meeting:
-    """Where requests meet that ask the same network.
+class Turns:
+    """A thread in which works take turns, and share what they ask of networks.
 
     Args:
-        linger: Seconds that those who wait go on waiting after the last one has come, for others that are under way.
-        most_rows: Samples in one call at most, unless one request alone asks for more.
+        name: Of the thread.
         tally: Counts the calls; one of its own by default.
     """
 
-    def __init__(self, linger: float = 0.002, most_rows: int = 1024, tally: Tally | None = None) -> None:
-        self.linger, self.most_rows = linger, most_rows
+    def __init__(self, name: str = "unnoise-turns", tally: Tally | None = None) -> None:
         self.tally = Tally() if tally is None else tally
-        self._lock = threading.Lock()
-        self._turn = threading.Lock()
-        self._present = 0
-        self._waiting: list[_Call] = []
-        self._captain: _Call | None = None  # who looks whether it is time; the others sleep until they are answered
-        self._calling = False
-        self._stirred = 0.0  # when somebody came, or a call ended
-        self._took = 0.0
+        self._come: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._asked: list[_Call] = []
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
 
-    @contextmanager
-    def joined(self) -> Iterator[None]:
-        """For as long as this lasts, one request more is under way, for which others wait a little."""
-        with self._lock:
-            self._present += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._present -= 1
-                self._wake_captain()
+    def run(self, work: Callable[[], T]) -> T:
+        """What a work gives, which runs in the thread and may call `ask` there; whoever calls this waits.
 
-    def alone(self, network: nn.Module, x: Tensor, noise_level: Tensor, cond: Condition | None) -> Tensor:
-        """What the network says in a call of its own."""
-        with self._turn:
-            self.tally.add(calls=1, asked=1)
-            answer: Tensor = network(x, noise_level, cond)
-        return answer
+        Raises:
+            Exception: Whatever the work raises.
+        """
+        made: Future[T] = Future()
 
-    def ask(self, network: nn.Module, x: Tensor, noise_level: Tensor, cond: Condition | None) -> Tensor:
-        """What the network says, from a call that others may share.
+        def turn() -> None:
+            torch.set_grad_enabled(True)  # as in any new thread, whatever the one before it left
+            try:
+                made.set_result(work())
+            except BaseException as error:  # it is raised where the work was given
+                made.set_exception(error)
+
+        self._come.put(turn)
+        return made.result()
+
+    def ask(
+        self, network: nn.Module, x: Tensor, noise_level: Tensor, cond: Condition | None, most_rows: int = 1024
+    ) -> Tensor:
+        """What a network says, from a call that others may share; only works may ask.
+
+        Args:
+            network: Is asked.
+            x: As of `Network.forward`.
+            noise_level: The same.
+            cond: The same.
+            most_rows: Samples in one call at most, unless this one alone has more.
 
         Raises:
             Exception: Whatever the network raises when it is asked this alone.
         """
-        call = _Call(x, noise_level, cond)
-        with self._lock:
-            self._waiting.append(call)
-            self._stirred = perf_counter()
+        call = _Call(network, x, noise_level, cond, most_rows)
+        self._asked.append(call)
         self.tally.add(asked=1)
-        while True:
-            with self._lock:
-                if call.answered:
-                    break
-                batch, pause = self._next(call)
-            if batch:
-                self._call(network, batch)
-            else:
-                call.sleep(pause)
+        gradients = torch.is_grad_enabled()  # torch knows of one state in a thread, and others may leave another
+        assert call.who.parent is not None
+        call.who.parent.switch()
+        torch.set_grad_enabled(gradients)
         if call.error is not None:
             raise call.error
         assert call.answer is not None
         return call.answer
 
-    def _next(self, call: _Call) -> tuple[list[_Call], float | None]:
-        """The calls that this thread is to make now; where there are none, how long it sleeps."""
-        if call.taken:  # it woke for nothing: its call is under way
-            return [], None
-        if self._calling:
-            self._captain = self._captain or call
-            return [], None
-        rows = sum(len(each.x) for each in self._waiting)
-        left = self._stirred + max(self.linger, min(SHARE_OF_CALL * self._took, LONGEST_LINGER)) - perf_counter()
-        if len(self._waiting) < self._present and rows < self.most_rows and left > 0:
-            self._captain = self._captain or call
-            return [], left if self._captain is call else None
-        batch = self._waiting[:1]
-        rows = len(batch[0].x)
-        for each in self._waiting[1:]:
-            rows += len(each.x)
-            if rows > self.most_rows:
-                break
-            batch.append(each)
-        del self._waiting[: len(batch)]
-        for each in batch:
-            each.taken = True
-        if self._captain in batch or self._captain is call:
-            self._captain = None
-        self._calling = True
-        return batch, None
+    def close(self, seconds: float = 10.0) -> None:
+        """Ends the thread after the works that it has, and waits for that."""
+        self._come.put(None)
+        self._thread.join(seconds)
 
-    def _call(self, network: nn.Module, batch: list[_Call]) -> None:
-        began = perf_counter()
+    def _work(self) -> None:
+        closing = False
+        while not (closing and not self._asked):
+            for turn in self._newcomers():
+                if turn is None:
+                    closing = True
+                else:
+                    greenlet.greenlet(turn).switch()  # until it asks, or is done
+            if self._asked:
+                batch = self._next()
+                self.tally.add(calls=_answer(batch))
+                for call in batch:
+                    call.who.switch()
+
+    def _newcomers(self) -> list[Callable[[], None] | None]:
+        """Works that have not begun; waits for one where no other is under way."""
+        found = [] if self._asked else [self._come.get()]
         try:
-            with self._turn:
-                for group in _by_kind(batch):
-                    self.tally.add(calls=_answer(network, group))
-        finally:
-            with self._lock:
-                self._calling = False
-                self._stirred = perf_counter()
-                self._took = self._stirred - began
-                for each in batch:
-                    if not each.answered:  # a KeyboardInterrupt and the like, of which the others hear too
-                        each.error = RuntimeError("the network call was interrupted")
-                    each.wake()
-                self._wake_captain()
+            while True:
+                found.append(self._come.get_nowait())
+        except Empty:
+            return found
 
-    def _wake_captain(self) -> None:
-        if self._captain is None and self._waiting:
-            self._captain = self._waiting[0]
-        if self._captain is not None:
-            self._captain.wake()
-
-
-def _by_kind(batch: Sequence[_Call]) -> list[list[_Call]]:
-    groups: dict[tuple[object, ...], list[_Call]] = {}
-    for call in batch:
-        groups.setdefault(call.kind(), []).append(call)
-    return list(groups.values())
+    def _next(self) -> list[_Call]:
+        """The calls that are made as one now: the one that has waited longest, and those of its kind."""
+        first, rows = self._asked[0], 0
+        batch: list[_Call] = []
+        for call in self._asked:
+            if call.kind() == first.kind():
+                rows += len(call.x)
+                if rows > first.most_rows and batch:
+                    break
+                batch.append(call)
+        taken = set(map(id, batch))
+        self._asked = [call for call in self._asked if id(call) not in taken]
+        return batch
 
 
 @torch.no_grad()
-def _answer(network: nn.Module, calls: Sequence[_Call]) -> int:
+def _answer(calls: Sequence[_Call]) -> int:
     """Answers calls of one kind, with one call of the network; where that fails, each by one of its own.
 
     Returns:
         How often the network was called.
     """
+    network = calls[0].network
     if len(calls) > 1:
         try:
             x, noise_level = torch.cat([each.x for each in calls]), torch.cat([each.noise_level for each in calls])
@@ -238,13 +212,14 @@ class Detour(nn.Module):
 
     Args:
         network: The network itself.
-        meeting: Where the requests meet that ask it.
+        turns: In which the request is made.
+        most_rows: Samples in one shared call at most.
         strict: Whether the calls of this request are never shared, so that it rounds as if it were alone.
     """
 
-    def __init__(self, network: nn.Module, meeting: Meeting, strict: bool = False) -> None:
+    def __init__(self, network: nn.Module, turns: Turns, most_rows: int = 1024, strict: bool = False) -> None:
         super().__init__()
-        self.network, self.meeting, self.strict = network, meeting, strict
+        self.network, self.turns, self.most_rows, self.strict = network, turns, most_rows, strict
         self.calls = 0
         """Calls that this request has asked for."""
 
@@ -272,5 +247,7 @@ class Detour(nn.Module):
         """What the network says; see `Network.forward`."""
         self.calls += 1
         if self.strict or torch.is_grad_enabled():  # whoever wants a gradient needs the graph of its own call
-            return self.meeting.alone(self.network, x, noise_level, cond)
-        return self.meeting.ask(self.network, x, noise_level, cond)
+            self.turns.tally.add(calls=1, asked=1)
+            answer: Tensor = self.network(x, noise_level, cond)
+            return answer
+        return self.turns.ask(self.network, x, noise_level, cond, self.most_rows)

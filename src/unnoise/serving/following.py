@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -20,20 +20,20 @@ OFTEN = 0.03
 """Seconds between two events of a stream at least: what happens in between is told by the next one."""
 QUIET = 15.0
 """Seconds after which a stream says that it is still there."""
+LEFT_YET = 0.5
+"""Seconds after which one looks again whether a client that waits has left."""
 
 
 class Following:
-    """For as long as this lasts, `changed` and `ended` can be awaited.
+    """For as long as this lasts, `changed` can be awaited.
 
     Args:
         job: What is followed.
-        note: Called in the thread of the work after everything that happens.
     """
 
-    def __init__(self, job: Job, note: Callable[[], None] | None = None) -> None:
-        self.job, self._note = job, note
+    def __init__(self, job: Job) -> None:
+        self.job = job
         self._event = asyncio.Event()
-        self._ended = asyncio.Event()
 
     async def __aenter__(self) -> Following:
         loop = asyncio.get_running_loop()
@@ -43,13 +43,9 @@ class Following:
             nonlocal waiting
             waiting = False
             self._event.set()
-            if self.job.ended:
-                self._ended.set()
 
         def tell() -> None:
             nonlocal waiting
-            if self._note is not None:
-                self._note()
             if not waiting:
                 waiting = True
                 with suppress(RuntimeError):  # the loop has been closed
@@ -73,16 +69,34 @@ class Following:
                 return True
         return False
 
-    async def ended(self, request: Request) -> bool:
-        """Waits for the end; False, and the work is cancelled, where the client leaves before."""
-        while not self._ended.is_set():
+
+async def ended(job: Job, request: Request) -> bool:
+    """Waits for the end of a job, of whose steps it hears nothing; False, and the job is cancelled, where the client leaves before.
+
+    Args:
+        job: What is waited for.
+        request: Of the client.
+    """
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        if job.ended:
+            with suppress(RuntimeError):  # the loop has been closed
+                loop.call_soon_threadsafe(over.set)
+
+    stop = job.watch(tell)
+    try:
+        tell()  # it may have ended before
+        while not over.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await self._ended.wait()
-            if not self._ended.is_set() and await request.is_disconnected():
-                self.job.cancel()
+                async with asyncio.timeout(LEFT_YET):
+                    await over.wait()
+            if not over.is_set() and await request.is_disconnected():
+                job.cancel()
                 return False
         return True
+    finally:
+        stop()
 
 
 def event(kind: str, data: Any, number: int | None = None) -> str:

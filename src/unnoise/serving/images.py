@@ -18,7 +18,7 @@ from ..engine.job import Job, Look
 from ..errors import BadOption
 from ..pictures.grid import image_grid, to_images
 from ..samples import Samples
-from .following import Following, event, model_named, stream
+from .following import Following, ended, event, model_named, stream
 from .guard import owner_of
 from .refusing import body_of, status_of, told
 from .schemas import ImagesAsked
@@ -65,20 +65,24 @@ async def answered(engine: Engine, request: Request, asked: ImagesAsked, kind: s
     job = await run_in_threadpool(lambda: engine.submit(asked.request(model, owner_of(request)), prepare))
     if asked.stream:
         return stream(_streamed(job, asked, size, glances, kind))
-    async with Following(job) as following:
-        if not await following.ended(request):
-            return JSONResponse(told(410, "the client has left"), 410)
-    samples = await run_in_threadpool(job.samples)
+    if not await ended(job, request):
+        return JSONResponse(told(410, "the client has left"), 410)
+    return await run_in_threadpool(_whole, job, asked, size, str(request.base_url).rstrip("/"))
+
+
+def _whole(job: Job, asked: ImagesAsked, size: str, root: str) -> Response:
+    """The answer of a request that has ended, which makes files of what it made.
+
+    Raises:
+        UnnoiseError: It did not end well; this says why.
+    """
+    samples, suffix = job.samples(), SUFFIX[asked.output_format]
     facts = {"id": job.id, "seed": job.request.seed, "seconds": job.seconds, "making": job.bare_seconds}
     about = {"unnoise": {**facts, "notes": samples.notes}}
     if asked.response_format == "url":
-        root = str(request.base_url).rstrip("/")
-        data = [
-            {"url": f"{root}/v1/jobs/{job.id}/images/{k}{SUFFIX[asked.output_format]}"} for k in range(job.request.n)
-        ]
+        data = [{"url": f"{root}/v1/jobs/{job.id}/images/{k}{suffix}"} for k in range(job.request.n)]
     else:
-        texts = await run_in_threadpool(_encoded, samples, SUFFIX[asked.output_format])
-        data = [{"b64_json": text} for text in texts]
+        data = [{"b64_json": text} for text in _encoded(samples, suffix)]
     return JSONResponse({**_head(job, asked, size), "data": data, "usage": USAGE, **about})
 
 
@@ -132,13 +136,13 @@ async def _streamed(
     try:
         async with Following(job) as following:
             while True:
-                ended = job.ended
+                over = job.ended
                 for glance in glances[sent:]:
                     picture = await run_in_threadpool(_partial, glance, job.recipe["n"], asked.output_format)
                     name = f"{kind}.partial_image"
                     yield event(name, {"type": name, "b64_json": picture, "partial_image_index": sent, **head})
                     sent += 1
-                if ended:
+                if over:
                     break
                 await following.changed(15.0)
         if job.error is not None:

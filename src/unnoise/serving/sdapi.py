@@ -20,7 +20,7 @@ from ..engine.request import Request as Wanted
 from ..errors import BadOption
 from ..samplers.base import samplers
 from ..samplers.grids import GRIDS
-from .following import Following, model_named
+from .following import ended, model_named
 from .guard import owner_of
 from .images import picture_of
 from .refusing import told
@@ -137,9 +137,8 @@ def router(engine: Engine) -> APIRouter:
         job = await run_in_threadpool(lambda: engine.submit(desk.wanted(asked, owner, **begin)))
         with desk.lock:
             desk.newest[owner] = job
-        async with Following(job) as following:
-            if not await following.ended(request):
-                return JSONResponse(told(410, "the client has left"), 410)
+        if not await ended(job, request):
+            return JSONResponse(told(410, "the client has left"), 410)
         return JSONResponse(await run_in_threadpool(_answer, job, asked))
 
     @routes.post("/txt2img", summary="Make images")

@@ -10,7 +10,7 @@ from ..engine.engine import Engine
 from ..engine.results import Results
 from ..engine.settings import EngineSettings
 from ..engine.shelf import Shelf
-from ..precision import Precision, fit_threads, keep_few_layers_ready
+from ..precision import Precision, fit_threads, keep_little
 from .settings import ServingSettings
 
 
@@ -54,5 +54,5 @@ class Setup:
             OSError: The results cannot be written.
         """
         fit_threads()
-        keep_few_layers_ready()
+        keep_little()
         return Engine(self.shelf(), Results(self.results), self.engine)
