@@ -113,14 +113,24 @@ def rate(url, plain, clients, requests):
 
 
 def overhead(url, requests):
-    """Milliseconds that a single request takes besides the making of its samples: the median, and the 95th percentile."""
-    spent = []
+    """Milliseconds of a single request besides the making of its samples, in the queue and in all.
+
+    The queue is everything between acceptance and end; in all are HTTP, the picture's file, and the client itself, too.
+
+    Returns:
+        The median and the 95th percentile of each.
+    """
+    spent = {"queue": [], "all": []}
     with httpx.Client(base_url=url, timeout=600) as client:
         for seed in range(requests):
             began = time.perf_counter()
             told = ask(client, False, seed)["unnoise"]
-            spent.append(1000 * (time.perf_counter() - began - told["making"]))
-    return statistics.median(spent), statistics.quantiles(spent, n=20)[-1]
+            for name, seconds in (("queue", told["seconds"]), ("all", time.perf_counter() - began)):
+                spent[name].append(1000 * (seconds - told["making"]))
+    return {
+        name: {"median": statistics.median(each), "p95": statistics.quantiles(each, n=20)[-1]}
+        for name, each in spent.items()
+    }
 
 
 def watched(url, previews, requests):
@@ -157,7 +167,7 @@ def main():
                 for n in arguments.clients:
                     for plain in (False, True):
                         rates[plain, n].append(rate(plain_url if plain else url, plain, n, arguments.requests))
-            median, p95 = overhead(url, arguments.requests)
+            spent = overhead(url, arguments.requests)
             looks = [(watched(url, False, 3), watched(url, True, 3)) for _ in range(arguments.rounds)]
     best = {key: max(found) for key, found in rates.items()}
     alone = arguments.clients[0]
@@ -166,7 +176,9 @@ def main():
         own, plain = best[False, n], best[True, n]
         print(f"{n:7}{own:13.1f}{own / best[False, alone]:21.2f}{plain:18.1f}{own / plain:18.2f}")
     cost = statistics.median(b / a for a, b in looks) - 1
-    print(f"a single request waits {median:.1f} ms besides its making (95th percentile {p95:.1f} ms)")
+    for name, where in (("queue", "in the queue"), ("all", "in all")):
+        median, p95 = spent[name]["median"], spent[name]["p95"]
+        print(f"a single request spends {median:.1f} ms {where} besides its making (95th percentile {p95:.1f} ms)")
     print(
         f"previews add {cost:+.1%} to the making of samples of 100 steps; load of this machine {os.getloadavg()[0]:.1f}"
     )
@@ -174,7 +186,7 @@ def main():
         table = [{"clients": n, "unnoise": best[False, n], "plain": best[True, n]} for n in arguments.clients]
         whole = {
             "rates": table,
-            "overhead_ms": {"median": median, "p95": p95},
+            "overhead_ms": spent,
             "previews": cost,
             "load": os.getloadavg()[0],
         }

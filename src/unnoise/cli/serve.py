@@ -74,7 +74,7 @@ def import_server() -> None:
     """
     from ..errors import MissingExtra
 
-    for module in ("fastapi", "fastapi_offline", "python_multipart", "uvicorn"):
+    for module in ("fastapi", "fastapi_offline", "greenlet", "python_multipart", "uvicorn"):
         try:
             __import__(module)
         except ImportError:
