@@ -263,6 +263,8 @@ class Job:
             if self._ending:
                 return
             self._ending = True
+        if error is not None:
+            error.__traceback__ = None  # its frames hold the samples that were under way
         self.at_end(state)  # first, so that whoever sees the end finds all in order
         with self._changed:
             self.seconds = perf_counter() - self._accepted
