@@ -37,6 +37,9 @@ def adherence(
     split: Annotated[
         str, typer.Option(help="Ask for combinations that training never shows: held_out; or for others: train.")
     ] = "held_out",
+    objects: Annotated[
+        int, typer.Option(help="In one picture, at most: 1 asks for one thing, 4 for all that there is.")
+    ] = 4,
     prompts: Annotated[Path | None, typer.Option(help="A text file with a prompt in every line, instead.")] = None,
     seed: Annotated[int, typer.Option(help="Of the prompts and of the noise.")] = 0,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
@@ -52,6 +55,8 @@ def adherence(
 
     - `unnoise adherence runs/shapes --guidance 1,2,4,8 --steps 10,20 -n 200`
 
+    - `unnoise adherence ready --objects 1`
+
     - `unnoise adherence shapes -n 1000` (the data itself, which says how right the program is that reads the pictures)
 
     Ctrl-C loses nothing but the pictures in work: the same command goes on.
@@ -63,6 +68,10 @@ def adherence(
         from ..errors import BadOption
 
         raise BadOption(f"n: must be at least 1, got {n}")
+    if not 1 <= objects <= 4:
+        from ..errors import BadOption
+
+        raise BadOption(f"objects: must be from 1 to 4, got {objects}")
     with StopSignals() as stop:
         if is_model(what):
             from ..model import Model
@@ -70,13 +79,13 @@ def adherence(
             model = Model.load(what).on(device, precision)  # type: ignore[arg-type]
             for note in model.notes:
                 say(f"note: {note}")
-            asked = prompts_of(prompts, n, split, seed)  # type: ignore[arg-type]
+            asked = prompts_of(prompts, n, split, seed, objects)  # type: ignore[arg-type]
             found = follow(
                 model, asked, guidance=_numbers("guidance", guidance, float, 0.0),
                 steps=_numbers("steps", steps, int, 1), sampler=sampler, seed=seed, out=out, progress=DataProgress(), stop=stop,
             )  # fmt: skip
         else:
-            found = of_pictures(_pictures(what, n, split, seed), out or Path("adherence"))
+            found = of_pictures(_pictures(what, n, split, seed, objects), out or Path("adherence"))
     if found is None:
         say("stopped: what is done stays; the same command goes on from there")
         sys.exit(128 + (stop.received or 0))
@@ -95,14 +104,14 @@ def _numbers(name: str, text: str | None, kind: Callable[[str], N], low: N) -> t
     return values
 
 
-def _pictures(what: str, n: int | None, split: str, seed: int) -> Dataset:
+def _pictures(what: str, n: int | None, split: str, seed: int, objects: int) -> Dataset:
     import torch
 
     from ..data.base import datasets
     from ..data.open import source_of
 
     if what == "shapes" and not Path(what).exists():
-        drawn = {"name": "shapes", "number": n or 500, "split": split, "seed": seed}
+        drawn = {"name": "shapes", "number": n or 500, "split": split, "seed": seed, "most_objects": objects}
         source: DataSource = datasets.build(drawn)
     else:
         source = datasets.build(what) if what in datasets and not Path(what).exists() else source_of(what)

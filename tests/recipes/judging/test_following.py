@@ -131,6 +131,7 @@ def test_prompts_are_the_lines_of_a_file_or_drawn_by_chance(tmp_path):
     assert prompts_of(file, None, "train", 0) == ("a red circle", "two blue rings")
     assert prompts_of(file, 1, "train", 0) == ("a red circle",)
     assert len(prompts_of(None, None, "held_out", 0)) == 500
+    assert all(len(parse(each).objects) == 1 for each in prompts_of(None, 50, "train", 0, most_objects=1))
     assert all(parse(text).held_out() for text in PROMPTS)
     file.write_text("\n")
     with pytest.raises(DataError, match="holds no prompts"):

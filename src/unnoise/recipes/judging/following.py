@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ...data.base import Dataset, Progress
-from ...data.scenes.scene import Split
+from ...data.scenes.scene import MOST_ALIKE, Split
 from ...data.scenes.words import parse
 from ...data.shapes import ShapesDataset, show
 from ...errors import BadOption, DataError, RunFolderError
@@ -71,7 +71,9 @@ class Followed:
         }
 
 
-def prompts_of(path: str | Path | None, n: int | None, split: Split, seed: int) -> tuple[str, ...]:
+def prompts_of(
+    path: str | Path | None, n: int | None, split: Split, seed: int, most_objects: int = MOST_ALIKE
+) -> tuple[str, ...]:
     """What is asked for: the lines of a file, or captions of the data set `shapes`.
 
     Args:
@@ -79,12 +81,14 @@ def prompts_of(path: str | Path | None, n: int | None, split: Split, seed: int) 
         n: How many; by default 500, or all lines.
         split: Which combinations are asked for, without a file.
         seed: Of the pictures.
+        most_objects: In one picture, without a file.
 
     Raises:
         DataError: The file cannot be read, or holds no lines.
     """
     if path is None:
-        return tuple(each.caption for each in ShapesDataset(split=split, seed=seed).pictures(range(n or 500)))
+        drawn = ShapesDataset(split=split, seed=seed, most_objects=most_objects)
+        return tuple(each.caption for each in drawn.pictures(range(n or 500)))
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
