@@ -14,7 +14,7 @@ from .conditioning.text.conditioning import encoder_of
 from .conditioning.text.network import together
 from .denoisers.base import Denoiser
 from .errors import ModelFolderError, UnnoiseError
-from .model_folder import MODEL_FILE, read_folder, read_parts
+from .model_folder import MODEL_FILE, folder_of, read_folder, read_parts
 from .objectives.mse import preconditioned
 from .options import build
 from .sampling import SamplingSettings
@@ -61,7 +61,7 @@ def found(path: str | Path) -> Found:
     Raises:
         ModelFolderError: There is none, or it is damaged, or of another format.
     """
-    folder = Path(path)
+    folder = folder_of(path)
     inner = folder / "model"
     if (folder / MODEL_FILE).is_file() or not (inner.is_dir() or (folder / "checkpoints").is_dir()):
         return Found(read(folder, str(path)), folder, [])

@@ -24,7 +24,7 @@ from .editing.img2img import begun, grid_of, plain_edit
 from .errors import BadOption, IncompatibleParts, ModelFolderError, ShapeError
 from .guidance.base import Guidance, guidances
 from .guidance.classifier_free import ClassifierFreeGuidance
-from .model_folder import described_parts, digest, encode, read_tuned, write_folder
+from .model_folder import READY, described_parts, digest, encode, read_tuned, write_folder
 from .objectives.mse import preconditioned
 from .options import build, plain
 from .placement import placed, precision_of
@@ -76,6 +76,7 @@ class Model:
         self.tuned: dict[int, dict[str, Any]] = {}
         """What `unnoise tune` has found, by budget of network calls."""
         self._hash: str | None = None
+        self._bytes: int | None = None
         self._source: Model | None = None
         self._helps = Helps(blueprint, self.denoiser, Model.load)
 
@@ -103,14 +104,15 @@ class Model:
 
     def memory(self) -> int:
         """Bytes of all weights that it holds, with those of what has helped to guide it so far."""
-        codec = self.blueprint.codec
-        held = [
-            *self.denoiser.parameters(),
-            *self.denoiser.buffers(),
-            *(codec.weights().values() if codec.learned else ()),
-        ]
-        own: int = sum(each.nbytes for each in held)
-        return own + self._helps.memory() + (0 if self._source is None else self._source.memory())
+        if self._bytes is None:  # counting them takes a millisecond
+            codec = self.blueprint.codec
+            held = [
+                *self.denoiser.parameters(),
+                *self.denoiser.buffers(),
+                *(codec.weights().values() if codec.learned else ()),
+            ]
+            self._bytes = sum(each.nbytes for each in held)
+        return self._bytes + self._helps.memory() + (0 if self._source is None else self._source.memory())
 
     def _values(self) -> dict[str, Any]:
         return {**self.blueprint.describe(), "sampling": plain(self.sampling), "trained": self.trained}
@@ -165,8 +167,8 @@ class Model:
         return folder
 
     @classmethod
-    def load(cls, path: str | Path) -> Model:
-        """The model in a folder: one that `save` wrote, or the run folder around it.
+    def load(cls, path: str | Path = READY) -> Model:
+        """The model in a folder: one that `save` wrote, the run folder around it, or "ready", the one that comes with unnoise.
 
         Where the model of a run is damaged, it is made again from the run's newest whole checkpoint, and a note says so.
 
@@ -571,8 +573,8 @@ class Model:
         return replace(made, tensor=made.tensor if at is None else made.tensor[at : at + 1], recipe=dict(recipe))
 
 
-def load(path: str | Path) -> Model:
-    """The model in a folder; see `Model.load`."""
+def load(path: str | Path = READY) -> Model:
+    """The model in a folder, or the one that comes with unnoise; see `Model.load`."""
     return Model.load(path)
 
 

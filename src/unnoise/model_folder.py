@@ -16,6 +16,10 @@ from .files import write_atomically
 FORMAT = 1
 MODEL_FILE = "model.yaml"
 TUNED_FILE = "tuned.json"
+READY = "ready"
+"""The name of the model that comes with unnoise."""
+SHIPPED = Path(__file__).parent / "ready"
+"""Where that model stands; its README.md says what it can do."""
 _HASHED = re.compile(r"[a-z_]+-[0-9a-f]{12}\.safetensors")
 
 
@@ -168,13 +172,18 @@ def _read_weights(folder: Path, entry: Any) -> dict[str, Tensor]:
         raise ModelFolderError(f"the model at {folder} is damaged: {str(error).splitlines()[0]}") from None
 
 
+def folder_of(path: str | Path) -> Path:
+    """The folder at a path; "ready" is the model that comes with unnoise, unless something of that name stands there."""
+    return SHIPPED if str(path) == READY and not Path(path).exists() else Path(path)
+
+
 def model_place(path: str | Path) -> Path:
     """The folder that holds the description of a model: this one, or the model within a run.
 
     Raises:
         ModelFolderError: There is none.
     """
-    for folder in (Path(path), Path(path) / "model"):
+    for folder in (folder_of(path), folder_of(path) / "model"):
         if (folder / MODEL_FILE).is_file():
             return folder
     raise ModelFolderError(

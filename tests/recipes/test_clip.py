@@ -111,21 +111,30 @@ def test_a_run_that_is_stopped_and_goes_on_ends_with_the_same_bytes(pictures, tm
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def test_its_words_serve_a_diffusion_model(run_folder, pictures, tmp_path, monkeypatch):
+@pytest.mark.parametrize("whole", [False, True], ids=["tokens", "tokens and the whole text"])
+def test_its_words_serve_a_diffusion_model(run_folder, pictures, tmp_path, monkeypatch, whole):
     monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    clip = load_clip(run_folder)
+    sizes = {"width": 8, "multipliers": [1], "blocks": 1, "attention": [0], "heads": 2}
     asked = load_recipe({
         "data": {"name": "folder", "size": 8, "cache": False, "path": str(pictures)}, "process": "flow",
         "denoiser": {"name": "velocity"}, "conditioning": {"text": {"path": str(run_folder)}},
-        "network": {"name": "latent_unet", "width": 8, "multipliers": [1], "blocks": 1, "attention": [0], "heads": 2},
+        "network": {"name": "latent_unet", **sizes, "pooled": clip.text.encoder.config.width if whole else 0},
         "training": {"steps": 1, "batch_size": 4, "sample_every": 0, "validation_size": 16}, "machine": {"precision": "fp32"},
     })  # fmt: skip
     for _ in Run(asked, tmp_path / "run").events():
         pass
-    model, clip = Model.load(tmp_path / "run"), load_clip(run_folder)
+    model = Model.load(tmp_path / "run")
     assert model.blueprint.text.tokenizer == clip.text.tokenizer
     own = model.blueprint.text.describe()
     assert own == {**clip.text.describe(), "learned": False}
     assert model.sample(1, prompt="red left", steps=2).tensor.shape == (1, 3, 8, 8)
+    told, ids = model.condition(None, 1, "red left"), clip.text.ids(["red left"])
+    assert ("pooled" in told) == whole
+    if whole:
+        with torch.no_grad():
+            states = clip.clip.text(ids.clamp(min=0), ids >= 0)
+        torch.testing.assert_close(told["pooled"], clip.clip.text.pooled(states, ids >= 0), rtol=1e-4, atol=1e-5)
 
 
 def test_what_cannot_be_is_refused(pictures, run_folder, tmp_path, monkeypatch):

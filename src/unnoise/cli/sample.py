@@ -83,7 +83,9 @@ def _notes(rule: dict[str, Any], typed: str | None, asked: Any, negative: str | 
 
 
 def sample(
-    model: Annotated[Path, typer.Argument(help="A model folder, or the run folder around it.")],
+    model: Annotated[
+        str, typer.Argument(help="A model folder, or the run folder around it; `ready` comes with unnoise.")
+    ] = "ready",
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Options of the parts, such as `sampler.eta=0.5`.")
     ] = None,
@@ -115,6 +117,8 @@ def sample(
 ) -> None:
     """Makes samples. Every file carries the recipe that it was made by; `unnoise replay FILE` makes it again.
 
+    - `unnoise sample --prompt "a large red circle" -o circles.png`
+
     - `unnoise sample runs/digits -n 16 --label 3 --guidance 2 -o threes.png`
 
     - `unnoise sample runs/digits -n 100 --label all --sampler ddim --steps 50 sampler.eta=1 -o digits/`
@@ -138,6 +142,8 @@ def sample(
     from ..errors import BadOption
     from ..samples import check_target
 
+    if "=" in model and not Path(model).exists():
+        model, overrides = "ready", [model, *(overrides or [])]
     check_target(out)
     is_folder = not out.suffix or out.is_dir()
     place = place_spec(on, workers, address, device)
@@ -174,7 +180,7 @@ def _into_one(out: Path, model: Any, n: int, options: dict[str, Any]) -> None:
     _report(made.save(out))
 
 
-def _load(path: Path, loras: list[str] | None, device: str, precision: str) -> Any:
+def _load(path: str, loras: list[str] | None, device: str, precision: str) -> Any:
     """The model, with its adapters, where it samples; what is odd about it is told."""
     from ..adapter import adapter_spec
     from ..model import Model
@@ -227,13 +233,14 @@ def replay(
     """
     from ..errors import ModelFolderError
     from ..model import Model
+    from ..model_folder import folder_of
     from ..samples import read_recipe
 
     recipe = read_recipe(file)
     place = model if model is not None else recipe["model"]["path"]
     if place is None:
         raise ModelFolderError("the file does not say where its model stands: give it with --model")
-    if model is None and not Path(place).exists():
+    if model is None and not folder_of(place).exists():
         raise ModelFolderError(
             f"there is no model at {place}, where the file says that its own stood: give it with --model"
         )

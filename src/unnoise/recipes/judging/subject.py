@@ -19,7 +19,7 @@ from ...evaluation.features.base import Extractor
 from ...guidance.base import guidances
 from ...guidance.classifier_free import ClassifierFreeGuidance
 from ...model import Model
-from ...model_folder import MODEL_FILE
+from ...model_folder import MODEL_FILE, folder_of
 from ...options import Checked, option
 from ...placement import precision_of
 from ...randomness import permutations
@@ -309,5 +309,5 @@ class ModelSubject(Subject):
 
 def is_model(path: str | Path) -> bool:
     """Whether a model stands at a path: a model folder, or the run folder around it."""
-    folder = Path(path)
+    folder = folder_of(path)
     return any((folder / place).is_file() for place in (MODEL_FILE, f"model/{MODEL_FILE}", "recipe.yaml"))

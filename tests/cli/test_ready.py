@@ -1,0 +1,46 @@
+"""The model that comes with unnoise: it is small, it is found from anywhere, and it heeds words as its card says."""
+
+import torch
+from safetensors.torch import load_file
+
+from unnoise.data.shapes import ShapesDataset
+from unnoise.evaluation.scenes.judging import adherence
+from unnoise.model import Model
+from unnoise.model_folder import SHIPPED, folder_of
+from unnoise.samples import read_recipe
+
+
+def test_it_is_small_and_has_a_card():
+    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) <= 16e6
+    tensors = [tensor for file in SHIPPED.glob("*.safetensors") for tensor in load_file(file).values()]
+    wide = sum(tensor.numel() for tensor in tensors if tensor.dtype == torch.float32)
+    assert wide < 0.01 * sum(tensor.numel() for tensor in tensors)
+    assert "What it can do" in (SHIPPED / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_prompt_alone_makes_a_picture_anywhere(unnoise, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = unnoise("sample", "--prompt", "a red circle", "-n", 1, "--steps", 4, "-o", "circle.png")
+    assert said.code == 0, said
+    recipe = read_recipe(tmp_path / "circle.png")
+    assert (recipe["model"]["path"], recipe["model"]["hash"]) == ("ready", Model.load().hash)
+    assert unnoise("replay", "circle.png", "-o", "again.png").code == 0
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "circle.png").read_bytes()
+
+
+def test_what_stands_at_the_place_of_that_name_goes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert folder_of("ready") == SHIPPED
+    (tmp_path / "ready").mkdir()
+    assert str(folder_of("ready")) == "ready"
+
+
+def test_it_does_what_it_is_told_far_more_often_than_by_chance():
+    pictures = ShapesDataset(split="held_out", most_objects=1, captions="short").pictures(range(32))
+    prompts = [picture.caption for picture in pictures]
+    made = Model.load().sample(len(prompts), prompt=prompts, steps=10, seed=0)
+    shares = adherence(made.tensor, prompts).shares
+    assert shares["colour"].value >= 0.9  # one in eight by chance
+    assert (
+        shares["everything"].value >= 0.4
+    )  # one in 48 at most by chance; its card says 65 %, of more prompts and steps
