@@ -22,7 +22,7 @@ from .refusing import body_of, refusal
 from .schemas import JobAsked
 
 Number = Annotated[str, Path(description="the id of the job", examples=["20261126-101500-123-0a1b2c3d"])]
-PREVIEWS_TAKE = 0.05
+PREVIEWS_TAKE = 0.025
 """Of the time of who watches a job, so much goes into pictures at most."""
 MEDIA = {
     "png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp", "gif": "image/gif",
@@ -129,7 +129,7 @@ def router(engine: Engine) -> APIRouter:
         """Server-sent events: `progress` now and then, and in the end `done`, `failed` or `cancelled`.
 
         Whoever reads slowly misses some progress, never the end. With `previews` some hold a picture of the estimate as JPEG,
-        as many as take about a twentieth of the time.
+        as many as take about a fortieth of the time.
         """
         owner = owner_of(request)
         job = jobs.running(number, owner)
