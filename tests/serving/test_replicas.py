@@ -167,9 +167,11 @@ def test_requests_are_shared_out_and_every_replica_makes_the_bytes_of_the_comman
     for replica in "01":
         assert f'unnoise_samples_total{{replica="{replica}"}} 4\n' in figures
     assert figures.count("# TYPE unnoise_samples_total counter\n") == 1
-    assert client.get("/health").json()["replicas"] == [
-        {"replica": k, "up": True, "waiting": 0, "active": 0} for k in (0, 1)
-    ]
+    idle = [{"replica": k, "up": True, "waiting": 0, "active": 0} for k in (0, 1)]
+    until = time.monotonic() + 30  # the replicas are asked how they are every now and then
+    while (told := client.get("/health").json()["replicas"]) != idle:
+        assert time.monotonic() < until, told
+        time.sleep(0.05)
 
 
 def test_a_job_is_found_followed_and_ended_wherever_it_lives(server, client):

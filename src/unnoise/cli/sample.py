@@ -12,6 +12,7 @@ import typer
 from .places import ADDRESS, DEVICE, ON, PRECISION, WORKERS, place_spec
 from .progress import StopSignals, bar, say
 
+MODEL = "A model folder, or the run folder around it; `ready` comes with unnoise."
 GUIDANCE = "The scale: 1 is off, 0 unconditional; or a rule and its scale, `apg:4` (`unnoise list guidance`)."
 PROMPT = "Words, of models that learned some; `(red:1.3)` counts more."
 SAMPLER = "See `unnoise list samplers`; the model's own by default."
@@ -82,10 +83,14 @@ def _notes(rule: dict[str, Any], typed: str | None, asked: Any, negative: str | 
         yield f"--guidance {typed} alone has scale {scale:g}; {typed}:{2 * scale:g} is twice that"
 
 
+def _model_left_out(model: str, overrides: list[str] | None) -> tuple[str, list[str] | None]:
+    """The model and the options where only options were typed, such as `unnoise sample sampler.eta=1`."""
+    left_out = "=" in model and not Path(model).exists()
+    return ("ready", [model, *(overrides or [])]) if left_out else (model, overrides)
+
+
 def sample(
-    model: Annotated[
-        str, typer.Argument(help="A model folder, or the run folder around it; `ready` comes with unnoise.")
-    ] = "ready",
+    model: Annotated[str, typer.Argument(help=MODEL)] = "ready",
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Options of the parts, such as `sampler.eta=0.5`.")
     ] = None,
@@ -142,8 +147,7 @@ def sample(
     from ..errors import BadOption
     from ..samples import check_target
 
-    if "=" in model and not Path(model).exists():
-        model, overrides = "ready", [model, *(overrides or [])]
+    model, overrides = _model_left_out(model, overrides)
     check_target(out)
     is_folder = not out.suffix or out.is_dir()
     place = place_spec(on, workers, address, device)
