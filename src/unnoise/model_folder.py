@@ -177,6 +177,16 @@ def folder_of(path: str | Path) -> Path:
     return SHIPPED if str(path) == READY and not Path(path).exists() else Path(path)
 
 
+def folder_beside(path: str | Path | None, name: str) -> Path:
+    """Where what is found out about a model is kept by default: in its folder; here, where it has none or comes with unnoise.
+
+    Args:
+        path: Of the model, None where it was not loaded.
+        name: Of the folder that is kept.
+    """
+    return Path(name) if path is None or folder_of(path) == SHIPPED else Path(path) / name
+
+
 def model_place(path: str | Path) -> Path:
     """The folder that holds the description of a model: this one, or the model within a run.
 

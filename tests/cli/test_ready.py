@@ -1,12 +1,14 @@
 """The model that comes with unnoise: it is small, it is found from anywhere, and it heeds words as its card says."""
 
+from pathlib import Path
+
 import torch
 from safetensors.torch import load_file
 
 from unnoise.data.shapes import ShapesDataset
 from unnoise.evaluation.scenes.judging import adherence
 from unnoise.model import Model
-from unnoise.model_folder import SHIPPED, folder_of
+from unnoise.model_folder import SHIPPED, folder_beside, folder_of
 from unnoise.samples import read_recipe
 
 
@@ -33,6 +35,17 @@ def test_what_stands_at_the_place_of_that_name_goes_first(tmp_path, monkeypatch)
     assert folder_of("ready") == SHIPPED
     (tmp_path / "ready").mkdir()
     assert str(folder_of("ready")) == "ready"
+
+
+def test_what_is_found_out_about_it_is_kept_here_and_hides_it_from_nobody(unnoise, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(SHIPPED.iterdir())
+    assert unnoise("adherence", "ready", "-n", 2, "--objects", 1, "--steps", 2).code == 0
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["adherence"]
+    assert "not into that of `ready`" in refused("tune", "ready", "--steps", 4)
+    assert sorted(SHIPPED.iterdir()) == before
+    assert folder_beside("ready", "grid") == folder_beside(None, "grid") == Path("grid")
+    assert folder_beside("runs/digits", "grid") == Path("runs/digits/grid")
 
 
 def test_it_does_what_it_is_told_far_more_often_than_by_chance():

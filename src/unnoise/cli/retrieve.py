@@ -41,10 +41,10 @@ def retrieve(
     - `unnoise retrieve runs/emoji-clip --data more.parquet --among 50 --template "a picture of {}"`
     """
     from ..errors import ModelFolderError
-    from ..model_folder import model_place, read_description
+    from ..model_folder import folder_of, model_place, read_description
     from ..recipes.retrieving import judge_clip
 
-    if not model.exists():
+    if not folder_of(model).exists():
         raise ModelFolderError(f"there is no model at {model}: give a run of kind clip, or a model that knows words")
     if read_description(model_place(model)).get("kind") is None:
         _words(model, data, clip, n, seed, guidance=guidance, steps=steps)

@@ -34,12 +34,18 @@ def tune(
 
     - `unnoise sample runs/digits --sampler tuned --steps 8 -o digits.png`
     """
-    from ..errors import MissingExtra
+    from ..errors import BadOption, MissingExtra
     from ..model import Model
+    from ..model_folder import SHIPPED, folder_of
     from ..recipes.tune import check_budget, keep
     from ..recipes.tune import tune as search
 
     check_budget(steps, samples)
+    if folder_of(model) == SHIPPED:
+        raise BadOption(
+            "tune writes into a model's folder, and not into that of `ready`: keep a copy of it, with "
+            "unnoise.load().save('mine') in Python, and tune that"
+        )
     loaded = Model.load(model)
     for note in loaded.notes:
         say(f"note: {note}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..data.base import MOST_IN_PART, AnyDataset, Dataset, DataSource, Progress, datasets
 from ..data.open import source_of
 from ..model import Model
+from ..model_folder import folder_of
 from .recipe import load_recipe, read_values, with_data
 
 
@@ -45,7 +46,8 @@ def recipe_beside(model: Model) -> Path | None:
     """The recipe of the run around a model, or None."""
     if model.path is None:
         return None
-    places = (Path(model.path) / "recipe.yaml", Path(model.path).resolve().parent / "recipe.yaml")
+    folder = folder_of(model.path)
+    places = (folder / "recipe.yaml", folder.resolve().parent / "recipe.yaml")
     return next((place for place in places if place.is_file()), None)
 
 

@@ -20,6 +20,7 @@ from ...evaluation.metrics.base import Cloud, Estimate, metrics
 from ...evaluation.scenes.judging import Adherence, adherence, over_settings
 from ...files import write_atomically
 from ...model import Model
+from ...model_folder import folder_beside
 from .blocks import Block, BlockFolder, block_size, blocks
 from .clouds import rows
 
@@ -142,7 +143,7 @@ def follow(
     for prompt in prompts:
         parse(prompt)  # what cannot be read is said before anything is made
     guidance, steps = tuple(guidance) or (model.sampling.guidance,), tuple(steps) or (model.sampling.steps,)
-    folder = Path(out) if out is not None else Path(model.path or ".") / "adherence"
+    folder = Path(out) if out is not None else folder_beside(model.path, "adherence")
     _claim(folder, {"model": model.hash, "prompts": _digest(prompts), "sampler": sampler, "seed": seed})
     todo, done = len(prompts) * len(guidance) * len(steps), 0
     made: dict[Setting, Tensor] = {}

@@ -14,6 +14,7 @@ from typing import Any
 from ...data.base import Progress
 from ...errors import BadOption, DataError
 from ...model import Model
+from ...model_folder import folder_beside
 from ...options import build
 from ...precision import Precision, find_device
 from ...training.parallel import told_by_torchrun
@@ -97,7 +98,7 @@ def default_folder(subject: Subject) -> Path:
     if isinstance(subject, ModelSubject):
         settled = subject.settled
         how = f"{settled['sampler']['name']}-{settled['steps']}-g{settled['guidance']['scale']:g}"
-        place = Path(subject.model.path) / "evaluation" if subject.model.path else Path("evaluation")
+        place = folder_beside(subject.model.path, "evaluation")
     else:
         how, place = subject.name, Path("evaluation")
     return place / f"{how}-{key}"

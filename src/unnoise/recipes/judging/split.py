@@ -18,6 +18,7 @@ from ...errors import BadOption, DataError, ModelFolderError
 from ...evaluation.metrics.base import Estimate, metrics
 from ...files import write_atomically
 from ...model import Model
+from ...model_folder import folder_beside, folder_of
 from ...options import build
 from ...precision import Precision
 from ..clip_folder import load_clip
@@ -109,7 +110,7 @@ def error_parts(
         BadOption: The metric is no distance, or times are given of which there cannot be more.
         UnnoiseError: As in `evaluate`.
     """
-    if not isinstance(what, Model) and not Path(what).exists():
+    if not isinstance(what, Model) and not folder_of(what).exists():
         raise ModelFolderError(f"there is no model at {what}: give a model folder, or the run folder around it")
     towers = None if clip is None else load_clip(clip)
     asked = build(Request, {"seed": seed, **request})
@@ -119,7 +120,7 @@ def error_parts(
     chosen = metric or ("energy" if subject.spec.kind == "points" else "fid")
     if metrics[chosen].better != "lower":
         raise BadOption(f"metric: expected a distance, such as fid, kid or energy, got {chosen!r}")
-    folder = Path(out) if out is not None else Path(subject.model.path or ".") / "diagnosis"
+    folder = Path(out) if out is not None else folder_beside(subject.model.path, "diagnosis")
     settings = EvaluationSettings(metrics=(chosen,), memorisation=False, seed=seed)
     judged: dict[str, Judged] = {}
     for name, each in _subjects(subject, real, fine).items():

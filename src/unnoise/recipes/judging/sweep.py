@@ -16,6 +16,7 @@ from ...errors import BadOption
 from ...evaluation.metrics.base import Estimate, metrics
 from ...files import write_atomically
 from ...model import Model
+from ...model_folder import folder_beside
 from ...options import build, option_fields
 from ...pictures.heatmap import heatmap, picture_matrix
 from ...pictures.page import Page
@@ -145,7 +146,7 @@ def sweep(
         pictures.append(tuple(drawn))
     if progress is not None:
         progress("cells", total, total)
-    folder = Path(out) if out is not None else Path(model.path or ".") / "grid"
+    folder = Path(out) if out is not None else folder_beside(model.path, "grid")
     made = Sweep(x, y, tuple(cells), tuple(pictures), folder, ())
     return replace(made, files=tuple(_keep(made, count, command)))
 
