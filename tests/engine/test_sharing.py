@@ -1,7 +1,9 @@
 """Shared network calls: each request gets its own answer, as it would alone, and nobody waits for the slow."""
 
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -221,6 +223,14 @@ def test_what_a_work_raises_is_raised_where_it_was_given_and_the_others_go_on(tu
     assert (zero, two) == (0, 2)
     assert isinstance(one, KeyError)
     assert double.rows == [3, 2]
+
+
+def test_an_idle_thread_holds_no_network(turns):
+    double = Counting()
+    held = weakref.ref(double)
+    together(turns, [1, 2], lambda n: turns.ask(double, torch.ones(n, 2), torch.zeros(n), None))
+    double = None
+    soon(lambda: (gc.collect(), held() is None)[1])  # the thread lets go of them a moment after it has answered
 
 
 def test_closing_waits_for_the_works_under_way():

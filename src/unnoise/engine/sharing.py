@@ -131,18 +131,29 @@ class Turns:
         self._thread.join(seconds)
 
     def _work(self) -> None:
+        # No variable of this function may hold a work or a call: it would keep a model in memory for as long as nobody asks.
         closing = False
         while not (closing and not self._asked):
-            for turn in self._newcomers():
-                if turn is None:
-                    closing = True
-                else:
-                    greenlet.greenlet(turn).switch()  # until it asks, or is done
+            closing = self._begin_newcomers() or closing
             if self._asked:
-                batch = self._next()
-                self.tally.add(calls=_answer(batch))
-                for call in batch:
-                    call.who.switch()
+                self._answer_next()
+
+    def _begin_newcomers(self) -> bool:
+        """Works each until it asks, or is done; whether the thread is to end."""
+        closing = False
+        for turn in self._newcomers():
+            if turn is None:
+                closing = True
+            else:
+                greenlet.greenlet(turn).switch()
+        return closing
+
+    def _answer_next(self) -> None:
+        """Makes one call, and lets everybody who shared it go on until the next one, or the end."""
+        batch = self._next()
+        self.tally.add(calls=_answer(batch))
+        for call in batch:
+            call.who.switch()
 
     def _newcomers(self) -> list[Callable[[], None] | None]:
         """Works that have not begun; waits for one where no other is under way."""
