@@ -3,6 +3,8 @@
 import io
 import os
 import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,7 @@ from unnoise.data.inspect import inspect_data
 from unnoise.data.open import source_of
 from unnoise.data.parquet import ParquetDataset
 from unnoise.data.shards import ShardsDataset
+from unnoise.data.streaming.store import Store, find_shards
 from unnoise.errors import BadOption, DataError
 
 KINDS = ["tar", "parquet", "arrow", "memory", "images"]
@@ -206,12 +209,26 @@ def test_flips_and_shifts_travel_with_the_data(tmp_path, made):
 def test_copies_of_remote_shards_are_kept_up_to_a_limit(tmp_path, made, cache_dir):
     path = in_memory(made, tmp_path)
     size = (tmp_path / "tar" / "000.tar").stat().st_size
-    for gigabytes, most in ((2.5 * size / 1e9, 2), (0.0, 0)):
+    for gigabytes, most in ((2.5 * size / 1e9, 2), (0.5 * size / 1e9, 1), (0.0, 0)):
         for file in (cache_dir / "shards").glob("*"):
             file.unlink()
         data = load(path, copies=gigabytes)
         assert data.take(torch.arange(60)).texts == tuple(made.texts)
         assert len(list((cache_dir / "shards").glob("*"))) == most
+
+
+def test_shards_that_are_copied_at_the_same_time_are_kept_up_to_the_limit_too(tmp_path, made, cache_dir):
+    shards = find_shards(in_memory(made, tmp_path), [".tar"])
+    store, all_there = Store(2 * shards[0].size + 1), threading.Barrier(len(shards))
+
+    def read(shard):
+        all_there.wait()
+        with store.open(shard) as file:
+            return file.read()
+
+    with ThreadPoolExecutor(len(shards)) as pool:
+        assert list(pool.map(read, shards)) == [(tmp_path / "tar" / each.name).read_bytes() for each in shards]
+    assert len(list((cache_dir / "shards").glob("*"))) == 2
 
 
 def test_a_path_leads_to_the_source_that_reads_it(tmp_path, made):

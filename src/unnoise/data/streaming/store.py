@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from .._room import make_room
 
 _MARKS = ("ETag", "etag", "md5Hash", "checksum", "version_id", "mtime", "LastModified", "created")
 _CHUNK = 2**20
+_ONE_AT_A_TIME = threading.Lock()
+"""Two threads that make room at once, each for its own file, would remove more than they must."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ class Store:
         fs, path = _filesystem(shard.place)
         try:
             if self.most:
-                return self._copy(shard, fs, path).open("rb")
+                return self._copy(shard, fs, path)
             return fs.open(path, "rb")  # type: ignore[no-any-return]
         except DataError:
             raise
@@ -170,25 +173,31 @@ class Store:
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
-    def _copy(self, shard: Shard, fs: Any, path: str) -> Path:
+    def _copy(self, shard: Shard, fs: Any, path: str) -> IO[bytes]:
+        """The copy of a remote shard, open: whoever has it open can read it, though others make room meanwhile."""
         folder = cache_folder() / "shards"
         copy = folder / shard.key
-        if copy.is_file():
+        with suppress(FileNotFoundError):
+            opened = copy.open("rb")
             with suppress(OSError):
                 os.utime(copy)  # it was used
-            return copy
+            return opened
         folder.mkdir(parents=True, exist_ok=True)
         make_room(folder, self.most - shard.size)
         with tempfile.NamedTemporaryFile(dir=folder, prefix="making-", delete=False) as file:
             try:
                 with fs.open(path, "rb") as source:
                     shutil.copyfileobj(source, file, _CHUNK)
+                file.flush()  # before anybody sees it
                 if file.tell() != shard.size:
                     raise DataError(f"{shard.place} has {file.tell()} bytes, and {shard.size} were listed: start again")
+                opened = Path(file.name).open("rb")
                 os.replace(file.name, copy)
             finally:
                 Path(file.name).unlink(missing_ok=True)
-        return copy
+        with _ONE_AT_A_TIME:
+            make_room(folder, self.most, keep=copy)  # again, since others may have copied meanwhile
+        return opened
 
 
 def digest(file: IO[bytes], told: Callable[[int], None] = lambda done: None) -> str:
