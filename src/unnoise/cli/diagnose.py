@@ -31,7 +31,10 @@ def diagnose(
     label: Annotated[str | None, typer.Option(help="`data`, `none` or one class; as `unnoise evaluate`.")] = None,
     prompt: Annotated[str | None, typer.Option(help=PROMPT)] = None,
     clip: Annotated[
-        Path | None, typer.Option(help="A run of kind clip that was learned here: do samples match their prompts?")
+        Path | None,
+        typer.Option(
+            help="A run of kind clip, or the folder of a CLIP that others trained: do samples match their prompts?"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise, and of what the metric draws.")] = 0,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",

@@ -12,7 +12,12 @@ from .progress import DataProgress, say
 
 
 def retrieve(
-    model: Annotated[Path, typer.Argument(help="A run of kind clip, or a model of pictures that knows words.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="A run of kind clip, the folder of a CLIP that others trained, or a model that knows words."
+        ),
+    ],
     data: Annotated[
         str | None, typer.Option(help="Captioned pictures; by default those that the run held out.")
     ] = None,
@@ -22,7 +27,9 @@ def retrieve(
     ] = "{}",
     clip: Annotated[
         Path | None,
-        typer.Option(help="Of other models: a run of kind clip, which says whether samples match their prompts."),
+        typer.Option(
+            help="Of other models: a run of kind clip, or the folder of a CLIP that others trained: do samples match their prompts?"
+        ),
     ] = None,
     n: Annotated[int, typer.Option("-n", "--number", help="Samples that it looks at.")] = 200,
     guidance: Annotated[float | None, typer.Option(help="Of the samples; the model's own by default.")] = None,
@@ -38,15 +45,18 @@ def retrieve(
 
     - `unnoise retrieve runs/emoji --clip runs/emoji-clip -n 500 --guidance 3`
 
+    - `unnoise retrieve ~/models/clip-vit-base-patch32 --data pictures.parquet`
+
     - `unnoise retrieve runs/emoji-clip --data more.parquet --among 50 --template "a picture of {}"`
     """
     from ..errors import ModelFolderError
     from ..model_folder import folder_of, model_place, read_description
     from ..recipes.retrieving import judge_clip
+    from ..recipes.towers import is_published
 
     if not folder_of(model).exists():
         raise ModelFolderError(f"there is no model at {model}: give a run of kind clip, or a model that knows words")
-    if read_description(model_place(model)).get("kind") is None:
+    if not is_published(model) and read_description(model_place(model)).get("kind") is None:
         _words(model, data, clip, n, seed, guidance=guidance, steps=steps)
         return
     found = judge_clip(model, data, among, template, DataProgress())

@@ -14,8 +14,10 @@ from ..evaluation.adherence import Share
 from ..evaluation.retrieval import Found, retrieval, zero_shot
 from ..training.captions import lines
 from .clip import ClipRecipe
-from .clip_folder import TrainedClip, load_clip
+from .clip_folder import TrainedClip
 from .recipe import load_any_recipe, read_values, with_data
+from .run_data import source_like
+from .towers import Towers, open_towers
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def judge_clip(
     """Judges CLIP on captioned pictures.
 
     Args:
-        path: Its run or folder.
+        path: Its run or folder, or that of a CLIP that others trained.
         data: Where the pictures are; None for those that the run held out.
         among: Captions to choose from.
         template: What a label is called, with {} for its name.
@@ -63,7 +65,7 @@ def judge_clip(
     """
     if "{}" not in template:
         raise BadOption(f"template: expected a place {{}} for the name of a label, got {template!r}")
-    clip = load_clip(path)
+    clip = open_towers(path)
     pictures, notes = _pictures(Path(path), data, clip, progress)
     if pictures.texts is None:
         raise DataError(f"{data or path}: the pictures have no captions to be found")
@@ -83,7 +85,11 @@ def judge_clip(
     return ClipJudged(*found, zero_shot(seen, named, pictures.labels), 1 / len(names), notes)
 
 
-def _pictures(path: Path, data: str | None, clip: TrainedClip, progress: Progress | None) -> tuple[Dataset, list[str]]:
+def _pictures(path: Path, data: str | None, clip: Towers, progress: Progress | None) -> tuple[Dataset, list[str]]:
+    if not isinstance(clip, TrainedClip):
+        if data is None:
+            raise DataError(f"{path} was trained elsewhere: give captioned pictures with --data")
+        return source_like(data, None).load(progress).part(), []
     recipe = next((each / "recipe.yaml" for each in (path, path.parent) if (each / "recipe.yaml").is_file()), None)
     if recipe is None:
         raise DataError(f"{path} stands in no run, so its data is not known: give some with --data")

@@ -21,7 +21,7 @@ from ...precision import Precision
 from ...process.forward import add_noise
 from ...randomness import address, normal_like, uniform
 from ...training.captions import lines
-from ..clip_folder import TrainedClip, load_clip
+from ..towers import Towers, open_towers
 from .captions_asked import captioned
 from .real import RealData
 from .run import find_subject
@@ -114,7 +114,7 @@ def plain(found: Found) -> dict[str, Any]:
 
 
 def words_of_model(
-    subject: ModelSubject, real: RealData, made: Tensor, clip: TrainedClip | None, seed: int, progress: Progress | None
+    subject: ModelSubject, real: RealData, made: Tensor, clip: Towers | None, seed: int, progress: Progress | None
 ) -> WordsFound | None:
     """Whether the words of a model that is judged reach it; None of a model that knows none, or of data without captions.
 
@@ -152,7 +152,7 @@ def judge_words(
 
     Args:
         what: A model of pictures that knows words, or the run around it.
-        clip: A run of kind clip, or its folder.
+        clip: A run of kind clip, its folder, or the folder of a CLIP that others trained.
         data: Captioned pictures; by default those that the run held out.
         n: Samples that CLIP looks at.
         seed: Of the noise.
@@ -166,7 +166,7 @@ def judge_words(
         BadOption: The model knows no words.
         DataError: There are no captions.
     """
-    towers = None if clip is None else load_clip(clip)
+    towers = None if clip is None else open_towers(clip)
     asked = {"seed": seed, **request}
     subject, real = find_subject(what, asked, data=data, progress=progress, device=device, precision=precision)
     if not isinstance(subject, ModelSubject) or subject.model.blueprint.text is None:
@@ -178,7 +178,7 @@ def judge_words(
     return found
 
 
-def matches(clip: TrainedClip, pictures: Tensor, texts: Sequence[str]) -> Matches:
+def matches(clip: Towers, pictures: Tensor, texts: Sequence[str]) -> Matches:
     """How pictures match texts.
 
     Args:

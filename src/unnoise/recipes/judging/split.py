@@ -21,7 +21,7 @@ from ...model import Model
 from ...model_folder import folder_beside, folder_of
 from ...options import build
 from ...precision import Precision
-from ..clip_folder import load_clip
+from ..towers import open_towers
 from .caption_finding import words_of_model
 from .levels import measure_levels
 from .parts import ErrorParts, Part
@@ -100,7 +100,8 @@ def error_parts(
         progress: Told what is being done.
         stop: Asked between blocks of samples; when true, what is done stays.
         command: The command that a person gave, for the page.
-        clip: A run of kind clip, which says whether samples match their prompts; of models that know words.
+        clip: A run of kind clip, or the folder of a CLIP that others trained, which says whether samples match their prompts; of
+            models that know words.
         **request: How the model is sampled: sampler, steps, grid, guidance, label, prompt.
 
     Returns:
@@ -112,7 +113,7 @@ def error_parts(
     """
     if not isinstance(what, Model) and not folder_of(what).exists():
         raise ModelFolderError(f"there is no model at {what}: give a model folder, or the run folder around it")
-    towers = None if clip is None else load_clip(clip)
+    towers = None if clip is None else open_towers(clip)
     asked = build(Request, {"seed": seed, **request})
     subject, real = find_subject(what, asked, data=data, progress=progress, device=device, precision=precision)
     if not isinstance(subject, ModelSubject):
