@@ -7,7 +7,7 @@ import torch
 
 from unnoise.training.flat import Flat
 from unnoise.training.optimizers.base import Rate, optimizers
-from unnoise.training.optimizers.muon import as_matrix, orthogonal
+from unnoise.training.optimizers.muon import COEFFICIENTS, as_matrix, orthogonal
 
 SHAPES = {
     "enter.weight": (6, 3), "a.weight": (8, 5), "a.bias": (8,), "b.weight": (4, 3, 3, 3), "c.weight": (5, 8), "scale": (),
@@ -147,8 +147,9 @@ def test_muon_on_one_matrix_is_torchs_own_in_its_bfloat16():
     assert moved < 0.01
 
 
-def test_newton_schulz_brings_singular_values_together_and_keeps_their_vectors():
-    x = torch.randn(3, 10, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+@pytest.mark.parametrize("columns", [15, 30])  # with all columns in the loop, and without them
+def test_newton_schulz_brings_singular_values_together_and_keeps_their_vectors(columns):
+    x = torch.randn(3, 10, columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     u, s, vh = torch.linalg.svd(x, full_matrices=False)
     assert float(s.max() / s.min()) > 2
     turned = orthogonal(x, 5)
@@ -159,6 +160,19 @@ def test_newton_schulz_brings_singular_values_together_and_keeps_their_vectors()
     assert float(values.max()) < 1.25
     factor = u @ vh
     assert float((turned * factor).sum() / turned.norm() / factor.norm()) > 0.98
+
+
+@pytest.mark.parametrize("columns", [24, 160])
+def test_newton_schulz_in_single_precision_is_its_polynomial_of_singular_values_of_any_size(columns):
+    a, b, c = COEFFICIENTS
+    rng = torch.Generator().manual_seed(0)
+    u, vh = (torch.linalg.qr(torch.randn(n, 16, generator=rng, dtype=torch.float64))[0] for n in (16, columns))
+    values = torch.logspace(0, -5, 16, dtype=torch.float64)
+    wanted = values / values.norm()
+    for _ in range(5):
+        wanted = a * wanted + b * wanted**3 + c * wanted**5
+    turned = orthogonal((u * values @ vh.mT).float()[None], 5)[0].double()
+    torch.testing.assert_close(turned, u * wanted @ vh.mT, rtol=0, atol=3e-4)
 
 
 def test_kernels_are_matrices_that_share_their_memory():
