@@ -175,6 +175,22 @@ def test_newton_schulz_in_single_precision_is_its_polynomial_of_singular_values_
     torch.testing.assert_close(turned, u * wanted @ vh.mT, rtol=0, atol=3e-4)
 
 
+def test_first_and_last_layers_and_what_stands_for_words_are_left_to_adamw():
+    optimizer = optimizers.build("muon")
+    weight = torch.ones(4, 6)
+    left = (
+        "enter.weight",
+        "network.enter.weight",
+        "network.leave.weight",
+        "label.weight",
+        "text.tokens.weight",
+        "text.positions",
+    )
+    assert not any(optimizer._takes(name, weight) for name in left)
+    turned = "network.embedding.enter.weight", "network.down.0.weight", "text.blocks.0.attention.query.weight"
+    assert all(optimizer._takes(name, weight) for name in turned)
+
+
 def test_kernels_are_matrices_that_share_their_memory():
     kernel = torch.arange(2.0 * 3 * 4 * 5).reshape(2, 3, 4, 5)
     assert torch.equal(as_matrix(kernel), kernel.flatten(1))

@@ -29,7 +29,7 @@ class MuonOptimizer(Optimizer):
     """Matrices and kernels are turned by the nearest orthogonal matrix to their momentum; the rest goes by AdamW.
 
     Every matrix moves by 0.2 sqrt(max(rows, columns)) times the learning rate, so that rates and decays of AdamW fit. A kernel is
-    the matrix (out, in x height x width). Labels, the first and the last layer are left to AdamW.
+    the matrix (out, in x height x width). Labels, tokens, places, the first and the last layer are left to AdamW.
 
     References:
         Muon: An optimizer for hidden layers in neural networks (Jordan et al., 2024), https://kellerjordan.github.io/posts/muon/
@@ -39,7 +39,15 @@ class MuonOptimizer(Optimizer):
     momentum: float = option(0.95, help="memory of the moving average of a matrix's gradient", low=0.0, high=0.9999)
     iterations: int = option(5, help="of Newton-Schulz, which makes singular values alike", low=1, high=100)
     beside: tuple[str, ...] = option(
-        ("enter.weight", "leave.weight", "first.weight", "last.weight", "*label.weight"),
+        (
+            "enter.weight",
+            "leave.weight",
+            "first.weight",
+            "last.weight",
+            "*label.weight",
+            "*tokens.weight",
+            "*positions",
+        ),
         help="matrices that are left to AdamW, by patterns of their names",
     )
     eps: float = option(1e-8, help="AdamW's", low=0.0, high=1.0)
@@ -73,7 +81,8 @@ class MuonOptimizer(Optimizer):
 
     def _takes(self, name: str, weight: Tensor) -> bool:
         matrix = weight.ndim >= 2 and weight.shape[0] > 1 and weight.numel() > weight.shape[0]
-        return matrix and not any(fnmatch(name, pattern) for pattern in self.beside)
+        own = name.removeprefix("network.")  # as it is called where no words are read
+        return matrix and not any(fnmatch(own, pattern) for pattern in self.beside)
 
     def _turn(self, matrices: list[tuple[Tensor, ...]], learning_rate: float) -> None:
         """Moves matrices, given as weight, gradient and momentum; those of one shape at once."""
@@ -121,7 +130,7 @@ def orthogonal(matrices: Tensor, iterations: int) -> Tensor:
 
 
 def _factor(gram: Tensor, iterations: int) -> Tensor:
-    """What all iterations together multiply X by from the left, a polynomial of XX^T alone: the columns are left out of the loop."""
+    """What all iterations together multiply X by from the left: a polynomial of XX^T, so that the columns are not in the loop."""
     a, b, c = COEFFICIENTS
     made = None
     for _ in range(iterations):
