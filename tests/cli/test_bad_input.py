@@ -293,7 +293,11 @@ def test_a_run_that_never_saved_a_step_does_not_keep_its_folder(unnoise, refused
     said = unnoise("train", "spiral", "--out", tmp_path / "run", *TINY)
     assert said.code == 0, said
     assert "hybrid" not in (tmp_path / "run" / "recipe.yaml").read_text()
-    assert "another recipe" in refused("train", "spiral", "--out", tmp_path / "run", "training.lr=0.5", *TINY)
+    said = refused("train", "spiral", "--out", tmp_path / "run", "training.lr=0.5", *TINY)
+    assert "another recipe (it differs in training.lr)" in said
+    assert "--from" not in said
+    said = refused("train", "spiral", "--out", tmp_path / "run", *TINY, "training.steps=50")
+    assert f"begin with it: --from {tmp_path / 'run'} and another --out" in said
 
 
 def test_guidance_without_a_label_is_said_to_do_nothing(unnoise, run, tmp_path):

@@ -47,9 +47,10 @@ def claim(folder: Path, recipe: AnyRecipe, first: bool = True) -> bool:
         ):  # nobody trains there, and no step was ever saved: nothing is lost
             return False
     if changed:
+        longer = f"; to train what it has learned for longer, begin with it: --from {folder} and another --out"
         raise RunFolderError(
             f"{folder} holds a run of another recipe (it differs in {', '.join(changed[:6])}): "
-            "use another --out, or the options that it was begun with"
+            f"use another --out, or the options that it was begun with{longer if changed == ['training.steps'] else ''}"
         )
     return True
 
