@@ -31,6 +31,7 @@ def peer(config, num_classes=0):
         num_class_embeds=num_classes + 1 if num_classes else None,
         class_embed_type="projection" if config.pooled else None,
         projection_class_embeddings_input_dim=config.pooled or None,
+        resnet_time_scale_shift="scale_shift" if config.scale_shift else "default",
     )  # fmt: skip
 
 
@@ -70,7 +71,7 @@ NAMES = (
 )  # each pattern is tried on what the ones before have made
 
 
-def renamed(values):
+def renamed(values, scale_shift=False):
     """Tensors of diffusers by our names.
 
     Queries, keys and values are one matrix of ours, keys and values of a context too; cosines stand behind sines; and what
@@ -80,6 +81,8 @@ def renamed(values):
     for name, value in values.items():
         for pattern, ours in NAMES:
             name = re.sub(pattern, ours, name)
+        if scale_shift:
+            name = name.replace("residual.project", "residual.modulation")
         if re.search(r"transformer\.(enter|leave)\.weight", name):
             value = value.flatten(1)
         if name == "embedding.enter.weight":
@@ -102,7 +105,7 @@ def both(config, num_classes=0):
                 parameter += 0.2 * torch.randn_like(parameter)
     ours = LatentUNet((4, 16, 16), None, num_classes, config)
     nothing = {name: value for name, value in ours.named_buffers() if name.startswith("null_")}
-    ours.load_state_dict({**renamed(theirs.state_dict()), **nothing})
+    ours.load_state_dict({**renamed(theirs.state_dict(), config.scale_shift), **nothing})
     return theirs, ours
 
 
@@ -113,8 +116,15 @@ def both(config, num_classes=0):
         ((9, 14), 3, {"depth": 2, "blocks": 2}),
         ((7, 5), 0, {"head_channels": 16}),
         ((8, 8), 0, {"pooled": 11}),
+        ((8, 8), 3, {"scale_shift": True}),
     ],
-    ids=["square", "odd", "smaller than the latents of training", "with a vector of the whole text"],
+    ids=[
+        "square",
+        "odd",
+        "smaller than the latents of training",
+        "with a vector of the whole text",
+        "scaled and shifted",
+    ],
 )
 def test_outputs_and_gradients_are_those_of_diffusers(size, num_classes, changes):
     config = LatentUNetConfig(**{**vars(SMALL), **changes})
@@ -128,7 +138,7 @@ def test_outputs_and_gradients_are_those_of_diffusers(size, num_classes, changes
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     expected.backward(pull)
     found.backward(pull)
-    gradients = renamed({name: p.grad for name, p in theirs.named_parameters()})
+    gradients = renamed({name: p.grad for name, p in theirs.named_parameters()}, config.scale_shift)
     for name, parameter in ours.named_parameters():
         distance = (parameter.grad - gradients[name]).norm()
         assert distance < 1e-5 * gradients[name].norm() + 1e-5, name

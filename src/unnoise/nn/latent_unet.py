@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..options import option
 from .attention import keys_and_values, share_columns
 from .base import Condition, Network, networks
-from .blocks import AddedResidualBlock, Downsample, Upsample, group_norm
+from .blocks import AddedResidualBlock, Downsample, ResidualBlock, Upsample, group_norm
 from .conditions import Context
 from .convolution import convolution
 from .embedding import ConditionEmbedding
@@ -39,6 +39,10 @@ class LatentUNetConfig(UNetConfig):
     context: int = option(0, help="dimension of the tokens that are asked for; 0: no tokens are", low=0)
     context_tokens: int = option(77, help="tokens of the condition that asks for nothing", low=1)
     pooled: int = option(0, help="dimension of a vector that is asked for beside them; 0: none is", low=0)
+    scale_shift: bool = option(
+        False,
+        help="whether noise level, label and pooled vector scale and shift channels, instead of being added to them",
+    )
 
     def heads_of(self, channels: int) -> int:
         """Heads of attention among so many channels."""
@@ -55,7 +59,11 @@ class Stage(nn.Module):
     def __init__(self, dims: int, channels: int, out_channels: int, attends: bool, config: LatentUNetConfig) -> None:
         super().__init__()
         embedding, groups, dropout = config.width * config.embedding_factor, config.groups, config.dropout
-        self.residual = AddedResidualBlock(dims, channels, out_channels, embedding, groups, dropout, EPSILON)
+        self.residual = (
+            ResidualBlock(dims, channels, out_channels, embedding, groups, dropout)
+            if config.scale_shift
+            else AddedResidualBlock(dims, channels, out_channels, embedding, groups, dropout, EPSILON)
+        )
         heads = config.heads_of(out_channels)
         self.transformer = (
             SpatialTransformer(out_channels, heads, config.context, config.depth, groups, dropout) if attends else None
