@@ -189,6 +189,7 @@ def test_first_and_last_layers_and_what_stands_for_words_are_left_to_adamw():
     assert not any(optimizer._takes(name, weight) for name in left)
     turned = "network.embedding.enter.weight", "network.down.0.weight", "text.blocks.0.attention.query.weight"
     assert all(optimizer._takes(name, weight) for name in turned)
+    assert not optimizers.build({"name": "muon", "beside": ["network.down.*"]})._takes(turned[1], weight)
 
 
 def test_kernels_are_matrices_that_share_their_memory():

@@ -45,6 +45,6 @@ def make_room(folder: Path, most: int, keep: Path | None = None) -> None:
         if total <= most:
             return
         if file != keep:
-            with suppress(PermissionError):
-                file.unlink(missing_ok=True)
+            with suppress(OSError):
+                file.unlink(missing_ok=True)  # another process may have removed it: that makes room, too
                 total -= size

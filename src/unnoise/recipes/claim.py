@@ -13,7 +13,7 @@ from ..options import plain
 from ..training.checkpoint import checkpoints
 from .any_recipe import AnyRecipe
 from .lock import locked
-from .recipe import load_any_recipe, read_values
+from .recipe import Recipe, load_any_recipe, read_values
 
 
 def claim(folder: Path, recipe: AnyRecipe, first: bool = True) -> bool:
@@ -47,10 +47,12 @@ def claim(folder: Path, recipe: AnyRecipe, first: bool = True) -> bool:
         ):  # nobody trains there, and no step was ever saved: nothing is lost
             return False
     if changed:
-        longer = f"; to train what it has learned for longer, begin with it: --from {folder} and another --out"
+        more = ""
+        if changed == ["training.steps"] and isinstance(recipe, Recipe):  # others begin with no model
+            more = f"; to train what it has learned for longer, begin with it: --from {folder} and another --out"
         raise RunFolderError(
             f"{folder} holds a run of another recipe (it differs in {', '.join(changed[:6])}): "
-            f"use another --out, or the options that it was begun with{longer if changed == ['training.steps'] else ''}"
+            f"use another --out, or the options that it was begun with{more}"
         )
     return True
 

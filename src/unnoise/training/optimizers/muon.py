@@ -81,8 +81,8 @@ class MuonOptimizer(Optimizer):
 
     def _takes(self, name: str, weight: Tensor) -> bool:
         matrix = weight.ndim >= 2 and weight.shape[0] > 1 and weight.numel() > weight.shape[0]
-        own = name.removeprefix("network.")  # as it is called where no words are read
-        return matrix and not any(fnmatch(own, pattern) for pattern in self.beside)
+        names = name, name.removeprefix("network.")  # the second as it is called where no words are read
+        return matrix and not any(fnmatch(each, pattern) for each in names for pattern in self.beside)
 
     def _turn(self, matrices: list[tuple[Tensor, ...]], learning_rate: float) -> None:
         """Moves matrices, given as weight, gradient and momentum; those of one shape at once."""
@@ -132,11 +132,11 @@ def orthogonal(matrices: Tensor, iterations: int) -> Tensor:
 def _factor(gram: Tensor, iterations: int) -> Tensor:
     """What all iterations together multiply X by from the left: a polynomial of XX^T, so that the columns are not in the loop."""
     a, b, c = COEFFICIENTS
-    made = None
+    made = step = None
     for _ in range(iterations):
+        gram = gram if step is None else step @ gram @ step  # that of the X that the last step made
         step = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         step.diagonal(dim1=1, dim2=2).add_(a)
         made = step if made is None else step @ made
-        gram = step @ gram @ step  # that of the next X; all of them commute
     assert made is not None
     return made
