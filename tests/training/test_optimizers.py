@@ -7,7 +7,8 @@ import torch
 
 from unnoise.training.flat import Flat
 from unnoise.training.optimizers.base import Rate, optimizers
-from unnoise.training.optimizers.muon import COEFFICIENTS, as_matrix, orthogonal
+from unnoise.training.optimizers.muon import COEFFICIENTS, as_matrix, orthogonal, work
+from unnoise.training.parallel import Processes
 
 SHAPES = {
     "enter.weight": (6, 3), "a.weight": (8, 5), "a.bias": (8,), "b.weight": (4, 3, 3, 3), "c.weight": (5, 8), "scale": (),
@@ -128,6 +129,16 @@ def test_muon_is_jordans_iteration_on_matrices_and_adamw_on_the_rest():
             w -= rate * 0.2 * math.sqrt(max(x.shape)) * x.reshape(w.shape)
     for a, b in zip(mine, other.values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-7)
+
+
+def test_every_matrix_is_turned_by_one_process_and_none_has_much_more_to_do():
+    sides = [(64, 576)] * 5 + [(128, 1152)] * 4 + [(32, 32)] * 7 + [(128, 512)] * 3
+    matrices, muon = [torch.empty(side) for side in sides], optimizers.build("muon")
+    shares = [muon._alike(matrices, Processes(rank, 3)) for rank in range(3)]
+    assert sorted(i for share in shares for places in share for i in places) == list(range(len(sides)))
+    assert all(len({sides[i] for i in places}) == 1 for share in shares for places in share)
+    costs = [sum(work(sides[i], muon.iterations) for places in share for i in places) for share in shares]
+    assert max(costs) < sum(costs) / 3 + work((128, 1152), muon.iterations)
 
 
 def test_muon_on_one_matrix_is_torchs_own_in_its_bfloat16():

@@ -61,6 +61,7 @@ class TrainState:
         if self.sharded and not settings.optimizer.elementwise:
             raise BadOption(f"training.optimizer: {settings.optimizer} needs whole matrices: set machine.parallel=ddp")
         self.memory = settings.optimizer.begin(self.masters, self.gradients)
+        self.memory.processes = ALONE if self.sharded else processes
         self.rate = torch.ones(())  # halved when a run that diverged goes on
         if not self.sharded:
             lower(network, dtype)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...options import Checked
 from ...registry import Registry
 from ..flat import Flat
+from ..parallel import ALONE
 
 
 class Memory:
@@ -22,10 +23,14 @@ class Memory:
         weights: What is trained.
         gradients: Of the loss by the weights, laid out alike.
         moments: What is remembered, by the name that a checkpoint has for it; laid out alike, or for some of the weights only.
+
+    Attributes:
+        processes: That have the same weights and the same gradient, and may share the work of an update.
     """
 
     def __init__(self, weights: Flat, gradients: Flat, moments: dict[str, Flat]) -> None:
         self.weights, self.gradients, self.moments = weights, gradients, moments
+        self.processes = ALONE
         self.updates = torch.zeros((), dtype=torch.float32, device=weights.vector.device)
 
     @property

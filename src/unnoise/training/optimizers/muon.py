@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import ClassVar
@@ -14,6 +15,7 @@ from torch import Tensor
 from ...options import option
 from ...precision import Precision, compute_dtype
 from ..flat import Flat
+from ..parallel import Processes
 from .base import Memory, Optimizer, Rate, adamw, optimizers
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -76,28 +78,53 @@ class MuonOptimizer(Optimizer):
         if others:
             weights, gradients, moving = (list(each) for each in zip(*others, strict=True))
             adamw(weights, gradients, moving, memory.moments["second_moment"].views, memory.updates, rate, self.eps)
-        matrices = [tuple(map(as_matrix, column)) for column, taken in zip(columns, mine, strict=True) if taken]
-        self._turn(matrices, rate.learning_rate)
+        columns = [column for column, taken in zip(columns, mine, strict=True) if taken]
+        if columns:
+            self._turn([tuple(map(lying, column)) for column in columns], rate.learning_rate, memory.processes)
 
     def _takes(self, name: str, weight: Tensor) -> bool:
         matrix = weight.ndim >= 2 and weight.shape[0] > 1 and weight.numel() > weight.shape[0]
         names = name, name.removeprefix("network.")  # the second as it is called where no words are read
         return matrix and not any(fnmatch(each, pattern) for each in names for pattern in self.beside)
 
-    def _turn(self, matrices: list[tuple[Tensor, ...]], learning_rate: float) -> None:
-        """Moves matrices, given as weight, gradient and momentum; those of one shape at once."""
-        alike: dict[tuple[int, int], list[tuple[Tensor, ...]]] = defaultdict(list)
-        for weight, gradient, momentum in matrices:
-            wide = weight.shape[0] <= weight.shape[1]
-            weight, gradient, momentum = (each if wide else each.T for each in (weight, gradient, momentum))
-            alike[(weight.shape[0], weight.shape[1])].append((weight, gradient, momentum))
-        for (_, columns), group in alike.items():
-            weights, gradients, momenta = (list(each) for each in zip(*group, strict=True))
-            torch._foreach_lerp_(momenta, gradients, 1 - self.momentum)
-            ahead = torch.stack(torch._foreach_lerp(gradients, momenta, self.momentum))  # Nesterov's
-            dtype = compute_dtype(self.precision, ahead.device) if ahead.dtype == torch.float32 else ahead.dtype
-            turned = orthogonal(ahead.to(dtype), self.iterations).to(ahead.dtype)
-            torch._foreach_add_(weights, list(turned), alpha=-learning_rate * 0.2 * math.sqrt(columns))
+    def _turn(self, matrices: list[tuple[Tensor, ...]], learning_rate: float, processes: Processes) -> None:
+        """Moves matrices, given as weight, gradient and momentum with no more rows than columns."""
+        weights, gradients, momenta = (list(each) for each in zip(*matrices, strict=True))
+        torch._foreach_lerp_(momenta, gradients, 1 - self.momentum)
+        ahead = torch._foreach_lerp(gradients, momenta, self.momentum)  # Nesterov's
+        # A process turns its share of them, and zeros stand for those of the others until all are summed.
+        turned = Flat({str(i): each for i, each in enumerate(ahead)}, ahead[0].dtype)
+        for places in self._alike(ahead, processes):
+            stack = torch.stack([ahead[i] for i in places])
+            dtype = compute_dtype(self.precision, stack.device) if stack.dtype == torch.float32 else stack.dtype
+            found = orthogonal(stack.to(dtype), self.iterations) * (-learning_rate * 0.2 * math.sqrt(stack.shape[2]))
+            torch._foreach_copy_([turned.views[i] for i in places], list(found.to(stack.dtype)))
+        processes.add(turned.vector)
+        torch._foreach_add_(weights, turned.views)
+
+    def _alike(self, matrices: Sequence[Tensor], processes: Processes) -> list[list[int]]:
+        """Which matrices this process turns: those of one shape at once, and the dear ones shared out first."""
+        alike: dict[torch.Size, list[int]] = defaultdict(list)
+        owed = [0] * processes.count
+        for i in sorted(range(len(matrices)), key=lambda i: -work(matrices[i].shape, self.iterations)):
+            rank = owed.index(min(owed))
+            owed[rank] += work(matrices[i].shape, self.iterations)
+            if rank == processes.rank:
+                alike[matrices[i].shape].append(i)
+        return list(alike.values())
+
+
+def lying(weight: Tensor) -> Tensor:
+    """A weight as a matrix with no more rows than columns, which shares its memory."""
+    matrix = as_matrix(weight)
+    return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+
+
+def work(shape: Sequence[int], iterations: int) -> int:
+    """What it costs to turn a matrix with no more rows than columns, in multiplications, about."""
+    rows, columns = shape
+    inner = rows if columns >= WIDE * rows else columns
+    return rows * rows * (2 * columns + iterations * (rows + 2 * inner))
 
 
 def as_matrix(weight: Tensor) -> Tensor:
