@@ -11,6 +11,7 @@ from unnoise.codecs.identity import IdentityCodec
 from unnoise.data.base import Spec
 from unnoise.evaluation.reconstruction import psnr
 from unnoise.nn.autoencoder import AutoencoderConfig
+from unnoise.randomness import address, normal_like
 from unnoise.recipes.codec_folder import load_codec, save_codec
 from unnoise.recipes.recipe import load_recipe
 
@@ -53,13 +54,17 @@ def test_an_autoencoder_is_judged_by_pictures(place, unnoise, refused):
     codec, x = load_codec("ae"), torch.from_numpy(np.load("pictures.npz")["x"])[::2]
     back = codec.decode(codec.encode(x)).round().clamp(0, 255)
     assert values["psnr"]["value"] == pytest.approx(float(psnr(back, x).mean()), rel=1e-6)
+    z = codec.encode(x)
+    z += 0.2 * normal_like(address(0, "latents under noise"), range(20), z)
+    noisy = float(psnr(codec.decode(z).round().clamp(0, 255), x).mean())
+    assert values["psnr with noise of 0.2"]["value"] == pytest.approx(noisy, rel=1e-6)
     assert values["psnr"]["low"] < values["psnr"]["value"] < values["psnr"]["high"]
     assert (values["n"], values["values_to_one"], values["latents"]) == (20, 6, [2, 4, 4])
     assert (place / "ae" / "reconstruction" / "worst.png").is_file()
     assert json.loads((place / "ae" / "reconstruction" / "reconstruction.json").read_text()) == values
     told = unnoise("reconstruct", "ae", "--data", "pictures.npz", "--no-perceptual", "-o", "judged").out
     assert "psnr " in told
-    assert "judged by   40 pictures that it did not learn from" in told
+    assert "judged by               40 pictures that it did not learn from" in told
     assert "says what it was trained on: give --data" in refused("reconstruct", "ae")
     np.save("points.npy", np.zeros((5, 2), np.float32))
     assert "expected pictures to judge an autoencoder by" in refused("reconstruct", "ae", "--data", "points.npy")

@@ -24,6 +24,7 @@ from ..evaluation.perceptual import PerceptualDistance
 from ..evaluation.reconstruction import psnr, ssim
 from ..files import write_atomically
 from ..pictures.pairs import closest_pairs
+from ..randomness import address, normal_like
 from .any_recipe import AnyRecipe
 from .autoencoder import AutoencoderRecipe
 from .codec_folder import read_codec
@@ -35,6 +36,8 @@ WORST = 12
 """Pictures that are shown."""
 MOST_LEARNED = 50_000
 """Samples that features are learned from."""
+NOISES = (0.1, 0.2, 0.4)
+"""Standard deviations of what is added to latents of unit variance: about what a diffusion model may err by."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Reconstruction:
         psnr: Peak signal-to-noise ratio of each picture, in decibels, shape (n,).
         ssim: Structural similarity of each, shape (n,).
         perceptual: Distance between features of each, shape (n,); None where nobody asked.
+        noisy: The ratio of each where noise was added to its latents, by the noise's standard deviation. It falls fast where
+            things that look different are close in the space of latents, which a diffusion model will mistake for each other.
         worst: A picture of those with the lowest ratio, beside what they came back as.
         facts: What was judged, as plain values.
     """
@@ -52,6 +57,7 @@ class Reconstruction:
     psnr: Tensor
     ssim: Tensor
     perceptual: Tensor | None
+    noisy: Mapping[float, Tensor]
     worst: Image.Image
     facts: Mapping[str, Any]
 
@@ -59,6 +65,7 @@ class Reconstruction:
     def means(self) -> dict[str, Mean]:
         """Each number over all pictures, with its 95 % interval."""
         each = {"psnr": self.psnr, "ssim": self.ssim, "perceptual": self.perceptual}
+        each |= {f"psnr with noise of {noise:g}": values for noise, values in self.noisy.items()}
         return {name: mean_interval(values) for name, values in each.items() if values is not None}
 
     def values(self) -> dict[str, Any]:
@@ -132,9 +139,9 @@ def reconstruct(
         "values_to_one": round(some.x[0].numel() / math.prod(latents), 3),
         "trained": described.get("trained", {}).get("steps"),
     }
-    return Reconstruction(
-        columns[0], columns[1], columns[2] if distance else None, _worst(some.x, made, columns[0]), facts
-    )
+    perceptually = columns[2] if distance else None
+    noisy = dict(zip(NOISES, columns[-len(NOISES) :], strict=True))
+    return Reconstruction(columns[0], columns[1], perceptually, noisy, _worst(some.x, made, columns[0]), facts)
 
 
 def _judged(
@@ -144,16 +151,24 @@ def _judged(
     rows, made = [], []
     for first in range(0, len(data), AT_ONCE):
         real = data.x[first : first + AT_ONCE]
-        back = codec.decode(codec.encode(real)).round().clamp(0, 255)
+        latents = codec.encode(real)
+        back = _back(codec, latents)
         told = [psnr(back, real), ssim(back, real)]
         if distance is not None:
             with torch.no_grad():
                 told.append(distance(back, real.float()).cpu().double())
+        error = normal_like(address(0, "latents under noise"), range(first, first + len(real)), latents)
+        told += (psnr(_back(codec, latents + noise * error), real) for noise in NOISES)
         rows.append(torch.stack(told))
         made.append(back.to(torch.uint8))
         if progress is not None:
             progress("reconstructing", min(first + AT_ONCE, len(data)), len(data))
     return list(torch.cat(rows, dim=1)), torch.cat(made)
+
+
+def _back(codec: AutoencoderCodec, latents: Tensor) -> Tensor:
+    """Pictures as numbers that bytes can hold."""
+    return codec.decode(latents).round().clamp(0, 255)
 
 
 def _worst(real: Tensor, made: Tensor, ratios: Tensor) -> Image.Image:
