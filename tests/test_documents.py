@@ -218,7 +218,7 @@ def test_the_code_of_latents_runs_and_says_what_it_prints(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     names = run("latents.md")
     told, shapes = capsys.readouterr().out.splitlines()
-    assert set(eval(told)) == {"psnr", "ssim"}
+    assert set(eval(told)) == {"psnr", "ssim", *(f"psnr with noise of {noise}" for noise in (0.1, 0.2, 0.4))}
     assert eval(told)["psnr"] > 15
     assert shapes == "(4, 4, 4) torch.Size([2, 1, 8, 8])"
     assert names["report"].facts["held_out"]
