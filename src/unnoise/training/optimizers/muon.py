@@ -97,10 +97,10 @@ class MuonOptimizer(Optimizer):
         for places in self._alike(ahead, processes):
             stack = torch.stack([ahead[i] for i in places])
             dtype = compute_dtype(self.precision, stack.device) if stack.dtype == torch.float32 else stack.dtype
-            found = orthogonal(stack.to(dtype), self.iterations) * (-learning_rate * 0.2 * math.sqrt(stack.shape[2]))
-            torch._foreach_copy_([turned.views[i] for i in places], list(found.to(stack.dtype)))
+            found = orthogonal(stack.to(dtype), self.iterations).to(stack.dtype) * math.sqrt(stack.shape[2])
+            torch._foreach_copy_([turned.views[i] for i in places], list(found))
         processes.add(turned.vector)
-        torch._foreach_add_(weights, turned.views)
+        torch._foreach_add_(weights, turned.views, alpha=-0.2 * learning_rate)
 
     def _alike(self, matrices: Sequence[Tensor], processes: Processes) -> list[list[int]]:
         """Which matrices this process turns: those of one shape at once, and the dear ones shared out first."""
