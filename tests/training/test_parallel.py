@@ -90,9 +90,8 @@ def test_twenty_steps_shared_out_are_those_of_one_process(train_together, alone,
 def test_matrices_that_two_processes_turn_by_turns_end_where_one_brings_them(train_together, tmp_path):
     ours = "training.optimizer=muon", "training.steps=8"
     one, two = train(tmp_path / "one", *ours), train_together(2, tmp_path / "two", *ours)
-    assert (
-        furthest(one, two) < 1e-5
-    )  # an orthogonal matrix magnifies what the order of sums does to small singular values
+    # An orthogonal matrix magnifies what the order of sums does to small singular values.
+    assert furthest(one, two) < 1e-5
 
 
 def test_a_run_goes_on_with_another_number_of_processes_and_another_way_of_sharing(train_together, alone, tmp_path):

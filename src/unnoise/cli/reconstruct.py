@@ -32,7 +32,7 @@ def reconstruct(
 ) -> None:
     """Judges an autoencoder: PSNR, SSIM and the distance between features, with 95 % intervals, and the worst pictures.
 
-    Noise is added to the latents, too, as a diffusion model errs: where the PSNR falls fast, raise loss.kl.
+    Noise is added to the latents, too, as a diffusion model errs: where the PSNR falls fast, a larger loss.kl may help.
 
     - `unnoise reconstruct runs/cifar10-autoencoder`
 

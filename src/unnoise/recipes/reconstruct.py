@@ -37,7 +37,7 @@ WORST = 12
 MOST_LEARNED = 50_000
 """Samples that features are learned from."""
 NOISES = (0.1, 0.2, 0.4)
-"""Standard deviations of what is added to latents of unit variance: about what a diffusion model may err by."""
+"""Standard deviations of the noise that is added to latents, whose variance is one."""
 
 
 @dataclass(frozen=True)
