@@ -23,7 +23,8 @@ from .errors import ShapeError
 Words = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 
-_LOW = np.uint64(0xFFFFFFFF)
+_MASK = 0xFFFFFFFF
+_LOW = np.uint64(_MASK)
 _SHIFT = np.uint64(32)
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _KEY_STEPS = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -126,15 +127,57 @@ def normal(key: tuple[int, int], samples: Sequence[int] | NDArray[np.int64], cou
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).reshape(len(samples), -1)[:, :count]
 
 
+def normal_on(
+    device: torch.device, key: tuple[int, int], samples: Sequence[int] | NDArray[np.int64], count: int
+) -> Tensor:
+    """The numbers of `normal`, drawn on another device from the same words; they may differ in the last digit of a float64.
+
+    A GPU draws them thousands of times faster than numpy, and training on it would wait for them.
+
+    Args:
+        device: One that has float64.
+        key: From `address`.
+        samples: n sample indices, at least 0.
+        count: Numbers a sample.
+
+    Returns:
+        Shape (n, count), float64.
+    """
+    index = torch.as_tensor(np.asarray(samples, dtype=np.int64)).to(device)[:, None]
+    block = torch.arange(-(-count // 4), device=device)[None, :]
+    words = _philox_of_signed(key, (block, index & _MASK, index >> 32, torch.zeros_like(index)))
+    u = (torch.stack(torch.broadcast_tensors(*words), dim=-1).double() + 0.5) * 2.0**-32
+    u = u.reshape(len(index), -1, 2)
+    radius, angle = (-2.0 * u[..., 0].log()).sqrt(), 2.0 * math.pi * u[..., 1]
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1).reshape(len(index), -1)[:, :count]
+
+
+def _philox_of_signed(key: tuple[int, int], counter: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """`philox` with tensors of int64, whose products wrap around as unsigned ones do."""
+    a, b, c, d = counter
+    key_0, key_1 = key
+    first, second = (int(each) for each in _MULTIPLIERS)
+    for _ in range(10):
+        product_0, product_1 = first * a, second * c
+        a = ((product_1 >> 32) & _MASK) ^ b ^ key_0
+        c = ((product_0 >> 32) & _MASK) ^ d ^ key_1
+        b, d = product_1 & _MASK, product_0 & _MASK
+        key_0, key_1 = (key_0 + int(_KEY_STEPS[0])) & _MASK, (key_1 + int(_KEY_STEPS[1])) & _MASK
+    return a, b, c, d
+
+
 def normal_like(key: tuple[int, int], samples: Sequence[int], like: Tensor) -> Tensor:
-    """Standard normal noise of the shape (n, ...), dtype and device of `like`.
+    """Standard normal noise of the shape (n, ...), dtype and device of `like`; on a GPU it is drawn there.
 
     Raises:
         ShapeError: `like` has another number of samples.
     """
     if len(samples) != len(like):
         raise ShapeError(f"expected noise for {len(like)} samples, and there are {len(samples)} sample indices")
-    values = normal(key, samples, math.prod(like.shape[1:]))
+    count = math.prod(like.shape[1:])
+    if like.device.type == "cuda":
+        return normal_on(like.device, key, samples, count).to(like.dtype).reshape(like.shape)
+    values = normal(key, samples, count)
     return torch.from_numpy(values).to(device=like.device, dtype=like.dtype).reshape(like.shape)
 
 

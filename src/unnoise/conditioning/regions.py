@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -206,10 +206,12 @@ class RegionNetwork(Network):
         height, width = self.shape[1:]
         return self.asks.encode(regions, (height, width))
 
-    def null_condition(self, batch: int, device: torch.device | None = None) -> Condition:
+    def null_condition(
+        self, batch: int, device: torch.device | None = None, without: Container[str] = ()
+    ) -> Condition:
         """That of the network, and planes of zeros; see `Network.null_condition`."""
         planes = torch.zeros(batch, self.asks.planes, *self.shape[1:], device=device)
-        return {**self.network.null_condition(batch, device), PLANES: planes}
+        return {**self.network.null_condition(batch, device, without), PLANES: planes}
 
     def forward(self, x: Tensor, noise_level: Tensor, cond: Condition | None = None) -> Tensor:
         """The raw prediction; see `Network.forward`."""

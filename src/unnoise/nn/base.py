@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -133,16 +133,24 @@ class Network(nn.Module, ABC):
         """Makes this a network that is told a guidance scale too, under the name "guidance"; for constructors."""
         self.condition_keys += ("guidance",)
 
-    def null_condition(self, batch: int, device: torch.device | None = None) -> Condition:
-        """The condition that says nothing, for `batch` samples: the label after the last one, the null tokens, guidance 1."""
-        null = {}
-        if self.num_classes:
+    def null_condition(
+        self, batch: int, device: torch.device | None = None, without: Container[str] = ()
+    ) -> Condition:
+        """The condition that says nothing: the label after the last one, the null tokens, guidance 1.
+
+        Args:
+            batch: Samples.
+            device: Where it is wanted.
+            without: Names that are left out.
+        """
+        null, wanted = {}, [name for name in self.condition_keys if name not in without]
+        if "label" in wanted:
             null["label"] = torch.full((batch,), self.num_classes, dtype=torch.int64, device=device)
-        if "context" in self.condition_keys:
+        if "context" in wanted:
             null["context"] = self.null_context.to(device).expand(batch, -1, -1)
-        if "pooled" in self.condition_keys:
+        if "pooled" in wanted:
             null["pooled"] = self.null_pooled.to(device).expand(batch, -1)
-        if "guidance" in self.condition_keys:
+        if "guidance" in wanted:
             null["guidance"] = torch.ones(batch, device=device)
         return null
 

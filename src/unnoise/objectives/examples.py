@@ -63,8 +63,6 @@ class Prepared(NamedTuple):
 
     def to(self, device: torch.device) -> Prepared:
         """The same on another device; of the draws see `Draws.to`."""
-        if self.inputs.device == device:
-            return self
         return Prepared(*(_moved(value, device) for value in self))
 
 

@@ -20,6 +20,7 @@ from ..objectives.mse import preconditioned
 from ..randomness import address, uniform
 from .caption_store import CaptionStore
 from .regions import drawn_planes, whole_planes
+from .stream import HERE
 
 Positions = NDArray[np.int64]
 _BY_TOKEN = "text", "context", "context_mask"
@@ -85,7 +86,7 @@ class Captions:
 
     def null(self, denoiser: Denoiser, batch: int) -> Condition:
         """What asks for nothing, with as many tokens as a caption has."""
-        length, null = self.length or self.text.length, dict(denoiser.null_condition(batch))
+        length, null = self.length or self.text.length, dict(denoiser.null_condition(batch, HERE))
         return {name: value[:, :length] if name in _BY_TOKEN else value for name, value in null.items()}
 
     def alone(self, cond: Condition, seed: int, positions: Positions, null: Condition) -> Condition:
@@ -132,7 +133,8 @@ def training_condition(
     planes = drawn_planes(denoiser, data, augmentation or data.augmentation, seed, positions)
     if cond is None and not planes:
         return None
-    null = denoiser.null_condition(len(positions)) if captions is None else captions.null(denoiser, len(positions))
+    batch = len(positions)
+    null = denoiser.null_condition(batch, HERE) if captions is None else captions.null(denoiser, batch)
     dropped = uniform(address(seed, "dropout"), positions)[:, 0] < objective.condition_dropout
     if captions is not None and cond is not None:
         cond = captions.alone(cond, seed, positions, null)

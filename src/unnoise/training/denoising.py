@@ -69,7 +69,7 @@ class DenoiserTrainee(Trainee):
         size = state.settings.batch_size
         return DrawStream(
             self.train, self.codec, self.denoiser, self.objective, size, self.seed, state.companion.history,
-            state.processes.share(size), self.captions,
+            state.processes.share(size), self.captions, state.masters.vector.device,
         )  # fmt: skip
 
     def gradient(self, state: TrainState) -> Gradient:

@@ -19,7 +19,7 @@ from ..objectives.noise import NoiseSettings
 from ..objectives.pairing import optimal_pairs
 from ..randomness import address, normal, normal_like, uniform
 from .captions import Captions, training_condition
-from .stream import ExampleStream, Positions
+from .stream import HERE, ExampleStream, Positions
 
 
 class DrawStream(ExampleStream):
@@ -37,6 +37,7 @@ class DrawStream(ExampleStream):
         history: The losses so far that the times follow, where the objective's do.
         share: The first and one past the last sample of every batch that are wanted; all where none is given.
         captions: How the data's captions are drawn, where they are learned.
+        device: Where the examples are made of the data: noise is drawn there.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class DrawStream(ExampleStream):
         history: LossHistory | None = None,
         share: tuple[int, int] | None = None,
         captions: Captions | None = None,
+        device: torch.device = HERE,
     ) -> None:
-        super().__init__(dataset, batch_size, seed, share, 0 if captions is None else captions.values)
+        super().__init__(dataset, batch_size, seed, share, 0 if captions is None else captions.values, device)
         self.codec, self.denoiser, self.objective, self.captions = codec, denoiser, objective, captions
         self.history = history
         if history is not None:  # a block ends where the density changes
@@ -60,7 +62,7 @@ class DrawStream(ExampleStream):
 
     def block(self, block: int) -> Prepared:
         """The examples of a block of steps, worked out now."""
-        return self.objective.prepare(self.denoiser, self.draws(self.positions(block)))
+        return self.objective.prepare(self.denoiser, self.draws(self.positions(block))).to(self.device)
 
     def draws(self, positions: Positions) -> Draws:
         """The examples at some positions of the run; of an adaptive density, with its times as they are drawn now."""
@@ -68,7 +70,8 @@ class DrawStream(ExampleStream):
         return self._examples(self._data(positions), u, positions)
 
     def _encoded(self, data: Dataset, positions: Positions) -> Tensor:
-        return self.codec.drawn(self.dataset.augmentation.apply(data.x, self.seed, positions), self.seed, positions)
+        x = self.dataset.augmentation.apply(data.x, self.seed, positions)
+        return self.codec.drawn(x.to(self.device), self.seed, positions)
 
     def _examples(self, data: Dataset, u: Tensor, positions: Positions) -> Draws:
         x_0 = self._encoded(data, positions)

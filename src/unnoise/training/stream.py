@@ -17,8 +17,12 @@ from ..objectives.history import LossHistory
 
 # Of a block: enough to make the cost of a block's tensors vanish, small enough to stay in the cache.
 _TARGET_VALUES = 1 << 18
+# On a GPU every operation has its price, whatever its size.
+_TARGET_VALUES_THERE = 1 << 22
 
 Positions = NDArray[np.int64]
+
+HERE = torch.device("cpu")
 
 
 class ExampleStream(ABC):
@@ -33,6 +37,7 @@ class ExampleStream(ABC):
         seed: Of the run.
         share: The first and one past the last sample of every batch that are wanted; all where none is given.
         beside: Numbers that go with a sample beside those of its data.
+        device: Where the examples are made of the data.
     """
 
     history: LossHistory | None = None
@@ -45,11 +50,13 @@ class ExampleStream(ABC):
         seed: int,
         share: tuple[int, int] | None = None,
         beside: int = 0,
+        device: torch.device = HERE,
     ) -> None:
-        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.dataset, self.batch_size, self.seed, self.device = dataset, batch_size, seed, device
         self.share = share or (0, batch_size)
         values = batch_size * (math.prod(dataset.spec.shape) + beside)
-        self.block_steps = max(1, min(256, _TARGET_VALUES // values))
+        target = _TARGET_VALUES if device.type == "cpu" else _TARGET_VALUES_THERE
+        self.block_steps = max(1, min(256, target // values))
         self._block: tuple[int, list[Prepared]] | None = None
         self.order = dataset.order(seed, batch_size)
         self.read: Callable[[Tensor], Dataset] = dataset.take  # whoever reads ahead puts its own here

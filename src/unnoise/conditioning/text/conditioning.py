@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import BadOption, IncompatibleParts, ModelFolderError
@@ -21,6 +23,9 @@ from .prompts import Prompt, read_prompt
 from .tokenizer import TextTokenizer, split_words
 
 _ENCODER = "encoder."
+
+MOST_NUMBERED = 2**16
+"""Captions whose tokens are remembered: a few tens of megabytes."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,10 @@ class TextConditioning:
     @cached_property
     def _known(self) -> frozenset[str]:
         return frozenset(self.words)
+
+    @cached_property
+    def _numbered(self) -> dict[tuple[str, int], NDArray[np.int64]]:
+        return {}  # a run reads the same captions many times
 
     @property
     def hash(self) -> str:
@@ -115,12 +124,16 @@ class TextConditioning:
         Returns:
             Shape (n, length), int64, -1 where there are none.
         """
-        length = length or self.length
-        found = torch.full((len(captions), length), PADDING)
+        length, known = length or self.length, self._numbered
+        found = np.full((len(captions), length), PADDING, dtype=np.int64)
         for row, caption in zip(found, captions, strict=True):
-            ids, _ = self.tokenizer.chunks(Prompt(caption, ()), length)[0]
-            row[: len(ids)] = torch.tensor(ids)
-        return found
+            ids = known.get((caption, length))
+            if ids is None:
+                ids = np.array(self.tokenizer.chunks(Prompt(caption, ()), length)[0][0], dtype=np.int64)
+                if len(known) < MOST_NUMBERED:
+                    known[caption, length] = ids
+            row[: len(ids)] = ids
+        return torch.from_numpy(found)
 
     def size(self, caption: str) -> int:
         """How many tokens a caption has, with those that frame it."""

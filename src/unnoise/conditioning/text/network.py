@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,7 @@ class TextNetwork(Network):
         self.registered_name = getattr(network, "registered_name", type(network).__name__)
         self.condition_keys = (*network.condition_keys, "text")
         self.register_buffer("nothing", nothing, persistent=False)
+        self._nothing_here = nothing.clone()  # for batches on the processor, which need not wait for a GPU
         self._kept: dict[object, dict[str, Tensor]] = {}
         text.requires_grad_(learned)
 
@@ -85,21 +86,28 @@ class TextNetwork(Network):
             found["pooled"] = self.text.pooled(made, mask)
         return found
 
-    def null_condition(self, batch: int, device: torch.device | None = None) -> Condition:
+    def null_condition(
+        self, batch: int, device: torch.device | None = None, without: Container[str] = ()
+    ) -> Condition:
         """What asks for nothing: the network's null label, and the empty text; see `Network.null_condition`."""
-        null = {k: v for k, v in self.network.null_condition(batch, device).items() if k not in STATES}
-        null["text"] = self.nothing.to(device).expand(batch, -1)
+        null = dict(self.network.null_condition(batch, device, STATES))
+        here = device is not None and device.type == "cpu"
+        null["text"] = (self._nothing_here if here else self.nothing.to(device)).expand(batch, -1)
         if self.learned and self.training:  # its states are made in the forward pass, which learns from them
             return null
-        return {**null, **{k: v.to(device).expand(batch, *v.shape[1:]) for k, v in self.empty().items()}}
+        return {**null, **{k: v.expand(batch, *v.shape[1:]) for k, v in self.empty(device).items()}}
 
-    def empty(self) -> dict[str, Tensor]:
-        """What the encoder makes of the empty text, of one sample; made once while the weights are the same."""
+    def empty(self, device: torch.device | None = None) -> dict[str, Tensor]:
+        """What the encoder makes of the empty text, of one sample; made once while the weights are the same.
+
+        Args:
+            device: Where it is wanted; where the encoder is by default.
+        """
         weight = next(self.text.parameters())
-        key = weight.device, weight.dtype
+        key = weight.device, weight.dtype, device or weight.device
         if key not in self._kept:
             with torch.no_grad():
-                self._kept[key] = self.states(self.nothing[None])
+                self._kept[key] = {k: v.to(device) for k, v in self.states(self.nothing[None]).items()}
         return self._kept[key]
 
     def told(self, cond: Condition | None, batch: int) -> Condition:
