@@ -53,12 +53,15 @@ def main():
         out, errors = process.communicate("go\n")
         try:
             found.append({"part": part, "who": who, "how": how, **json.loads(out.strip().splitlines()[-1])})
+            print(found[-1], file=sys.stderr, flush=True)
         except (IndexError, ValueError):
             print(f"{part}, {who} {how}: {(errors.strip() or 'no word').splitlines()[-1]}", file=sys.stderr)
     rate = max(rate, matmul_rate())
     print(table(found, rate))
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps({"matmul TFLOP/s": rate, "device": device_name(), "runs": found}, indent=1))
+        Path(arguments.json).write_text(
+            json.dumps({"matmul TFLOP/s": rate, "device": device_name(), "runs": found}, indent=1)
+        )
     return None
 
 
@@ -108,7 +111,9 @@ def ours(part, how):
     network = {"name": "ddpm_unet"} if part == "unet" else {"name": "dit", "size": "B", "patch": 2}
     sections = {"process": {"name": "linear"}, "denoiser": {"name": "noise"}}
     machine = {"device": "cuda", "compile": how == "compiled"}
-    steps, run = our_run(pictures() if part == "unet" else latents(), network, BATCHES[part], machine=machine, **sections)
+    steps, run = our_run(
+        pictures() if part == "unet" else latents(), network, BATCHES[part], machine=machine, **sections
+    )
     trained = our_network(run)
     return steps, operations(
         lambda: type(trained)(trained.shape, trained.out_shape, trained.num_classes, trained.config), trained.shape
@@ -131,7 +136,9 @@ def theirs(part, how):
         network.to(memory_format=torch.channels_last)
     data = (scaled(pictures()) if part == "unet" else latents()).cuda()
     noising = diffusers.DDPMScheduler(num_train_timesteps=1000)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, fused=low or None)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, fused=low or None
+    )
     ema = EMAModel(network.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
     asked = torch.compile(network) if "compiled" in how else network
     context = torch.autocast("cuda", torch.bfloat16) if low else contextlib.nullcontext()
@@ -194,10 +201,15 @@ def device_name():
 def table(found, rate):
     """Markdown."""
     lines = [f"{device_name()}, a product of matrices in bfloat16: {rate:.0f} TFLOP/s", ""]
-    lines += ["| | pictures/s | TFLOP/s | of the product's | ms a step | GB |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    lines += [
+        "| | pictures/s | TFLOP/s | of the product's | ms a step | GB |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for each in found:
         share = f"{100 * each['TFLOP/s'] / rate:.0f} %"
-        numbers = f"{each['pictures/s']:,.0f} | {each['TFLOP/s']:.0f} | {share} | {each['ms a step']:.1f} | {each['GB']:.1f}"
+        numbers = (
+            f"{each['pictures/s']:,.0f} | {each['TFLOP/s']:.0f} | {share} | {each['ms a step']:.1f} | {each['GB']:.1f}"
+        )
         lines.append(f"| {', '.join(filter(None, (each['part'], each['who'], each['how'])))} | {numbers} |")
     return "\n".join(lines)
 
@@ -207,7 +219,9 @@ def parsed():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(BATCHES), help="parts, with commas between")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
-    parser.add_argument("--hold", action="store_true", help="when all is compiled, wait for a line on the standard input")
+    parser.add_argument(
+        "--hold", action="store_true", help="when all is compiled, wait for a line on the standard input"
+    )
     parser.add_argument("--json", help="a file for the numbers")
     parser.add_argument("--task", help=argparse.SUPPRESS)
     return parser.parse_args()

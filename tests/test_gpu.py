@@ -17,7 +17,10 @@ NETWORKS = {
     "mlp": ((2,), {}),
     "unet": (IMAGE, {"width": 32}),
     "ddpm_unet": (IMAGE, {"width": 32, "multipliers": [1, 2]}),
-    "latent_unet": (IMAGE, {"width": 32, "multipliers": [1, 2], "attention": [0, 1], "context": 24, "scale_shift": True}),
+    "latent_unet": (
+        IMAGE,
+        {"width": 32, "multipliers": [1, 2], "attention": [0, 1], "context": 24, "scale_shift": True},
+    ),
     "dit": (IMAGE, {"width": 64, "depth": 2, "heads": 2, "context": 24, "qk_norm": True}),
     "mmdit": (IMAGE, {"width": 64, "depth": 2, "heads": 2, "context": 24}),
 }
@@ -87,6 +90,23 @@ def test_training_there_ends_where_training_here_does(tmp_path, optimizer):
     assert far(ends[1], ends[0]) < (0.01 if optimizer == "adamw" else 0.05)  # Newton-Schulz is in bfloat16 there
 
 
+@pytest.mark.parametrize(("network", "precision"), [("unet", "fp32"), ("dit", "bf16")])
+def test_a_recorded_run_is_the_plain_one(tmp_path, network, precision):
+    options = [
+        "training.steps=12", "training.batch_size=32", "training.sample_every=0", "training.validation_size=64",
+        "training.log_every=4", "training.optimizer=muon", f"machine.precision={precision}", "machine.device=cuda",
+        *(["network.width=16"] if network == "unet" else ["network.width=64", "network.depth=2", "network.heads=2"]),
+    ]  # fmt: skip
+    ends = []
+    for records in ("false", "true"):
+        recipe = load_recipe("digits", [f"network={network}", *options, f"machine.cuda_graphs={records}"])
+        run = Run(recipe, tmp_path / records)
+        begin = run.state.masters.vector.clone()
+        list(run.events())
+        ends.append(run.state.masters.vector - begin)
+    assert far(ends[1], ends[0]) < 0.02
+
+
 def test_a_run_goes_on_elsewhere_to_the_same_weights(tmp_path):
     options = [
         "training.steps=10", "training.batch_size=32", "training.sample_every=0", "training.validation_size=64",
@@ -107,7 +127,7 @@ def test_samples_are_those_of_the_processor():
     model = Model.load("ready")
     here = model.sample(4, prompt="a large red circle", steps=6, seed=1)
     there = model.on("cuda", "fp32").sample(4, prompt="a large red circle", steps=6, seed=1)
-    difference = (here.x.float() - there.x.cpu().float()).abs()
+    difference = (here.tensor.float() - there.tensor.cpu().float()).abs()
     assert float(difference.mean()) < 0.5  # grey levels of 255
 
 
@@ -115,5 +135,5 @@ def test_a_sample_does_not_depend_on_its_batch():
     model = Model.load("ready").on("cuda", "fp32")
     many = model.sample(5, prompt="a blue star", steps=6, seed=1)
     few = model.sample(2, prompt="a blue star", steps=6, seed=1)
-    difference = (many.x[:2].cpu().float() - few.x.cpu().float()).abs()
+    difference = (many.tensor[:2].cpu().float() - few.tensor.cpu().float()).abs()
     assert float(difference.mean()) < 0.05

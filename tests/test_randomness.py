@@ -12,6 +12,7 @@ from unnoise.randomness import (
     address,
     normal,
     normal_like,
+    normal_on,
     permutations,
     philox,
     random_words,
@@ -155,6 +156,15 @@ def test_each_epoch_has_a_permutation_of_its_own_whatever_came_before():
     assert np.array_equal(permutations(5, 100, 2, 1)[0], orders[2])
     assert not np.array_equal(permutations(6, 100, 0, 1)[0], orders[0])
     assert permutations(5, 1, 0, 2).tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 1000])
+def test_noise_of_another_device_is_made_of_the_same_words(count):
+    samples = np.array([0, 1, 2**32 - 1, 2**32, 2**40 + 12345], dtype=np.int64)
+    there = normal_on(torch.device("cpu"), address(5, "noise"), samples, count)
+    assert there.shape == (5, count)
+    assert there.dtype == torch.float64
+    np.testing.assert_allclose(there.numpy(), normal(address(5, "noise"), samples, count), rtol=0, atol=1e-14)
 
 
 def test_every_place_is_as_likely_for_every_sample():

@@ -206,9 +206,7 @@ class RegionNetwork(Network):
         height, width = self.shape[1:]
         return self.asks.encode(regions, (height, width))
 
-    def null_condition(
-        self, batch: int, device: torch.device | None = None, without: Container[str] = ()
-    ) -> Condition:
+    def null_condition(self, batch: int, device: torch.device | None = None, without: Container[str] = ()) -> Condition:
         """That of the network, and planes of zeros; see `Network.null_condition`."""
         planes = torch.zeros(batch, self.asks.planes, *self.shape[1:], device=device)
         return {**self.network.null_condition(batch, device, without), PLANES: planes}

@@ -133,9 +133,7 @@ class Network(nn.Module, ABC):
         """Makes this a network that is told a guidance scale too, under the name "guidance"; for constructors."""
         self.condition_keys += ("guidance",)
 
-    def null_condition(
-        self, batch: int, device: torch.device | None = None, without: Container[str] = ()
-    ) -> Condition:
+    def null_condition(self, batch: int, device: torch.device | None = None, without: Container[str] = ()) -> Condition:
         """The condition that says nothing: the label after the last one, the null tokens, guidance 1.
 
         Args:

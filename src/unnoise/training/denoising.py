@@ -16,9 +16,10 @@ from .captions import Captions
 from .draws import DrawStream
 from .gradient import Gradient
 from .parallel import Processes
+from .recorded_gradient import RecordedGradient, recordable
 from .settings import TrainingSettings
 from .state import TrainState
-from .trainee import Strata, Trainee
+from .trainee import Strata, Summing, Trainee
 from .validation import Validation, bayes_floor, training_oracle
 
 
@@ -72,9 +73,10 @@ class DenoiserTrainee(Trainee):
             state.processes.share(size), self.captions, state.masters.vector.device,
         )  # fmt: skip
 
-    def gradient(self, state: TrainState) -> Gradient:
+    def gradient(self, state: TrainState) -> Summing:
         """See `Trainee.gradient`."""
-        return Gradient(self.objective, self.denoiser, state, self.seed, state.companion)
+        gradient = Gradient(self.objective, self.denoiser, state, self.seed, state.companion)
+        return RecordedGradient(gradient) if state.memory.records and recordable(gradient) else gradient
 
     def validation(self, settings: TrainingSettings, processes: Processes) -> tuple[Validation, Strata | None]:
         """See `Trainee.validation`."""

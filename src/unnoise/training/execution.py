@@ -79,6 +79,7 @@ def begin_state(
     if sharded:
         shard(network, dtype, processes, device)
     state = TrainState(network, settings, dtype, processes, None if companion is None else companion.to(device))
+    state.memory.records = machine.cuda_graphs and device.type == "cuda" and not machine.activation_checkpointing
     if machine.compile:
         _compile(network)
     return state

@@ -51,7 +51,11 @@ class Gradient:
         key = address(self.seed, "network", self.state.step)
         address_dropout(self.denoiser, key, first)
         with torch_seeded(address(self.seed, "network", self.state.step, first), examples.inputs.device):
-            losses = self.objective.losses(self.denoiser, examples)
+            return self.learn(examples, scale)
+
+    def learn(self, examples: Prepared, scale: float) -> Tensor:
+        """What `add` does by autograd, with random numbers as they come."""
+        losses = self.objective.losses(self.denoiser, examples)
         (self.companion.minimised(losses, examples).sum() * scale).backward()
         self.state.accumulate()
         return losses.detach()

@@ -28,6 +28,10 @@ class MachineSettings(Checked):
     activation_checkpointing: bool = option(
         False, help="work out activations again on the way back instead of keeping them: less memory, a third slower"
     )
+    cuda_graphs: bool = option(
+        False,
+        help="record the operations of a step on a GPU and replay them: a small network is not slowed by its launches",
+    )
     compile: bool = option(False, help="compile the network with torch.compile: minutes at first, then faster steps")
     workers: int = option(0, help="processes that prepare the data; 0 leaves that to the training process", low=0)
 

@@ -68,7 +68,9 @@ def test_no_condition_is_the_empty_text_and_the_null_condition(own_tokenizer, le
     bare = made(x, level)
     torch.testing.assert_close(made(x, level, {"text": text.ids([""] * 3)}), bare)
     torch.testing.assert_close(made(x, level, made.null_condition(3)), bare)
+    torch.testing.assert_close(made(x, level, made.null_condition(3, torch.device("cpu"))), bare)
     made.train()
+    torch.testing.assert_close(made(x, level, made.null_condition(3, torch.device("cpu"))), bare)
     torch.testing.assert_close(made(x, level, made.null_condition(3)), bare)
     torch.testing.assert_close(made(x, level, {}), bare)
 

@@ -86,9 +86,7 @@ class TextNetwork(Network):
             found["pooled"] = self.text.pooled(made, mask)
         return found
 
-    def null_condition(
-        self, batch: int, device: torch.device | None = None, without: Container[str] = ()
-    ) -> Condition:
+    def null_condition(self, batch: int, device: torch.device | None = None, without: Container[str] = ()) -> Condition:
         """What asks for nothing: the network's null label, and the empty text; see `Network.null_condition`."""
         null = dict(self.network.null_condition(batch, device, STATES))
         here = device is not None and device.type == "cpu"

@@ -26,11 +26,15 @@ class Memory:
 
     Attributes:
         processes: That have the same weights and the same gradient, and may share the work of an update.
+        records: Whether a GPU may record what is always done alike, and replay it.
+        plan: What an optimizer found out once about all updates.
     """
 
     def __init__(self, weights: Flat, gradients: Flat, moments: dict[str, Flat]) -> None:
         self.weights, self.gradients, self.moments = weights, gradients, moments
         self.processes = ALONE
+        self.records = False
+        self.plan: object = None
         self.updates = torch.zeros((), dtype=torch.float32, device=weights.vector.device)
 
     @property

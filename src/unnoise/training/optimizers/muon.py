@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from ...options import option
 from ...precision import Precision, compute_dtype
 from ..flat import Flat
 from ..parallel import Processes
+from ..recording import Recording
 from .base import Memory, Optimizer, Rate, adamw, optimizers
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -71,36 +73,54 @@ class MuonOptimizer(Optimizer):
         """See `Optimizer.update`."""
         memory.updates.add_(1)
         memory.decay(rate.learning_rate * rate.weight_decay, rate.only_matrices)
+        if memory.plan is None:
+            memory.plan = self._plan(memory)
+        plan = memory.plan
+        assert isinstance(plan, _Plan)
+        if plan.others:
+            weights, gradients, moving = plan.others
+            adamw(weights, gradients, moving, memory.moments["second_moment"].views, memory.updates, rate, self.eps)
+        if plan.matrices:
+            torch._foreach_add_(plan.matrices, plan.turned(), alpha=-0.2 * rate.learning_rate)
+
+    def _plan(self, memory: Memory) -> _Plan:
+        """Which weights go which way, found once: hundreds of names are matched with patterns."""
         names, first = memory.weights.names, memory.moments["first_moment"].views
         columns = list(zip(memory.weights.views, memory.gradients.views, first, strict=True))
         mine = [self._takes(name, weight) for name, (weight, *_) in zip(names, columns, strict=True)]
         others = [column for column, taken in zip(columns, mine, strict=True) if not taken]
-        if others:
-            weights, gradients, moving = (list(each) for each in zip(*others, strict=True))
-            adamw(weights, gradients, moving, memory.moments["second_moment"].views, memory.updates, rate, self.eps)
-        columns = [column for column, taken in zip(columns, mine, strict=True) if taken]
-        if columns:
-            self._turn([tuple(map(lying, column)) for column in columns], rate.learning_rate, memory.processes)
+        matrices = [tuple(map(lying, column)) for column, taken in zip(columns, mine, strict=True) if taken]
+        weights, gradients, momenta = (list(each) for each in zip(*matrices, strict=True)) if matrices else ([], [], [])
+        alike = self._alike(weights, memory.processes)
+        turned = partial(self._turned, gradients, momenta, alike, memory.processes)
+        return _Plan(
+            [list(each) for each in zip(*others, strict=True)],
+            weights,
+            Recording(turned, memory.weights.vector.device)
+            if memory.records and memory.processes.count == 1
+            else turned,
+        )
 
     def _takes(self, name: str, weight: Tensor) -> bool:
         matrix = weight.ndim >= 2 and weight.shape[0] > 1 and weight.numel() > weight.shape[0]
         names = name, name.removeprefix("network.")  # the second as it is called where no words are read
         return matrix and not any(fnmatch(each, pattern) for each in names for pattern in self.beside)
 
-    def _turn(self, matrices: list[tuple[Tensor, ...]], learning_rate: float, processes: Processes) -> None:
-        """Moves matrices, given as weight, gradient and momentum with no more rows than columns."""
-        weights, gradients, momenta = (list(each) for each in zip(*matrices, strict=True))
+    def _turned(
+        self, gradients: list[Tensor], momenta: list[Tensor], alike: list[list[int]], processes: Processes
+    ) -> list[Tensor]:
+        """Brings gradients into momenta, all with no more rows than columns, and gives what the matrices move by."""
         torch._foreach_lerp_(momenta, gradients, 1 - self.momentum)
         ahead = torch._foreach_lerp(gradients, momenta, self.momentum)  # Nesterov's
         # A process turns its share of them, and zeros stand for those of the others until all are summed.
         turned = Flat({str(i): each for i, each in enumerate(ahead)}, ahead[0].dtype)
-        for places in self._alike(ahead, processes):
+        for places in alike:
             stack = torch.stack([ahead[i] for i in places])
             dtype = compute_dtype(self.precision, stack.device) if stack.dtype == torch.float32 else stack.dtype
             found = orthogonal(stack.to(dtype), self.iterations).to(stack.dtype) * math.sqrt(stack.shape[2])
             torch._foreach_copy_([turned.views[i] for i in places], list(found))
         processes.add(turned.vector)
-        torch._foreach_add_(weights, turned.views, alpha=-0.2 * learning_rate)
+        return turned.views
 
     def _alike(self, matrices: Sequence[Tensor], processes: Processes) -> list[list[int]]:
         """Which matrices this process turns: those of one shape at once, and the dear ones shared out first."""
@@ -112,6 +132,21 @@ class MuonOptimizer(Optimizer):
             if rank == processes.rank:
                 alike[matrices[i].shape].append(i)
         return list(alike.values())
+
+
+@dataclass
+class _Plan:
+    """What goes which way.
+
+    Args:
+        others: Weights, gradients and momenta of what is left to AdamW; empty where nothing is.
+        matrices: What is turned, with no more rows than columns.
+        turned: Gives what they move by.
+    """
+
+    others: list[list[Tensor]]
+    matrices: list[Tensor]
+    turned: Callable[[], list[Tensor]]
 
 
 def lying(weight: Tensor) -> Tensor:
