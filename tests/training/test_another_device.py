@@ -14,7 +14,9 @@ from unnoise.training.execution import begin_state
 THERE = torch.device("meta")
 WORDS = {
     "data": {"name": "shapes", "number": 16, "size": 32},
-    "conditioning": {"text": {"encoder": {"name": "transformer", "vocabulary": 300, "width": 32, "depth": 1, "heads": 4, "length": 24}}},
+    "conditioning": {
+        "text": {"encoder": {"name": "transformer", "vocabulary": 300, "width": 32, "depth": 1, "heads": 4, "length": 24}},
+    },
     "process": {"name": "variance_exploding", "sigma_min": 0.002, "sigma_max": 80.0},
     "denoiser": {"name": "edm"},
     "objective": {"name": "mse", "times": {"name": "log_normal"}, "weighting": {"name": "edm"}},

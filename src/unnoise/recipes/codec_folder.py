@@ -76,4 +76,7 @@ def settled_codec(codec: Codec) -> Codec:
     try:
         return load_codec(codec.path).chosen(codec)
     except ModelFolderError as error:
-        raise ModelFolderError(f"codec.path: {error}") from None
+        place = Path(codec.path)
+        comes_first = not place.exists() and (Path(__file__).parent / f"{place.name}.yaml").is_file()
+        hint = f"; it comes first: unnoise train {place.name}" if comes_first else ""
+        raise ModelFolderError(f"codec.path: {error}{hint}") from None

@@ -75,6 +75,7 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
         ModelFolderError: There is no model where the run is to start from one.
     """
     start = None if recipe.start is None else Start(recipe.start)
+    codec = None if recipe.codec is None else settled_codec(recipe.codec)  # before minutes go into the data
     data = recipe.data.load(progress)
     data.check()
     spec = data.spec
@@ -83,7 +84,7 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
     train, held_out = data.split(recipe.training.validation_share, recipe.seed)
     if len(train) == 0:
         train.check()
-    codec, sigma_data = None if recipe.codec is None else settled_codec(recipe.codec), recipe.denoiser.sigma_data
+    sigma_data = recipe.denoiser.sigma_data
     measured = train.part(MOST_READ) if codec is None or sigma_data == "auto" else None
     if codec is None:
         assert measured is not None
