@@ -14,10 +14,11 @@ from .conditioning.text.conditioning import encoder_of
 from .conditioning.text.network import together
 from .denoisers.base import Denoiser
 from .errors import ModelFolderError, UnnoiseError
-from .model_folder import MODEL_FILE, folder_of, read_folder, read_parts
+from .model_folder import MODEL_FILE, read_folder, read_parts
 from .objectives.mse import preconditioned
 from .options import build
 from .sampling import SamplingSettings
+from .shipped import folder_of
 from .training.checkpoint import newest_whole
 
 

@@ -24,7 +24,7 @@ from .editing.img2img import begun, grid_of, plain_edit
 from .errors import BadOption, IncompatibleParts, ModelFolderError, ShapeError
 from .guidance.base import Guidance, guidances
 from .guidance.classifier_free import ClassifierFreeGuidance
-from .model_folder import READY, described_parts, digest, encode, read_tuned, write_folder
+from .model_folder import described_parts, digest, encode, read_tuned, write_folder
 from .objectives.mse import preconditioned
 from .options import build, plain
 from .placement import placed, precision_of
@@ -37,6 +37,7 @@ from .samplers.brownian import BrownianNoise
 from .samplers.grids import GridSpec, explicit
 from .samples import CONDITIONS, Samples, check_recipe
 from .sampling import Preview, SamplingSettings, previews, untouched
+from .shipped import READY
 from .steering import Helps, replaced_help
 
 STORED = "stored"
@@ -168,7 +169,7 @@ class Model:
 
     @classmethod
     def load(cls, path: str | Path = READY) -> Model:
-        """The model in a folder: one that `save` wrote, the run folder around it, or "ready", the one that comes with unnoise.
+        """The model in a folder: one that `save` wrote, the run folder around it, or "ready", which comes with unnoise.
 
         Where the model of a run is damaged, it is made again from the run's newest whole checkpoint, and a note says so.
 

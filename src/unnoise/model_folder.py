@@ -12,14 +12,11 @@ from torch import Tensor
 
 from .errors import ModelFolderError
 from .files import write_atomically
+from .shipped import comes_with_unnoise, folder_of
 
 FORMAT = 1
 MODEL_FILE = "model.yaml"
 TUNED_FILE = "tuned.json"
-READY = "ready"
-"""The name of the model that comes with unnoise."""
-SHIPPED = Path(__file__).parent / "ready"
-"""Where that model stands; its README.md says what it can do."""
 _HASHED = re.compile(r"[a-z_]+-[0-9a-f]{12}\.safetensors")
 
 
@@ -172,11 +169,6 @@ def _read_weights(folder: Path, entry: Any) -> dict[str, Tensor]:
         raise ModelFolderError(f"the model at {folder} is damaged: {str(error).splitlines()[0]}") from None
 
 
-def folder_of(path: str | Path) -> Path:
-    """The folder at a path; "ready" is the model that comes with unnoise, unless something of that name stands there."""
-    return SHIPPED if str(path) == READY and not Path(path).exists() else Path(path)
-
-
 def folder_beside(path: str | Path | None, name: str) -> Path:
     """Where what is found out about a model is kept by default: in its folder; here, where it has none or comes with unnoise.
 
@@ -184,7 +176,7 @@ def folder_beside(path: str | Path | None, name: str) -> Path:
         path: Of the model, None where it was not loaded.
         name: Of the folder that is kept.
     """
-    return Path(name) if path is None or folder_of(path) == SHIPPED else Path(path) / name
+    return Path(name) if path is None or comes_with_unnoise(path) else Path(path) / name
 
 
 def model_place(path: str | Path) -> Path:

@@ -1,23 +1,56 @@
-"""The model that comes with unnoise: it is small, it is found from anywhere, and it heeds words as its card says."""
+"""The models that come with unnoise: small, found from anywhere, and they heed words as their cards say."""
 
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from unnoise.data.shapes import ShapesDataset
 from unnoise.evaluation.scenes.judging import adherence
 from unnoise.model import Model
-from unnoise.model_folder import SHIPPED, folder_beside, folder_of
+from unnoise.model_folder import folder_beside
 from unnoise.samples import read_recipe
+from unnoise.shipped import SHIPPED, folder_of, ready_for
 
 
-def test_it_is_small_and_has_a_card():
-    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) <= 16e6
-    tensors = [tensor for file in SHIPPED.glob("*.safetensors") for tensor in load_file(file).values()]
+@pytest.mark.parametrize("name", SHIPPED)
+def test_each_is_small_and_has_a_card(name):
+    folder = SHIPPED[name]
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 16e6
+    tensors = [tensor for file in folder.glob("*.safetensors") for tensor in load_file(file).values()]
     wide = sum(tensor.numel() for tensor in tensors if tensor.dtype == torch.float32)
     assert wide < 0.01 * sum(tensor.numel() for tensor in tensors)
-    assert "What it can do" in (SHIPPED / "README.md").read_text(encoding="utf-8")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "What it can do" in card
+    assert "What it cannot do" in card
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        (None, "ready"),
+        ("a large red circle", "ready"),
+        ("two small green rings", "ready"),
+        ("a red heart", "ready-emoji"),
+        ("Rocket!", "ready-emoji"),
+    ],
+)
+def test_a_prompt_is_given_to_who_knows_its_words(prompt, name):
+    assert ready_for(prompt) == name
+
+
+def test_a_red_heart_is_red_and_stands_in_the_middle_on_white(unnoise, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert unnoise("sample", "--prompt", "a red heart", "-n", 2, "--steps", 8, "-o", "heart.npz").code == 0
+    hearts = torch.from_numpy(np.load("heart.npz")["x"]).float()
+    assert hearts.shape == (2, 3, 64, 64)
+    red, green, blue = hearts[:, :, 24:40, 24:40].mean((0, 2, 3))
+    assert red > 200
+    assert max(green, blue) < 110
+    assert hearts[:, :, :4, :4].min() > 230
+    assert hearts[:, 1, 58:, 28:36].mean() > 150  # its tip ends above the edge
 
 
 def test_a_prompt_alone_makes_a_picture_anywhere(unnoise, tmp_path, monkeypatch):
@@ -32,18 +65,18 @@ def test_a_prompt_alone_makes_a_picture_anywhere(unnoise, tmp_path, monkeypatch)
 
 def test_what_stands_at_the_place_of_that_name_goes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert folder_of("ready") == SHIPPED
+    assert folder_of("ready") == SHIPPED["ready"]
     (tmp_path / "ready").mkdir()
     assert str(folder_of("ready")) == "ready"
 
 
 def test_what_is_found_out_about_it_is_kept_here_and_hides_it_from_nobody(unnoise, refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    before = sorted(SHIPPED.iterdir())
+    before = sorted(SHIPPED["ready"].iterdir())
     assert unnoise("adherence", "ready", "-n", 2, "--objects", 1, "--steps", 2).code == 0
     assert sorted(each.name for each in tmp_path.iterdir()) == ["adherence"]
     assert "not into that of `ready`" in refused("tune", "ready", "--steps", 4)
-    assert sorted(SHIPPED.iterdir()) == before
+    assert sorted(SHIPPED["ready"].iterdir()) == before
     assert folder_beside("ready", "grid") == folder_beside(None, "grid") == Path("grid")
     assert folder_beside("runs/digits", "grid") == Path("runs/digits/grid")
 

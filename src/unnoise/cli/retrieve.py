@@ -50,9 +50,10 @@ def retrieve(
     - `unnoise retrieve runs/emoji-clip --data more.parquet --among 50 --template "a picture of {}"`
     """
     from ..errors import ModelFolderError
-    from ..model_folder import folder_of, model_place, read_description
+    from ..model_folder import model_place, read_description
     from ..recipes.retrieving import judge_clip
     from ..recipes.towers import is_published
+    from ..shipped import folder_of
 
     if not folder_of(model).exists():
         raise ModelFolderError(f"there is no model at {model}: give a run of kind clip, or a model that knows words")

@@ -12,7 +12,7 @@ import typer
 from .places import ADDRESS, DEVICE, ON, PRECISION, WORKERS, place_spec
 from .progress import StopSignals, bar, say
 
-MODEL = "A model folder, or the run folder around it; `ready` comes with unnoise."
+MODEL = "A model folder, or the run folder around it; `ready` and `ready-emoji` come with unnoise."
 GUIDANCE = "The scale: 1 is off, 0 unconditional; or a rule and its scale, `apg:4` (`unnoise list guidance`)."
 PROMPT = "Words, of models that learned some; `(red:1.3)` counts more."
 SAMPLER = "See `unnoise list samplers`; the model's own by default."
@@ -83,14 +83,17 @@ def _notes(rule: dict[str, Any], typed: str | None, asked: Any, negative: str | 
         yield f"--guidance {typed} alone has scale {scale:g}; {typed}:{2 * scale:g} is twice that"
 
 
-def _model_left_out(model: str, overrides: list[str] | None) -> tuple[str, list[str] | None]:
-    """The model and the options where only options were typed, such as `unnoise sample sampler.eta=1`."""
-    left_out = "=" in model and not Path(model).exists()
-    return ("ready", [model, *(overrides or [])]) if left_out else (model, overrides)
+def _model_left_out(model: str, overrides: list[str] | None, prompt: str | None) -> tuple[str, list[str] | None]:
+    """The model and the options where none or only options were typed, such as `unnoise sample sampler.eta=1`."""
+    from ..shipped import ready_for
+
+    if "=" in model and not Path(model).exists():
+        model, overrides = "", [model, *(overrides or [])]
+    return model or ready_for(prompt), overrides
 
 
 def sample(
-    model: Annotated[str, typer.Argument(help=MODEL)] = "ready",
+    model: Annotated[str, typer.Argument(help=MODEL, show_default="what comes with unnoise and knows the prompt")] = "",
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Options of the parts, such as `sampler.eta=0.5`.")
     ] = None,
@@ -122,7 +125,9 @@ def sample(
 ) -> None:
     """Makes samples. Every file carries the recipe that it was made by; `unnoise replay FILE` makes it again.
 
-    - `unnoise sample --prompt "a large red circle" -o circles.png`
+    - `unnoise sample --prompt "a red heart" -o heart.png`
+
+    - `unnoise sample ready --prompt "a large red circle" -o circles.png`
 
     - `unnoise sample runs/digits -n 16 --label 3 --guidance 2 -o threes.png`
 
@@ -147,7 +152,7 @@ def sample(
     from ..errors import BadOption
     from ..samples import check_target
 
-    model, overrides = _model_left_out(model, overrides)
+    model, overrides = _model_left_out(model, overrides, prompt)
     check_target(out)
     is_folder = not out.suffix or out.is_dir()
     place = place_spec(on, workers, address, device)
@@ -237,8 +242,8 @@ def replay(
     """
     from ..errors import ModelFolderError
     from ..model import Model
-    from ..model_folder import folder_of
     from ..samples import read_recipe
+    from ..shipped import folder_of
 
     recipe = read_recipe(file)
     place = model if model is not None else recipe["model"]["path"]

@@ -36,12 +36,12 @@ def tune(
     """
     from ..errors import BadOption, MissingExtra
     from ..model import Model
-    from ..model_folder import SHIPPED, folder_of
     from ..recipes.tune import check_budget, keep
     from ..recipes.tune import tune as search
+    from ..shipped import comes_with_unnoise
 
     check_budget(steps, samples)
-    if folder_of(model) == SHIPPED:
+    if comes_with_unnoise(model):
         raise BadOption(
             "tune writes into a model's folder, and not into that of `ready`: keep a copy of it, with "
             "unnoise.load().save('mine') in Python, and tune that"

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..data.base import MOST_IN_PART, AnyDataset, Dataset, DataSource, Progress, datasets
 from ..data.open import source_of
 from ..model import Model
-from ..model_folder import folder_of
+from ..shipped import folder_of
 from .recipe import load_recipe, read_values, with_data
 
 

@@ -18,9 +18,10 @@ from ...errors import BadOption, DataError, ModelFolderError
 from ...evaluation.metrics.base import Estimate, metrics
 from ...files import write_atomically
 from ...model import Model
-from ...model_folder import folder_beside, folder_of
+from ...model_folder import folder_beside
 from ...options import build
 from ...precision import Precision
+from ...shipped import folder_of
 from ..towers import open_towers
 from .caption_finding import words_of_model
 from .levels import measure_levels

@@ -19,11 +19,12 @@ from ...evaluation.features.base import Extractor
 from ...guidance.base import guidances
 from ...guidance.classifier_free import ClassifierFreeGuidance
 from ...model import Model
-from ...model_folder import MODEL_FILE, folder_of
+from ...model_folder import MODEL_FILE
 from ...options import Checked, option
 from ...placement import precision_of
 from ...randomness import permutations
 from ...samplers.base import samplers
+from ...shipped import folder_of
 from ..places.base import Job
 from .captions_asked import CaptionsAsked, captioned
 from .real import as_labels_of, refuse_other_shape
