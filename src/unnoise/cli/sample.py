@@ -127,13 +127,11 @@ def sample(
 
     - `unnoise sample --prompt "a red heart" -o heart.png`
 
-    - `unnoise sample ready --prompt "a large red circle" -o circles.png`
-
     - `unnoise sample runs/digits -n 16 --label 3 --guidance 2 -o threes.png`
 
     - `unnoise sample runs/digits -n 100 --label all --sampler ddim --steps 50 sampler.eta=1 -o digits/`
 
-    - `unnoise sample runs/emoji --prompt "a red heart" --negative-prompt face --guidance 4 -o heart.png`
+    - `unnoise sample ready --prompt "a large red circle" --negative-prompt small --guidance 3 -o circles.png`
 
     - `unnoise sample runs/scenes --boxes "circle 0.1 0.1 0.5 0.5; star 0.6 0.6 0.9 0.9" --guidance 3 -o scene.png`
 
