@@ -20,6 +20,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def main():
     arguments = parsed()
     if arguments.task:
         return work(*json.loads(arguments.task), arguments.seconds)
+    if not has_gpu():
+        return print("there is no GPU here: nothing is measured")
     wanted = [each for each in CONTENDERS if each[0] in arguments.only.split(",")]
     processes = [(each, started(each, arguments.seconds)) for each in wanted]
     for each, process in processes:
@@ -50,7 +53,9 @@ def main():
         input()
     rate, found = matmul_rate(), []
     for (part, who, how), process in processes:
-        out, errors = process.communicate("go\n")
+        out, _ = process.communicate("go\n")
+        process.errors.seek(0)
+        errors = process.errors.read()
         try:
             found.append({"part": part, "who": who, "how": how, **json.loads(out.strip().splitlines()[-1])})
             print(found[-1], file=sys.stderr, flush=True)
@@ -69,8 +74,11 @@ def started(contender, seconds):
     """A process that builds and warms up one contender, says so, and measures when it is told to."""
     command = [sys.executable, __file__, "--task", json.dumps(contender), "--seconds", str(seconds)]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=environment, text=True, **pipes)
+    errors = tempfile.TemporaryFile("w+")  # a pipe that nobody reads for minutes would fill up
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+    process = subprocess.Popen(command, env=environment, text=True, **pipes)
+    process.errors = errors
+    return process
 
 
 def work(part, who, how, seconds):
@@ -99,8 +107,9 @@ def work(part, who, how, seconds):
     step = statistics.median(times)
     memory = torch.cuda.max_memory_allocated() / 1e9
     rate = BATCHES[part] / step
-    print(json.dumps({"pictures/s": rate, "TFLOP/s": rate * flop / 1e12, "ms a step": 1e3 * step, "GB": memory}))
-    os._exit(0)
+    found = {"pictures/s": rate, "TFLOP/s": rate * flop / 1e12, "ms a step": 1e3 * step, "GB": memory}
+    print(json.dumps(found), flush=True)
+    os._exit(0)  # a run that goes on for ever is not ended otherwise
 
 
 def ours(part, how):
@@ -189,6 +198,13 @@ def matmul_rate():
         torch.cuda.synchronize()
         times.append((time.perf_counter() - begin) / 10 if turn > 1 else float("inf"))
     return 2 * SIDE**3 / min(times) / 1e12
+
+
+def has_gpu():
+    """Whether there is one."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def device_name():

@@ -9,6 +9,8 @@ from unnoise.nn.base import networks
 from unnoise.randomness import address, normal_like
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import Run
+from unnoise.training.gradient import Gradient
+from unnoise.training.recorded_gradient import RecordedGradient
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
@@ -91,7 +93,7 @@ def test_training_there_ends_where_training_here_does(tmp_path, optimizer):
 
 
 @pytest.mark.parametrize(("network", "precision"), [("unet", "fp32"), ("dit", "bf16")])
-def test_a_recorded_run_is_the_plain_one(tmp_path, network, precision):
+def test_a_recorded_run_is_the_plain_one(tmp_path, monkeypatch, network, precision):
     options = [
         "training.steps=12", "training.batch_size=32", "training.sample_every=0", "training.validation_size=64",
         "training.log_every=4", "training.optimizer=muon", f"machine.precision={precision}", "machine.device=cuda",
@@ -102,11 +104,36 @@ def test_a_recorded_run_is_the_plain_one(tmp_path, network, precision):
         recipe = load_recipe("digits", [f"network={network}", *options, f"machine.cuda_graphs={records}"])
         run = Run(recipe, tmp_path / records)
         begin = run.state.masters.vector.clone()
+        made, gradient = [], run.trainee.gradient
+        monkeypatch.setattr(run.trainee, "gradient", lambda state: made.append(gradient(state)) or made[-1])  # noqa: B023
         list(run.events())
+        assert isinstance(made[0], RecordedGradient if records == "true" else Gradient)
+        if records == "true":
+            assert any(recording._recorded for _, recording in made[0]._known.values())
+            assert run.state.memory.plan.turned._recorded
         ends.append(run.state.masters.vector - begin)
     assert (
         far(ends[1], ends[0]) < 0.05
     )  # Newton-Schulz in bfloat16 makes much of the last digits, also of two plain runs
+
+
+def test_a_recorded_gradient_is_the_plain_one(tmp_path):
+    options = ["training.batch_size=32", "training.validation_size=64", "network.width=16", "machine.precision=fp32"]
+    run = Run(load_recipe("digits", [*options, "machine.device=cuda", "machine.cuda_graphs=true"]), tmp_path / "run")
+    recorded, stream, vector = (
+        run.trainee.gradient(run.state),
+        run.trainee.examples(run.state),
+        run.state.gradients.vector,
+    )
+    run.trainee.module.train()
+    for step in range(6):  # three as they are, then recorded and replayed
+        batch = stream.step(step, run.device)
+        losses, mine = recorded.add(batch, 1 / 32), vector.clone()
+        vector.zero_()
+        plain, other = recorded.plain.add(batch, 1 / 32), vector.clone()
+        vector.zero_()
+        assert far(losses, plain) < 1e-5
+        assert far(mine, other) < 1e-4
 
 
 def test_a_run_goes_on_elsewhere_to_the_same_weights(tmp_path):

@@ -23,6 +23,7 @@ from .errors import ShapeError
 Words = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 
+_AT_ONCE = 2**25
 _MASK = 0xFFFFFFFF
 _LOW = np.uint64(_MASK)
 _SHIFT = np.uint64(32)
@@ -144,6 +145,11 @@ def normal_on(
         Shape (n, count), float64.
     """
     index = torch.as_tensor(np.asarray(samples, dtype=np.int64)).to(device)[:, None]
+    most = max(1, _AT_ONCE // max(count, 1))
+    if len(index) > most:  # a number takes half a hundred bytes on the way
+        return torch.cat(
+            [normal_on(device, key, part, count) for part in np.array_split(samples, -(-len(index) // most))]
+        )
     block = torch.arange(-(-count // 4), device=device)[None, :]
     words = _philox_of_signed(key, (block, index & _MASK, index >> 32, torch.zeros_like(index)))
     u = (torch.stack(torch.broadcast_tensors(*words), dim=-1).double() + 0.5) * 2.0**-32
@@ -175,7 +181,7 @@ def normal_like(key: tuple[int, int], samples: Sequence[int], like: Tensor) -> T
     if len(samples) != len(like):
         raise ShapeError(f"expected noise for {len(like)} samples, and there are {len(samples)} sample indices")
     count = math.prod(like.shape[1:])
-    if like.device.type == "cuda":
+    if like.device.type in ("cuda", "meta"):
         return normal_on(like.device, key, samples, count).to(like.dtype).reshape(like.shape)
     values = normal(key, samples, count)
     return torch.from_numpy(values).to(device=like.device, dtype=like.dtype).reshape(like.shape)

@@ -87,7 +87,9 @@ def test_training_goes_on_from_a_model_of_latents(place, tmp_path):
 def test_what_is_no_autoencoder_and_what_does_not_fit_is_told(place, tmp_path):
     with pytest.raises(ModelFolderError, match=r"codec\.path: there is no model at .*nowhere"):
         Run(recipe(place, codec__path=str(place / "nowhere")), tmp_path / "run")
-    with pytest.raises(ModelFolderError, match="it comes first: unnoise train shapes-autoencoder"):
+    with pytest.raises(
+        ModelFolderError, match=r"it comes first: unnoise train shapes-autoencoder --out .*/shapes-autoencoder"
+    ):
         Run(recipe(place, codec__path=str(place / "shapes-autoencoder")), tmp_path / "run")
     with pytest.raises(BadOption, match=r"give the folder of a trained autoencoder, such as codec\.path=runs/ae"):
         Run(recipe(place, codec__path=""), tmp_path / "run")

@@ -1,6 +1,7 @@
 """A step on another device takes nothing from the processor on its way, and waits for no number.
 
-The device is torch's "meta", whose tensors have no memory: whoever reads one, or mixes it with one of the processor, fails.
+The device is torch's "meta", whose tensors have no memory: whoever reads one, or mixes it with one of the processor, fails. Noise
+is drawn there, as on a GPU.
 """
 
 import pytest

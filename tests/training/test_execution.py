@@ -110,3 +110,8 @@ def test_a_compiled_network_learns_as_the_plain_one_does():
             state.update()
         states.append(state.masters.vector.clone())
     torch.testing.assert_close(*states, rtol=1e-5, atol=1e-6)
+
+
+def test_a_processor_records_nothing():
+    state = begin_state(dit(), (2, 8, 8), TrainingSettings(batch_size=2), MachineSettings(cuda_graphs=True), CPU)
+    assert not state.memory.records

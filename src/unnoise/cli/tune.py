@@ -43,8 +43,8 @@ def tune(
     check_budget(steps, samples)
     if comes_with_unnoise(model):
         raise BadOption(
-            "tune writes into a model's folder, and not into that of `ready`: keep a copy of it, with "
-            "unnoise.load().save('mine') in Python, and tune that"
+            f"tune writes into a model's folder, and not into that of `{model}`: keep a copy of it, with "
+            f"unnoise.load({model!r}).save('mine') in Python, and tune that"
         )
     loaded = Model.load(model)
     for note in loaded.notes:

@@ -106,7 +106,7 @@ class DrawStream(ExampleStream):
         members = np.arange(group * size, (group + 1) * size, dtype=np.int64)
         x_0 = self._encoded(self._data(members), members)
         eps = noise_like(self.objective.noise, self.seed, "noise", members, x_0)
-        return np.asarray(members[optimal_pairs(x_0, eps).numpy()])
+        return np.asarray(members[optimal_pairs(x_0.cpu(), eps.cpu()).numpy()])
 
 
 def noise_like(settings: NoiseSettings, seed: int, purpose: str, positions: Positions, like: Tensor) -> Tensor:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ..nn.dropout import Dropout
-from ..objectives.base import Prepared
+from ..objectives.base import Draws, Prepared
 from ..objectives.mse import MSEObjective
 from .gradient import Gradient
 from .recording import Recording
+
+RANDOM = Dropout, nn.modules.dropout._DropoutNd
+"""Modules that draw random numbers while a network is trained."""
 
 
 class RecordedGradient:
@@ -24,28 +28,40 @@ class RecordedGradient:
 
     def add(self, examples: Prepared, scale: float, first: int = 0) -> Tensor:
         """See `Gradient.add`."""
-        read = examples._replace(draws=examples.draws._replace(cond=None, noisier=None))
-        key = tuple((name, value.shape, value.dtype) for name, value in _tensors(read)), scale
+        key = tuple((name, value.shape, value.dtype) for name, value in _tensors(examples)), scale
         if key not in self._known:
-            held = read._replace(
-                inputs=read.inputs.clone(), noise_level=read.noise_level.clone(), target=read.target.clone(),
-                weight=read.weight.clone(), cond=None if read.cond is None else {k: v.clone() for k, v in read.cond.items()},
-            )  # fmt: skip
+            held = self._held(examples)
             recording = Recording(lambda: self.plain.learn(held, scale), held.inputs.device)
             self._known[key] = [value for _, value in _tensors(held)], recording
         places, recording = self._known[key]
-        for place, (_, value) in zip(places, _tensors(read), strict=True):
+        for place, (_, value) in zip(places, _tensors(examples), strict=True):
             place.copy_(value)
         return recording().clone()
+
+    def _held(self, read: Prepared) -> Prepared:
+        """Room for examples of this size; nothing of how they were drawn, which a loss that is recorded does not look at."""
+        nothing = torch.empty(0)
+        return Prepared(
+            read.inputs.clone(),
+            read.noise_level.clone(),
+            None if read.cond is None else {name: value.clone() for name, value in read.cond.items()},
+            read.target.clone(),
+            read.weight.clone(),
+            Draws(nothing, nothing, nothing, None),
+        )
 
 
 def recordable(gradient: Gradient) -> bool:
     """Whether the same operations bring every gradient: no random number is drawn inside, and nothing is looked at on the way."""
     state, companion = gradient.state, gradient.companion
-    draws = any(isinstance(module, Dropout) and module.share > 0 for module in state.network.modules())
+    draws = any(isinstance(module, RANDOM) and not _idle(module) for module in state.network.modules())
     plain = type(gradient.objective) is MSEObjective and gradient.derivative is None
     alone = companion.uncertainty is None and companion.history is None and not gradient.denoiser.self_conditioned
     return plain and alone and not draws and state.processes.count == 1
+
+
+def _idle(module: nn.Module) -> bool:
+    return isinstance(module, Dropout) and module.share == 0
 
 
 def _tensors(examples: Prepared) -> list[tuple[str, Tensor]]:

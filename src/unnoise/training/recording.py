@@ -7,6 +7,8 @@ from typing import Generic, TypeVar
 
 import torch
 
+from ..errors import IncompatibleParts
+
 T = TypeVar("T")
 
 WARM = 3
@@ -19,6 +21,9 @@ class Recording(Generic[T]):
     Args:
         work: Reads and writes the same memory at every call, and waits for no number of the GPU.
         device: Where that memory is.
+
+    Raises:
+        IncompatibleParts: The work cannot be recorded.
 
     References:
         Accelerating PyTorch with CUDA Graphs (Nguyen et al., 2021), https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs
@@ -34,11 +39,19 @@ class Recording(Generic[T]):
         self._calls += 1
         if self.device.type != "cuda" or self._calls <= WARM:
             return self.work()
-        if self._recorded is None:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may prepare examples meanwhile
-                result = self.work()
-            self._recorded = graph, result
-        graph, result = self._recorded
-        graph.replay()
+        with torch.cuda.device(self.device):
+            if self._recorded is None:
+                self._recorded = self._record()
+            graph, result = self._recorded
+            graph.replay()
         return result
+
+    def _record(self) -> tuple[torch.cuda.CUDAGraph, T]:
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # By thread, since another one may prepare examples meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                return graph, self.work()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise IncompatibleParts(f"a step cannot be recorded ({reason}): set machine.cuda_graphs=false") from error

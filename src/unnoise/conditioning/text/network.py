@@ -103,10 +103,11 @@ class TextNetwork(Network):
         """
         weight = next(self.text.parameters())
         key = weight.device, weight.dtype, device or weight.device
-        if key not in self._kept:
+        found = self._kept.get(key)
+        if found is None:  # another thread may empty what is kept
             with torch.no_grad():
-                self._kept[key] = {k: v.to(device) for k, v in self.states(self.nothing[None]).items()}
-        return self._kept[key]
+                self._kept[key] = found = {k: v.to(device) for k, v in self.states(self.nothing[None]).items()}
+        return found
 
     def told(self, cond: Condition | None, batch: int) -> Condition:
         """A condition as the inner network takes it.
