@@ -75,7 +75,10 @@ def test_what_is_found_out_about_it_is_kept_here_and_hides_it_from_nobody(unnois
     before = sorted(SHIPPED["ready"].iterdir())
     assert unnoise("adherence", "ready", "-n", 2, "--objects", 1, "--steps", 2).code == 0
     assert sorted(each.name for each in tmp_path.iterdir()) == ["adherence"]
-    assert "not into that of `ready`" in refused("tune", "ready", "--steps", 4)
+    for name in SHIPPED:
+        said = refused("tune", name, "--steps", 4)
+        assert f"not into that of `{name}`" in said
+        assert f"unnoise.load('{name}')" in said
     assert sorted(SHIPPED["ready"].iterdir()) == before
     assert folder_beside("ready", "grid") == folder_beside(None, "grid") == Path("grid")
     assert folder_beside("runs/digits", "grid") == Path("runs/digits/grid")

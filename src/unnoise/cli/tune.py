@@ -44,7 +44,7 @@ def tune(
     if comes_with_unnoise(model):
         raise BadOption(
             f"tune writes into a model's folder, and not into that of `{model}`: keep a copy of it, with "
-            f"unnoise.load({model!r}).save('mine') in Python, and tune that"
+            f"unnoise.load({str(model)!r}).save('mine') in Python, and tune that"
         )
     loaded = Model.load(model)
     for note in loaded.notes:
