@@ -114,7 +114,7 @@ def work(part, who, how, seconds):
 
 def ours(part, how):
     """unnoise's own run, as `unnoise train` makes it, and the operations of a sample."""
-    from _training_networks import DDPM_UNET, latents, pictures  # noqa: F401
+    from _training_networks import latents, pictures
     from _training_peers import our_network, our_run
 
     network = {"name": "ddpm_unet"} if part == "unet" else {"name": "dit", "size": "B", "patch": 2}

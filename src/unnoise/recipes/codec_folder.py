@@ -78,5 +78,5 @@ def settled_codec(codec: Codec) -> Codec:
     except ModelFolderError as error:
         place = Path(codec.path)
         comes_first = not place.exists() and (Path(__file__).parent / f"{place.name}.yaml").is_file()
-        hint = f"; it comes first: unnoise train {place.name} --out {place}, with --data as here" if comes_first else ""
+        hint = f"; it comes first: unnoise train {place.name} --out {place}" if comes_first else ""
         raise ModelFolderError(f"codec.path: {error}{hint}") from None

@@ -11,7 +11,7 @@ from ..objectives.mse import MSEObjective
 from .gradient import Gradient
 from .recording import Recording
 
-RANDOM = Dropout, nn.modules.dropout._DropoutNd
+RANDOM = Dropout, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout
 """Modules that draw random numbers while a network is trained."""
 
 

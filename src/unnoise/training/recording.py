@@ -53,5 +53,5 @@ class Recording(Generic[T]):
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 return graph, self.work()
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise IncompatibleParts(f"a step cannot be recorded ({reason}): set machine.cuda_graphs=false") from error
