@@ -122,3 +122,22 @@ def test_pictures_can_be_had_of_any_scene_and_what_it_leaves_open_is_left_to_cha
     red = (x[:, 0].float() - x[:, 1].float() > 90).flatten(1)
     assert red.any(1).all()
     assert red.sum(1).float().std() > 0.3 * red.sum(1).float().mean()  # small and large
+
+
+def test_shares_are_as_the_options_say_and_leave_other_pictures_as_they_are():
+    usual, source = ShapesDataset(), ShapesDataset(one=0.1, alike=0.3, sides_said=1.0)
+    count = Counter()
+    for before, now in zip(usual.pictures(range(2000)), source.pictures(range(2000)), strict=True):
+        things = now.said.things
+        count["two" if len(things) == 2 else "one" if things[0].count == 1 else "alike"] += 1
+        if len(things) == 2:
+            assert now.said.relation is not None
+            if before.said.relation is not None:
+                assert now == before
+    for kind, share in {"one": 0.1, "two": 0.6, "alike": 0.3}.items():
+        assert abs(count[kind] / 2000 - share) < 4 * (share * (1 - share) / 2000) ** 0.5
+    assert all(
+        picture.said.relation is None for picture in ShapesDataset(one=0, alike=0, sides_said=0).pictures([1, 2])
+    )
+    with pytest.raises(BadOption, match=r"at most 1 together, got 0\.9 and 0\.2"):
+        ShapesDataset(one=0.9)

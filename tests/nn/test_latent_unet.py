@@ -5,8 +5,10 @@ import re
 import pytest
 import torch
 
-from unnoise.errors import BadOption, ShapeError
+from unnoise.errors import BadOption, IncompatibleParts, ShapeError
+from unnoise.nn.conditions import Context
 from unnoise.nn.latent_unet import STABLE_DIFFUSION_1, LatentUNet, LatentUNetConfig
+from unnoise.nn.spatial_transformer import SpatialTransformer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
 
@@ -221,3 +223,33 @@ def test_any_size_in_any_dimension_comes_out_as_it_went_in(shape):
     assert out.shape == (2, *shape)
     assert not out.any()  # the last layer is zero until trained
     assert len(network.checkpointed_blocks()) == 3 * 3 + 2
+
+
+def test_places_are_told_where_words_ask_for_a_side():
+    torch.manual_seed(0)
+    told, plain = (SpatialTransformer(16, 4, 24, groups=4, places=places) for places in (True, False))
+    plain.load_state_dict(told.state_dict(), strict=False)
+    for module in (told, plain):
+        torch.nn.init.normal_(module.leave.weight, std=0.3)
+    words = Context(torch.randn(1, 5, 24))
+    even = torch.randn(1, 16, 1, 1).expand(1, 16, 6, 8)  # the same at every place
+    spread = [module(even, words).flatten(2).std(dim=2).amax() for module in (told, plain)]
+    assert spread[0] > 0.1
+    assert spread[1] < 1e-6
+
+
+def test_places_leave_everything_else_as_it_is():
+    told = LatentUNet((4, 8, 8), config=LatentUNetConfig(**{**vars(SMALL), "places": True}))
+    plain = LatentUNet((4, 8, 8), config=SMALL)
+    more = {name for name in told.state_dict() if name not in plain.state_dict()}
+    assert more == {f"{name}.places" for name, module in told.named_modules() if isinstance(module, SpatialTransformer)}
+    for name, parameter in told.named_parameters():
+        torch.nn.init.normal_(parameter, std=0.0 if name in more else 0.1)
+    plain.load_state_dict({name: value for name, value in told.state_dict().items() if name not in more})
+    x, levels, words = torch.randn(2, 4, 8, 8), torch.tensor([10.0, 700.0]), torch.randn(2, 7, 24)
+    torch.testing.assert_close(told(x, levels, {"context": words}), plain(x, levels, {"context": words}))
+
+
+def test_places_need_an_even_number_of_channels():
+    with pytest.raises(IncompatibleParts, match=r"network.places: sines need an even number of channels, got 15"):
+        SpatialTransformer(15, 3, 24, places=True)

@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
+from ..errors import BadOption
 from ..options import option
 from ..randomness import address, uniform
 from .base import Dataset, DataSource, Progress, Spec, datasets
@@ -23,8 +24,7 @@ T = TypeVar("T")
 
 _CHOICES = 11  # random numbers that decide what a picture shows, before those that decide where it stands
 _AT_ONCE = 2048
-_ONE, _TWO = 0.35, 0.8  # up to here one object, up to here two things, the rest several alike
-_SIZE_SAID, _RELATION_SAID = 0.6, 0.8
+_SIZE_SAID = 0.6
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,9 @@ class ShapesDataset(DataSource):
         split: Which combinations are shown.
         captions: Few words, whole sentences, each as often; or all phrasings of each, on lines of their own, of which training
             draws one whenever it sees the picture.
+        one: The share of pictures of one object.
+        alike: The share of pictures of several alike; the rest are of two things.
+        sides_said: The share of captions of two things that say on which side they stand; all of `held_out` do.
         regions: Whether boxes around the objects, and maps of the pixels that they cover, go with the pictures; both by shape.
         seed: Which draw; the same pictures for the same seed.
     """
@@ -73,8 +76,21 @@ class ShapesDataset(DataSource):
     captions: Literal["short", "long", "mixed", "all"] = option(
         "mixed", help="few words, whole sentences, both by turns, or all phrasings on lines of their own"
     )
+    one: float = option(0.35, help="share of pictures of one object", low=0.0, high=1.0)
+    alike: float = option(0.2, help="share of several alike; the rest are of two things", low=0.0, high=1.0)
+    sides_said: float = option(
+        0.8, help="share of captions of two things that say on which side they stand", low=0.0, high=1.0
+    )
     regions: bool = option(False, help="whether boxes and label maps of the objects go with the pictures")
     seed: int = option(0, help="which draw of the pictures", low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.one + self.alike > 1:
+            raise BadOption(
+                f"one and alike: the shares of pictures of one object and of several alike must be at most 1 together, "
+                f"got {self.one:g} and {self.alike:g}"
+            )
 
     def load(self, progress: Progress | None = None) -> Dataset:
         """The pictures, uint8 of shape (number, 3, size, size), with their captions."""
@@ -108,7 +124,7 @@ class ShapesDataset(DataSource):
         things = zip(scene.things, sizes, strict=False)
         shown = replace(scene, things=tuple(replace(thing, size=_chosen(SIZES, u)) for thing, u in things))
         # What is held out for its arrangement is so only where the arrangement is asked for.
-        tells = relation_said < _RELATION_SAID or self.split == "held_out"
+        tells = relation_said < self.sides_said or self.split == "held_out"
         said = Scene(
             tuple(
                 thing if u < _SIZE_SAID else replace(thing, size=None)
@@ -127,10 +143,10 @@ class ShapesDataset(DataSource):
         return _chosen(short_captions(said) if short else long_captions(said), phrasing)
 
     def _combination(self, kind: float, which: float, how_many: float) -> Scene:
-        if self.most_objects > 1 and _ONE < kind < _TWO:
+        if self.most_objects > 1 and self.one < kind < 1 - self.alike:
             return _chosen(arrangements(self.split), which)
         thing = _chosen(single_things(self.split), which)
-        several = self.most_objects > 1 and kind >= _TWO
+        several = self.most_objects > 1 and kind > self.one
         return Scene((replace(thing, count=2 + int(how_many * (self.most_objects - 1)) if several else 1),))
 
 

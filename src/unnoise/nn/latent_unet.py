@@ -39,6 +39,9 @@ class LatentUNetConfig(UNetConfig):
     context: int = option(0, help="dimension of the tokens that are asked for; 0: no tokens are", low=0)
     context_tokens: int = option(77, help="tokens of the condition that asks for nothing", low=1)
     pooled: int = option(0, help="dimension of a vector that is asked for beside them; 0: none is", low=0)
+    places: bool = option(
+        False, help="whether transformers are told where each place lies, for words that ask for a side"
+    )
     scale_shift: bool = option(
         False,
         help="whether noise level, label and pooled vector scale and shift channels, instead of being added to them",
@@ -66,7 +69,9 @@ class Stage(nn.Module):
         )
         heads = config.heads_of(out_channels)
         self.transformer = (
-            SpatialTransformer(out_channels, heads, config.context, config.depth, groups, dropout) if attends else None
+            SpatialTransformer(out_channels, heads, config.context, config.depth, groups, dropout, config.places)
+            if attends
+            else None
         )
 
     def forward(self, x: Tensor, told: Tensor, context: Context | None) -> Tensor:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
+from ..errors import IncompatibleParts
 from .attention import Attention, CrossAttention
 from .blocks import divisor, group_norm
 from .conditions import Context
 from .dropout import Dropout
 from .linear import Linear
 from .modulation import geglu
+from .patches import positions
 
 EPSILON = 1e-6
 """What is added to the variances of the group normalisation."""
@@ -77,23 +80,42 @@ class SpatialTransformer(nn.Module):
         depth: Blocks.
         groups: The most groups of the normalisation.
         dropout: The share of values dropped inside feed-forward networks, in [0, 1].
+        places: Whether tokens are told where they lie, by sines.
+
+    Raises:
+        IncompatibleParts: Places are to be told, and the number of channels is odd.
     """
 
     def __init__(
-        self, channels: int, heads: int, context: int, depth: int = 1, groups: int = 32, dropout: float = 0.0
+        self,
+        channels: int,
+        heads: int,
+        context: int,
+        depth: int = 1,
+        groups: int = 32,
+        dropout: float = 0.0,
+        places: bool = False,
     ) -> None:
         super().__init__()
+        if places and channels % 2:
+            raise IncompatibleParts(
+                f"network.places: sines need an even number of channels, got {channels}: take another width"
+            )
         heads = divisor(channels, heads)
         self.norm = group_norm(channels, groups, EPSILON)
         self.enter = Linear(channels, channels)
         self.blocks = nn.ModuleList(TransformerBlock(channels, heads, context, dropout) for _ in range(depth))
         self.leave = Linear(channels, channels)
+        self.places = nn.Parameter(torch.ones(())) if places else None
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, x: Tensor, context: Context | None) -> Tensor:
         """Shape (B, channels, *size), as x, for a context; None where there is none."""
         tokens = self.enter(self.norm(x).flatten(2).transpose(1, 2))  # (B, places, channels)
+        if self.places is not None:
+            where = positions(tuple(x.shape[2:]), tokens.shape[2], x.device)  # (places, channels)
+            tokens = tokens + (self.places * where).to(tokens.dtype)
         for block in self.blocks:
             tokens = block(tokens, context)
         out: Tensor = self.leave(tokens)
