@@ -4,7 +4,7 @@ Half of the data is N(-1, 1/4), half N(1, 1/4); the class at 1 is asked for. The
 makes 1,000 steps, and a cell says mean and standard deviation of the samples: 1 and 0.5 would be the class itself. The first row
 is that of the notes that the project began with, from samples of an independent program.
 
-    python benchmarks/guidance.py [--quick] [--json guidance.json]        (about five minutes on one core)
+    python benchmarks/guidance.py [--quick] [--json guidance.json]        (about ten minutes on one core)
 """
 
 import argparse
@@ -28,7 +28,7 @@ REFERENCE = {
 
 OTHERS = 15
 EXACT, WIDE = two_classes(), two_classes(others=OTHERS)
-BLURRED = two_classes(std=0.7)
+BLURRED, BLURRED_WIDE = two_classes(std=0.7), two_classes(std=0.7, others=OTHERS)
 
 RULES = {
     "classifier_free": lambda g: ClassifierFreeGuidance(g),
@@ -53,6 +53,9 @@ IN_SPACE = {
     "apg": lambda g: AdaptiveProjectedGuidance(g),
     "apg, norm 0.3": lambda g: AdaptiveProjectedGuidance(g, norm_threshold=0.3),
     "cfg_zero_star": lambda g: CFGZeroStar(g),
+    "classifier_free, interval 0.2 0.5": lambda g: ClassifierFreeGuidance(g, interval=(0.2, 0.5)),
+    "classifier, exact": lambda g: ClassifierGuidance(ExactClassifier(WIDE), g),
+    "autoguidance, weaker sees 0.7": lambda g: AutoGuidance(BLURRED_WIDE, g),
 }
 LAMBDAS = 0, 0.1, 0.2, 0.4, 0.6, 0.8, 1
 STEPS = 10, 20, 50, 100
@@ -99,6 +102,12 @@ def main():
     )
     print("\ncfg_pp by its own scale, lambda in the paper: what it does depends on the number of steps")
     rows = [(f"cfg_pp, {n} steps", [landed(CFGPlusPlus(scale), n) for scale in LAMBDAS]) for n in STEPS]
+    rows.append(
+        (
+            f"  {STEPS[1]} steps, {OTHERS} coordinates more",
+            [landed(CFGPlusPlus(each), STEPS[1], WIDE) for each in LAMBDAS],
+        )
+    )
     by_lambda = table(LAMBDAS, rows)
     print(f"\n{time.perf_counter() - begin:.0f} s")
     if arguments.json:

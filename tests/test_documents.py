@@ -246,6 +246,17 @@ def test_which_guidance_names_every_rule():
     assert sorted(rows) == list(guidances)
 
 
+def test_one_table_measures_every_guidance_rule():
+    from unnoise.guidance.base import guidances
+
+    text = (ROOT / "docs" / "guidance.md").read_text()
+    table = text.partition("| rule | g = 1 |")[2].partition("\n\n")[0]
+    rows = dict(re.findall(r"^\| `(\w+)`[^|]*((?:\| [\d.]+, [\d.]+ ){6})\|$", table, re.MULTILINE))
+    assert sorted(rows) == list(guidances)
+    assert "`rescale" in table
+    assert "`interval" in table
+
+
 def test_the_code_of_boxes_and_maps_runs_and_says_what_it_prints(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run("boxes-and-maps.md")

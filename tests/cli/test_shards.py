@@ -32,6 +32,13 @@ def test_a_folder_is_packed_looked_at_and_trained_on(unnoise, folder, tmp_path):
     assert evaluated.code == 0, evaluated.err
 
 
+def test_packing_says_which_captions_are_missing(unnoise, folder, tmp_path):
+    first, *_ = sorted((folder / "cat").iterdir())
+    first.with_suffix(".txt").write_text("a cat")
+    said = unnoise("pack", folder, "-o", tmp_path / "shards").err
+    assert "note: captions: 39 of 40 images have none, e.g. cat/" in said
+
+
 def test_a_folder_can_be_streamed(unnoise, folder):
     said = unnoise("data", folder, "--stream").out
     assert "of files, read as they are needed" in said

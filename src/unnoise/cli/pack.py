@@ -29,6 +29,9 @@ def pack(
 
     if format not in ("tar", "parquet"):
         raise BadOption(f"format: expected tar or parquet, got {format!r}")
-    shards = pack_folder(folder, out, bytes_of(size), format, seed=seed, progress=DataProgress())  # type: ignore[arg-type]
+    shards = pack_folder(
+        folder, out, bytes_of(size), format, seed=seed, progress=DataProgress(),  # type: ignore[arg-type]
+        note=lambda line: typer.echo(f"note: {line}", err=True),
+    )  # fmt: skip
     total = sum(shard.stat().st_size for shard in shards)
     typer.echo(f"{len(shards):,} shards, {total / 1e6:,.1f} MB, in {out}")

@@ -27,17 +27,31 @@ def find_captions(
     Raises:
         DataError: A line of metadata.jsonl cannot be read.
     """
-    known = _from_metadata(root / METADATA) if METADATA in others else {}
-    beside = set(others)
-    captions = [known.get(name) or _from_text_file(root, name, beside) for name in names]
+    captions = captions_of(root, names, others)
     complete = tuple(caption for caption in captions if caption)
     if len(complete) == len(names):
         return complete, ()
-    if not complete:
-        return None, ()
-    first = next(name for name, caption in zip(names, captions, strict=True) if not caption)
-    missing = len(names) - len(complete)
-    return None, (f"captions: none are used, for {missing} of {len(names)} images have none, e.g. {first}",)
+    return None, tuple(f"captions: none are used, for {missing}" for missing in without(names, captions))
+
+
+def captions_of(root: Path, names: Sequence[str], others: Collection[str]) -> list[str | None]:
+    """The caption of each picture, None where there is none; see `find_captions`."""
+    known = _from_metadata(root / METADATA) if METADATA in others else {}
+    beside = set(others)
+    return [known.get(name) or _from_text_file(root, name, beside) or None for name in names]
+
+
+def without(names: Sequence[str], captions: Sequence[str | None]) -> tuple[str, ...]:
+    """Which pictures have no caption, as a line, where others have one.
+
+    Args:
+        names: The N pictures.
+        captions: Of each.
+    """
+    missing = [name for name, caption in zip(names, captions, strict=True) if caption is None]
+    if not missing or len(missing) == len(names):
+        return ()
+    return (f"{len(missing)} of {len(names)} images have none, e.g. {missing[0]}",)
 
 
 def _from_metadata(path: Path) -> dict[str, str]:

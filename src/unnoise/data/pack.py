@@ -7,7 +7,7 @@ import json
 import os
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -15,7 +15,7 @@ from typing import Literal
 
 from ..errors import BadOption, DataError
 from ..randomness import permutations
-from ._captions import find_captions
+from ._captions import captions_of, without
 from ._labels import number_labels
 from .base import Progress
 from .folder import find_pictures, folder_labels
@@ -41,10 +41,12 @@ def pack(
     labels: bool | Literal["auto"] = "auto",
     seed: int = 0,
     progress: Progress | None = None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
     """Packs the pictures in a folder, with their labels and captions, as `FolderDataset` finds them.
 
-    Their bytes stay as they are. They are shuffled, so that pictures of one label do not lie in one shard.
+    Their bytes stay as they are; captions that only some of them have are packed, too. They are shuffled, so that pictures of one
+    label do not lie in one shard.
 
     Args:
         folder: Of the pictures.
@@ -54,6 +56,7 @@ def pack(
         labels: Whether folders are labels; see `FolderDataset`.
         seed: Of the order; the same folder and seed give the same shards.
         progress: Told how many pictures are packed.
+        note: Told what a person should know of the data, a line at a time.
 
     Returns:
         The shards.
@@ -64,13 +67,17 @@ def pack(
     """
     root, place = Path(folder).expanduser(), Path(out).expanduser()
     names, others = find_pictures(root)
-    captions, _ = find_captions(root, names, others)
+    captions = captions_of(root, names, others)
+    for missing in without(names, captions):
+        note(f"captions: {missing}: training uses captions where every picture has one, in a .txt file of its name")
     label_names = folder_labels(names, labels)
     place.mkdir(parents=True, exist_ok=True)
     if there := next(place.glob(f"*.{kind}"), None):
         raise DataError(f"{place} holds shards already, such as {there.name}: pack into another folder")
     order = permutations(seed, len(names), 0, 1)[0].tolist()
-    packed = _Tars(place, size) if kind == "tar" else _Tables(place, size, sorted(set(label_names or ())))
+    packed = (
+        _Tars(place, size) if kind == "tar" else _Tables(place, size, sorted(set(label_names or ())), any(captions))
+    )
     try:
         for done, i in enumerate(order):
             path = root / names[i]
@@ -78,8 +85,8 @@ def pack(
                 encoded = path.read_bytes()
             except OSError as error:
                 raise DataError(f"{path} cannot be read: {error.strerror}") from None
-            label, caption = label_names and label_names[i], captions and captions[i]
-            packed.add(_Picture(PurePath(names[i]).suffix.lower(), encoded, label or None, caption or None))
+            label = label_names[i] if label_names else None
+            packed.add(_Picture(PurePath(names[i]).suffix.lower(), encoded, label or None, captions[i]))
             if progress is not None and (done % 64 == 63 or done == len(order) - 1):
                 progress("packing images", done + 1, len(order))
         packed.finish()
@@ -189,8 +196,9 @@ class _Tars(_Shards):
 class _Tables(_Shards):
     suffix = ".parquet"
 
-    def __init__(self, place: Path, size: int, label_names: list[str]) -> None:
+    def __init__(self, place: Path, size: int, label_names: list[str], captioned: bool) -> None:
         super().__init__(place, size)
+        self.captioned = captioned
         self.names = number_labels(label_names)[1]
         self._rows: list[_Picture] = []
 
@@ -211,7 +219,7 @@ class _Tables(_Shards):
         if self.names:
             columns["label"] = pa.array([self.names.index(str(row.label)) for row in self._rows], pa.int64())
             features["label"] = {"_type": "ClassLabel", "names": list(self.names)}
-        if self._rows[0].caption is not None:
+        if self.captioned:
             columns["text"] = pa.array([row.caption for row in self._rows], pa.string())
             features["text"] = {"_type": "Value", "dtype": "string"}
         about = {"huggingface": json.dumps({"info": {"features": features}})}

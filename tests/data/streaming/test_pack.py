@@ -1,7 +1,11 @@
 """A folder packed into shards is the folder, mixed; the same each time, and never half a shard."""
 
+import tarfile
+
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from unnoise.data.folder import FolderDataset
 from unnoise.data.pack import bytes_of, pack
@@ -39,6 +43,30 @@ def test_the_same_folder_gives_the_same_bytes_and_another_seed_others(made, tmp_
     )
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
     assert one[0].read_bytes() != other[0].read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_captions_that_some_pictures_have_are_packed_and_it_is_said_who_has_none(tmp_path, kind):
+    (tmp_path / "pictures").mkdir()
+    for k in range(4):
+        Image.new("RGB", (8, 8), (60 * k, 0, 0)).save(tmp_path / "pictures" / f"{k}.png")
+        if k != 2:
+            (tmp_path / "pictures" / f"{k}.txt").write_text(f"picture {k}")
+    said = []
+    (shard,) = pack(tmp_path / "pictures", tmp_path / "out", kind=kind, note=said.append)
+    assert said == [
+        "captions: 1 of 4 images have none, e.g. 2.png: training uses captions where every picture has one, in a .txt "
+        "file of its name"
+    ]
+    if kind == "tar":
+        with tarfile.open(shard) as tar:
+            kept = [tar.extractfile(name).read().decode() for name in tar.getnames() if name.endswith(".txt")]
+    else:
+        kept = [text for text in pq.read_table(shard)["text"].to_pylist() if text]
+    assert sorted(kept) == ["picture 0", "picture 1", "picture 3"]
+    data = ShardsDataset(str(tmp_path / "out")).load()
+    assert data.take(torch.arange(4)).texts is None
+    assert any("captions: none are used, for 1 of 4 samples have none" in line for line in data.skipped)
 
 
 def test_shards_that_are_there_are_not_mixed_with_new_ones(made, tmp_path):
