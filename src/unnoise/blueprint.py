@@ -77,8 +77,11 @@ class Blueprint:
             except IncompatibleParts as error:
                 if not self.codec.learned:
                     raise
-                made = f"the codec makes latents of shape {shape} of data of shape {self.spec.shape}"
-                raise IncompatibleParts(f"{made}, which the network cannot take: {error}") from None
+                made = f"the codec (codec.path) makes latents of shape {shape} of data of shape {self.spec.shape}"
+                scale = f"{self.spec.shape[-1] // shape[-1]} times as large in the data"
+                raise IncompatibleParts(
+                    f"{made}, which the network cannot take: {error} (sizes of latents, {scale})"
+                ) from None
             if self.regions is not None:
                 network = self.regions.around(network)
             if self.text is not None:

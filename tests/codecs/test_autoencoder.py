@@ -213,6 +213,13 @@ def test_what_does_not_fit_is_told():
         IncompatibleParts, match=r"latents of shape \(4, 4, 4\) of data of shape \(3, 16, 16\), which the network"
     ):
         latent_model(network=deep)
+    coarse = {"name": "dit", "width": 16, "depth": 1, "heads": 2, "patch": 8}
+    with pytest.raises(
+        IncompatibleParts,
+        match=r"the codec \(codec\.path\) makes .* give data of size 8 x 8, or a network\.patch of 1 or 2 or 4 "
+        r"\(sizes of latents, 4 times as large in the data\)$",
+    ):
+        latent_model(network=coarse)
 
 
 def test_options_that_mean_nothing_are_refused():
