@@ -63,6 +63,22 @@ def test_a_prompt_alone_makes_a_picture_anywhere(unnoise, tmp_path, monkeypatch)
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "circle.png").read_bytes()
 
 
+def test_words_that_it_never_saw_and_prompts_too_long_for_it_are_said_with_what_helps(unnoise, tmp_path):
+    made = tmp_path / "made.png"
+    said = unnoise("sample", "ready", "--prompt", "a zorblax", "-n", 1, "--steps", 1, "-o", made)
+    assert said.code == 0, said
+    told = "it knows 54 words, such as 'small', 'large', 'there', 'square', 'triangle', 'ring'"
+    note = f"note: prompt: no caption that the model learned from has the word 'zorblax'; {told}"
+    assert note in " ".join(said.err.split())
+    long = " ".join(["a red circle"] * 40)
+    said = unnoise("sample", "ready", "--prompt", long, "-n", 1, "--steps", 1, "-o", made)
+    assert said.code == 0, said
+    most = Model.load().blueprint.text.length
+    told = f"note: prompt: 122 tokens are more than the {most} that the encoder reads at once: it is read in"
+    assert told in " ".join(said.err.split())
+    assert f"make it {122 - most} tokens shorter" in " ".join(said.err.split())
+
+
 def test_what_stands_at_the_place_of_that_name_goes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert folder_of("ready") == SHIPPED["ready"]

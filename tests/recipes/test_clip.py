@@ -81,6 +81,21 @@ def test_the_command_tells_what_is_found(run_folder):
     assert "chance 20.0%" in lines[2]
 
 
+def test_captions_that_are_longer_than_it_reads_are_said(run_folder, tmp_path):
+    for i, caption in enumerate(["red left", "blue " * 11, "green top " * 10]):
+        Image.new("RGB", (8, 8), (90 * i, 0, 0)).save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.txt").write_text(caption)
+    told = "captions: 2 of 3 are longer than the 12 tokens that CLIP reads at once (one has 22), and what comes after is not read"
+    remedy = "shorten such captions, or take a CLIP that reads more"
+    assert judge_clip(run_folder, str(tmp_path), among=3).notes == [f"{told}: {remedy}"]
+    done = CliRunner().invoke(app, ["retrieve", str(run_folder), "--data", str(tmp_path), "--among", "3"])
+    assert done.exit_code == 0, done.output
+    assert f"note: {told}: {remedy}" in done.output.replace("\n", " ")
+    (tmp_path / "2.txt").write_text("green top")
+    (tmp_path / "1.txt").write_text("blue " * 10)
+    assert judge_clip(run_folder, str(tmp_path), among=3).notes == []
+
+
 def test_it_is_saved_and_read_again_and_everything_has_length_one(run_folder, tmp_path):
     clip = load_clip(run_folder)
     again = load_clip(clip.save(tmp_path / "there"))
@@ -150,6 +165,8 @@ def test_what_cannot_be_is_refused(pictures, run_folder, tmp_path, monkeypatch):
         Run(load_any_recipe({**SMALL, "data": "moons"}), tmp_path / "points")
     with pytest.raises(DataError, match=r"^text: the data has no captions"):
         Run(load_any_recipe({**SMALL, "data": "digits"}), tmp_path / "digits")
+    with pytest.raises(BadOption, match=r"^text\.length: the encoder at .* reads at most 12 tokens, not 13$"):
+        Run(recipe(pictures, text={"path": str(run_folder), "length": 13}), tmp_path / "long")
     with pytest.raises(ModelFolderError, match="there is no model at"):
         load_clip(tmp_path / "nowhere")
     with pytest.raises(BadOption, match=r"expected a place {} for the name"):

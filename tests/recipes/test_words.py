@@ -332,11 +332,47 @@ def test_data_without_captions_is_refused_with_where_and_what_to_do(pictures, tm
         prepare(load_recipe({**SMALL, "data": "digits"}))
 
 
-def test_captions_that_are_too_long_are_counted(pictures):
-    encoder = {"name": "transformer", "width": 16, "depth": 1, "heads": 2, "length": 6}
-    (note,) = prepare(recipe(pictures, conditioning={"text": {"encoder": encoder}})).notes
-    assert "longer than the 6 tokens that the encoder reads at once" in note
-    assert note.endswith("raise conditioning.text.encoder.length")
+def test_captions_that_are_too_long_are_counted_with_what_helps(run_folder, bert, tmp_path):
+    for i in range(8):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.txt").write_text("red" if i == 3 else "a red square on the left " * 8)
+    shorten = "shorten such captions, for this encoder cannot read more"
+    for options, length, remedy in (
+        ({}, 16, "raise conditioning.text.encoder.length"),
+        (given(run_folder), 16, shorten),
+        (given(run_folder, length=8), 8, "raise conditioning.text.length"),
+        (given(bert), 32, shorten),
+        (given(bert, length=12), 12, "raise conditioning.text.length"),
+        ({"start": {"model": str(run_folder)}}, 16, shorten),
+    ):
+        (note,) = prepare(recipe(tmp_path, **options)).notes
+        told = f"captions: 7 of 8 are longer than the {length} tokens that the encoder reads at once (one has 50)"
+        assert note == f"{told}, and what comes after is not learned: {remedy}"
+
+
+def test_the_encoder_of_another_run_reads_as_much_as_is_asked_for(pictures, run_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    unnoise.train(recipe(pictures, **given(run_folder, length=7), training__steps=1), tmp_path / "run", progress=False)
+    whole, short = Model.load(run_folder), Model.load(tmp_path / "run")
+    assert (whole.blueprint.text.length, short.blueprint.text.length) == (16, 7)
+    own, less = (preconditioned(each.denoiser).network.text for each in (whole, short))
+    assert torch.equal(less.positions, own.positions[:7])
+    told = [each.condition(None, 1, "red left")["context"] for each in (whole, short)]
+    torch.testing.assert_close(told[1][:, :4], told[0][:, :4], rtol=1e-5, atol=1e-5)
+    assert short.sample(1, prompt="red left").tensor.shape == (1, 3, 8, 8)
+    for length, what in ((17, "at most 16 tokens, not 17"), (2, "at least 3 tokens, for 2 frame every text, not 2")):
+        with pytest.raises(BadOption, match=rf"^conditioning\.text\.length: the encoder at {run_folder} reads {what}$"):
+            prepare(recipe(pictures, **given(run_folder, length=length)))
+
+
+def test_a_prompt_that_is_read_in_parts_is_said_with_what_helps(model):
+    long = " ".join(["a red square on the left"] * 5)
+    made = model.sample(1, prompt=long)
+    assert made.notes == (
+        "prompt: 32 tokens are more than the 16 that the encoder reads at once: it is read in 3 parts, of which none knows the "
+        f"others ({long[:57]}...): make it 16 tokens shorter, about as many short words, and it is read as one",
+    )
+    assert model.sample(1, prompt=" ".join(["red"] * 14)).notes == ()
 
 
 def test_what_cannot_be_asked_is_refused(model, pictures, bert):

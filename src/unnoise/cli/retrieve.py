@@ -72,6 +72,8 @@ def _words(model: Path, data: str | None, clip: Path | None, n: int, seed: int, 
 
     given = asked(**how)
     found = judge_words(model, clip=clip, data=data, n=n, seed=seed, progress=DataProgress(), **given)
+    for note in found.notes:
+        say(f"note: {note}")
     for name, line in found.lines():
         typer.echo(f"{name:<32}{line}")
     if not found.heard:

@@ -17,7 +17,7 @@ from .clip import ClipRecipe
 from .clip_folder import TrainedClip
 from .recipe import load_any_recipe, read_values, with_data
 from .run_data import source_like
-from .towers import Towers, open_towers
+from .towers import Towers, open_towers, read_in_part
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def judge_clip(
         notes.append(
             f"{len(captions) - len(kept)} pictures have the caption of another, and are left out of the search"
         )
+    notes += read_in_part(clip, captions)
     seen, read = clip.look(pictures.x), clip.read(captions)
     found = retrieval(seen[kept], read[kept], among), retrieval(read[kept], seen[kept], among)
     names = pictures.spec.class_names

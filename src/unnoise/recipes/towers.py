@@ -24,6 +24,10 @@ from .clip_folder import AT_ONCE, load_clip
 class Towers(Protocol):
     """What puts pictures and texts into one space, where what belongs together lies together."""
 
+    @property
+    def text(self) -> TextConditioning:
+        """How texts become tokens."""
+
     def look(self, pictures: Tensor) -> Tensor:
         """Pictures, uint8 of shape (n, C, H, W), as points of length 1, shape (n, dim)."""
 
@@ -58,6 +62,19 @@ class PublishedClip:
         mask = ids != PADDING
         states = self.encoder(ids.masked_fill(~mask, self.text.tokenizer.pad_id), mask)
         return nn.functional.normalize(self.encoder.pooled(states, mask), dim=1)
+
+
+def read_in_part(clip: Towers, texts: Sequence[str], kind: str = "captions") -> list[str]:
+    """A line for a person where texts are longer than what CLIP reads of them.
+
+    Args:
+        clip: Two towers.
+        texts: That they are to read.
+        kind: What these are called.
+    """
+    cut = clip.text.too_long(texts, "CLIP")
+    remedy = f"shorten such {kind}, or take a CLIP that reads more"
+    return [f"{kind}: {cut}, and what comes after is not read: {remedy}"] if cut else []
 
 
 def is_published(path: str | Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..conditioning.text.base import TextEncoder, text_encoders
 from ..conditioning.text.conditioning import TextConditioning, encoder_of
-from ..conditioning.text.folder import read_encoder
+from ..conditioning.text.folder import PretrainedEncoder, read_encoder
 from ..conditioning.text.tokenizer import learn_tokenizer, words_of
 from ..data.base import AnyDataset, Dataset
 from ..errors import BadOption, DataError, ModelFolderError
@@ -22,6 +22,8 @@ from ..training.captions import Captions, lines
 
 MOST_CAPTIONS = 10_000
 """Captions that are looked at of data that is not in memory."""
+SHORTEN = "shorten such captions, for this encoder cannot read more"
+"""What helps where captions are longer than all that an encoder learned to read."""
 
 
 class _AutoEncoders(Registry[TextEncoder]):
@@ -51,7 +53,7 @@ class TextSettings(Checked):
     )
     length: int = option(
         0,
-        help="tokens that the encoder at the path reads at once; 0: 77, or as many as it can if those are fewer",
+        help="tokens that the encoder at the path reads at once; 0: as in its run, or of others 77, or as many as they can",
         low=0,
     )
     learned: bool | Literal["auto"] = option(
@@ -122,19 +124,21 @@ def settled_words(
 
     Raises:
         DataError: The data has no captions, or not for all samples, or there is no encoder at the path.
+        BadOption: The encoder at the path cannot read so many tokens.
         MissingExtra: The `tokenizers` library is not installed.
     """
     if settings.text is None:
         return Words(known)
     whole = train.part(MOST_CAPTIONS)
     captions = [line for text in _captions_of(train, whole, path, section) for line in lines(text)]
-    text = known or _understanding(settings.text, captions)
+    text, remedy = (known, SHORTEN) if known is not None else _understanding(settings.text, captions, section)
     length = text.length
     if whole is train and not text_encoders[text.encoder.name].reads_padding:  # then the longest is known
         length = min(length, -(-max(map(text.size, captions)) // 8) * 8)
     store = None if text.learned else CaptionStore(captions if whole is train else (), cache_folder() / "captions")
     drawn = Captions(text, settings.text.first, settings.text.apart, length, store)
-    return Words(text, drawn, tuple(_cut(text, captions, section)))
+    cut = text.too_long(captions)
+    return Words(text, drawn, (f"captions: {cut}, and what comes after is not learned: {remedy}",) if cut else ())
 
 
 def captions_again(settings: ConditioningSettings, text: TextConditioning | None) -> Captions | None:
@@ -150,25 +154,28 @@ def captions_again(settings: ConditioningSettings, text: TextConditioning | None
     return Captions(text, settings.text.first, settings.text.apart, text.length, store)
 
 
-def _understanding(settings: TextSettings, captions: Sequence[str]) -> TextConditioning:
+def _understanding(settings: TextSettings, captions: Sequence[str], section: str) -> tuple[TextConditioning, str]:
+    """How a model will understand words, and what helps where captions are longer than what it reads."""
     words = words_of(captions)
-    if settings.path and (here := _trained_here(settings.path)) is not None:
-        return replace(here, learned=settings.learned is True, words=words)
     if settings.path:
-        found = read_encoder(settings.path, settings.length)
-        return TextConditioning(found.encoder, found.tokenizer, settings.learned is True, words, found.weights)
+        found = _trained_here(settings.path, settings.length, section)
+        if found is None:
+            found = read_encoder(settings.path, settings.length, section)
+        remedy = f"raise {section}.length" if found.most is None or found.length < found.most else SHORTEN
+        text = TextConditioning(found.encoder, found.tokenizer, settings.learned is True, words, found.weights)
+        return text, remedy
     choice = settings.encoder or text_encoders.build("transformer")
     tokenizer = learn_tokenizer(captions, choice.config.vocabulary)
-    return TextConditioning(
-        replace(choice, config=replace(choice.config, vocabulary=tokenizer.size)), tokenizer, True, words
-    )
+    fitted = replace(choice, config=replace(choice.config, vocabulary=tokenizer.size))
+    return TextConditioning(fitted, tokenizer, True, words), f"raise {section}.encoder.length"
 
 
-def _trained_here(path: str) -> TextConditioning | None:
+def _trained_here(path: str, length: int, section: str) -> PretrainedEncoder | None:
     """The encoder of a CLIP or a diffusion model that unnoise trained, with its weights; None where no such model stands there.
 
     Raises:
         ModelFolderError: The model understands no words, or is damaged.
+        BadOption: The encoder cannot read so many tokens, or so few.
     """
     place = Path(path).expanduser()
     if not any((each / MODEL_FILE).is_file() for each in (place, place / "model")):
@@ -181,7 +188,10 @@ def _trained_here(path: str) -> TextConditioning | None:
         raise ModelFolderError(
             f"the model at {path} understands no words: give a CLIP, or a model that learned captions"
         )
-    return replace(TextConditioning.of(values, parts["text"]), pretrained=encoder_of(parts["text"]))
+    text, weights = TextConditioning.of(values, parts["text"]), encoder_of(parts["text"])
+    most = text.length if "positions" in weights else None
+    found = PretrainedEncoder(text.encoder, text.tokenizer, weights, most)
+    return found.reading(length or text.length, f"{section}.length: the encoder at {path}")
 
 
 def _captions_of(train: AnyDataset, part: Dataset, path: str, section: str) -> Sequence[str]:
@@ -199,15 +209,3 @@ def _captions_of(train: AnyDataset, part: Dataset, path: str, section: str) -> S
             f"{first}: write them, or leave these samples out"
         )
     return part.texts
-
-
-def _cut(text: TextConditioning, captions: Sequence[str], section: str) -> list[str]:
-    sizes = [text.size(caption) for caption in captions]
-    long = sum(size > text.length for size in sizes)
-    if not long:
-        return []
-    where = "length" if text.pretrained is not None else "encoder.length"
-    return [
-        f"captions: {long:,} of {len(sizes):,} are longer than the {text.length} tokens that the encoder reads at once (one "
-        f"has {max(sizes)}), and are trained without their ends: raise {section}.{where}"
-    ]

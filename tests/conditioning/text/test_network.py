@@ -1,5 +1,7 @@
 """Networks that understand texts: what reaches them, what is made once, and what an empty text is."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -149,14 +151,25 @@ def test_a_long_prompt_is_read_in_parts_and_said(own_tokenizer, encoder):
     if encoder == "transformer":
         torch.testing.assert_close(made(x, level, told)[:1], alone, rtol=1e-4, atol=1e-5)
     (note,) = text.notes([long, long])
-    assert f"tokens are more than the 12 that the encoder reads at once: it is read in {parts} parts" in note
+    size = len(own_tokenizer.pieces(long)[0]) + 2
+    assert note.startswith(
+        f"prompt: {size} tokens are more than the 12 that the encoder reads at once: it is read in {parts} parts"
+    )
+    assert note.endswith(f"make it {size - 12} tokens shorter, about as many short words, and it is read as one")
 
 
 def test_words_that_no_caption_has_are_named_with_the_nearest(own_tokenizer):
     _, text = make(own_tokenizer, length=40)
     assert text.notes(["a red heart", None, ""]) == []
-    (note,) = text.notes(["a (harts:1.2) zorblax"])
-    assert note == "prompt: no caption that the model learned from has the word 'harts', 'zorblax'; it knows 'heart'"
+    unseen = "prompt: no caption that the model learned from has the word"
+    for prompt, told in (
+        ("a (harts:1.2) heat", "'harts', 'heat'; it knows 'heart'"),
+        ("a (harts:1.2) zorblax", "'harts', 'zorblax'; it knows 'heart', and 5 words in all, such as 'heart'"),
+        ("the zorblax", "'zorblax'; it knows 5 words, such as 'heart'"),
+    ):
+        assert text.notes([prompt]) == [f"{unseen} {told}"]
+    few = replace(text, words=("a", "red"))
+    assert few.notes(["the"]) == [f"{unseen} 'the'; it knows 2 words, such as 'a', 'red'"]
 
 
 def test_networks_that_do_not_fit_are_refused(own_tokenizer):

@@ -103,6 +103,9 @@ def test_a_shorter_length_takes_the_first_places_and_a_longer_one_is_refused(fol
     assert built(folders["t5"][0], 100)[1].encoder.config.length == 100  # it has no places
     with pytest.raises(BadOption, match=r"conditioning.text.length: .* reads at most 20 tokens, not 21"):
         read_encoder(folders["clip"][0], 21)
+    with pytest.raises(BadOption, match=r"^text\.length: .* reads at least 3 tokens, for 2 frame every text, not 2$"):
+        read_encoder(folders["t5"][0], 2, "text")
+    assert [built(folders[name][0])[1].most for name in ("clip", "roberta", "t5")] == [20, 18, None]
 
 
 def test_a_tokenizer_may_stand_beside_the_encoder(folders, tmp_path):

@@ -140,6 +140,19 @@ class TextConditioning:
         before, after = self.tokenizer.frame
         return len(self.tokenizer.pieces(caption)[0]) + len(before) + len(after)
 
+    def too_long(self, captions: Sequence[str], reader: str = "the encoder") -> str:
+        """How many captions are longer than what is read of them by `ids`, for a person; "" where none is.
+
+        Args:
+            captions: As `ids` takes them.
+            reader: Who reads them.
+        """
+        sizes = [self.size(caption) for caption in captions]
+        if not (long := sum(size > self.length for size in sizes)):
+            return ""
+        told = f"longer than the {self.length} tokens that {reader} reads at once (one has {max(sizes)})"
+        return f"{long:,} of {len(sizes):,} {'is' if long == 1 else 'are'} {told}"
+
     def notes(self, prompts: Sequence[str | None]) -> list[str]:
         """What a person should know of some prompts: which are read in parts, and which words nobody taught the model."""
         notes, before_after = [], sum(map(len, self.tokenizer.frame))
@@ -149,20 +162,27 @@ class TextConditioning:
                 parts = -(-(size - before_after) // (self.length - before_after))
                 notes.append(
                     f"prompt: {size} tokens are more than the {self.length} that the encoder reads at once: it is read in "
-                    f"{parts} parts, of which none knows the others ({_short(text)})"
+                    f"{parts} parts, of which none knows the others ({_short(text)}): make it {size - self.length} tokens "
+                    "shorter, about as many short words, and it is read as one"
                 )
             unseen = [word for word in dict.fromkeys(split_words(text)) if self.words and word not in self._known]
             if unseen:
                 listed = ", ".join(map(repr, unseen[:6])) + (" and more" if len(unseen) > 6 else "")
-                near = self._near(unseen[0])
-                notes.append(f"prompt: no caption that the model learned from has the word {listed}{near}")
+                told = f"prompt: no caption that the model learned from has the word {listed}"
+                notes.append(f"{told}; it knows {self._instead(unseen[:6])}")
         return notes
 
-    def _near(self, word: str) -> str:
+    def _instead(self, unseen: Sequence[str]) -> str:
+        """What the model knows that is near some words, and where nothing is near one of them, what else it knows."""
         from difflib import get_close_matches
 
-        close = get_close_matches(word, self.words, n=1, cutoff=0.75)
-        return f"; it knows {close[0]!r}" if close else ""
+        near = [get_close_matches(word, self.words, n=1, cutoff=0.75) for word in unseen]
+        told = [", ".join(map(repr, dict.fromkeys(word for each in near for word in each)))] if any(near) else []
+        if not all(near):
+            telling = [word for word in self.words if len(word) > 3] or self.words  # "a" and "the" say little
+            some = ", ".join(map(repr, telling[:6]))
+            told.append(f"{len(self.words):,} words{' in all' if told else ''}, such as {some}")
+        return ", and ".join(told)
 
     def describe(self) -> dict[str, Any]:
         """Plain values that `TextConditioning.of` reads."""

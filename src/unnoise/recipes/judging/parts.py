@@ -84,7 +84,8 @@ class ErrorParts:
     @property
     def told(self) -> list[tuple[str, str]]:
         """What is to be known beside the parts: of words and of guidance, each with a name."""
-        return [*(("note", note) for note in self.notes), *(self.words.lines() if self.words is not None else ())]
+        found, notes = ([], ()) if self.words is None else (self.words.lines(), self.words.notes)
+        return [*(("note", note) for note in (*self.notes, *notes)), *found]
 
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
