@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from unnoise.data.shapes import ShapesDataset
 from unnoise.evaluation.scenes.judging import adherence
 from unnoise.model import Model
 from unnoise.model_folder import folder_beside
+from unnoise.recipes.attention import attention_picture
 from unnoise.samples import read_recipe
 from unnoise.shipped import SHIPPED, folder_of, ready_for
 
@@ -77,6 +79,19 @@ def test_words_that_it_never_saw_and_prompts_too_long_for_it_are_said_with_what_
     told = f"note: prompt: 122 tokens are more than the {most} that the encoder reads at once: it is read in"
     assert told in " ".join(said.err.split())
     assert f"make it {122 - most} tokens shorter" in " ".join(said.err.split())
+
+
+def test_what_each_word_did_is_drawn_into_a_picture(unnoise, refused, tmp_path):
+    drawn = tmp_path / "attention.png"
+    said = unnoise("draw", "attention", "ready", "--prompt", "a red circle", "--steps", 2, "--seed", 3, "-o", drawn)
+    assert said.code == 0, said
+    assert said.out.strip().endswith("attention.png")
+    expected = attention_picture(Model.load(), "a red circle", steps=2, seed=3)
+    with Image.open(drawn) as picture:
+        assert np.array_equal(np.asarray(picture.convert("RGB")), np.asarray(expected.convert("RGB")))
+        assert picture.width > 2 * picture.height  # the sample, and three words beside it
+    told = refused("draw", "attention", "ready", "--prompt", "a red circle", "-o", tmp_path / "attention.txt")
+    assert "attention.txt" in told
 
 
 def test_what_stands_at_the_place_of_that_name_goes_first(tmp_path, monkeypatch):

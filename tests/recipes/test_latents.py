@@ -9,7 +9,7 @@ import torch
 from unnoise.codecs.autoencoder import AutoencoderCodec
 from unnoise.codecs.identity import IdentityCodec
 from unnoise.data.base import Spec
-from unnoise.errors import BadOption, IncompatibleParts, ModelFolderError
+from unnoise.errors import BadOption, IncompatibleParts, ModelFolderError, RunFolderError
 from unnoise.model import Model
 from unnoise.nn.autoencoder import AutoencoderConfig
 from unnoise.recipes.codec_folder import load_codec, save_codec
@@ -75,6 +75,25 @@ def test_a_damaged_model_is_made_again_from_the_checkpoint_with_its_codec(place,
     again = Model.load(tmp_path / "run")
     assert any("made again" in note for note in again.notes)
     assert torch.equal(again.sample(2).tensor, model.sample(2).tensor)
+
+
+def test_another_autoencoder_in_the_place_of_the_first_is_not_gone_on_with(place, tmp_path):
+    shutil.copytree(place / "ae", tmp_path / "ae")
+    checked = recipe(place, codec__path=str(tmp_path / "ae"))
+    run = Run(checked, tmp_path / "run")
+    for _ in run.events(lambda: run.state.step >= 2):
+        pass
+    assert Run(checked, tmp_path / "run").state.step == 2
+    x = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    other = AutoencoderCodec.untrained((3, 8, 8), SMALL, IdentityCodec.pixels(), seed=1).whitened(x)
+    save_codec(tmp_path / "ae", other, Spec("image", (3, 8, 8)), {"steps": 0})
+    with pytest.raises(RunFolderError) as refused:
+        Run(checked, tmp_path / "run")
+    told = f"codec.path holds another autoencoder than the one that the run in {tmp_path / 'run'} began with"
+    assert str(refused.value) == f"{told}: put that one back, or use another --out"
+    shutil.rmtree(tmp_path / "ae")
+    shutil.copytree(place / "ae", tmp_path / "ae")
+    assert Run(checked, tmp_path / "run").state.step == 2
 
 
 def test_training_goes_on_from_a_model_of_latents(place, tmp_path):

@@ -96,9 +96,24 @@ def test_planes_go_with_words_and_with_latents(tmp_path):
     model = unnoise.train(recipe, tmp_path / "run", progress=False)
     network = region_network(preconditioned(model.denoiser).network)
     assert network.shape == (4, 8, 8)
-    asked = ({}, {"prompt": "a red circle"}, {"boxes": BOXES}, {"prompt": "a red circle", "boxes": BOXES})
-    made = [model.sample(1, seed=1, guidance=30.0, **each).tensor for each in asked]
-    assert all(not torch.equal(one, other) for i, one in enumerate(made) for other in made[:i])
+    words, boxes, numbers = {"prompt": "a red circle"}, {"boxes": BOXES}, {"map": label_map(tmp_path)}
+    asked = [
+        {}, words, boxes, numbers, words | boxes, words | numbers, boxes | numbers, words | boxes | numbers,
+    ]  # fmt: skip
+    made = [model.sample(1, seed=1, guidance=30.0, **each) for each in asked]
+    assert all(not torch.equal(one.tensor, other.tensor) for i, one in enumerate(made) for other in made[:i])
+    told = [model.asked(model.settle(1, **each)).condition()[PLANES] for each in (boxes, numbers, boxes | numbers)]
+    assert torch.equal(told[2], told[0] + told[1])
+    circle, mapped = told[2][0, network.asks.boxes.index("circle")], told[2][0, -len(network.asks.map) - 1 :]
+    # From 0.1 to 0.5 of eight cells is 0.2 of the first, and all of three.
+    torch.testing.assert_close(circle, torch.outer(*[torch.tensor([0.2, 1, 1, 1, 0, 0, 0, 0])] * 2))
+    square = torch.zeros(8, 8)
+    square[1:5, 1:5] = 1
+    assert torch.equal(mapped[2], square)
+    assert torch.equal(mapped[0], 1 - square)
+    assert float(mapped[-1].min()) == 1
+    (path,) = made[-1].save(tmp_path / "all.png")
+    assert torch.equal(model.replay(read_recipe(path)).tensor, made[-1].tensor)
     again = Model.load(tmp_path / "run")
     assert again.blueprint.regions == model.blueprint.regions
     assert again.hash == model.hash

@@ -6,19 +6,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from unnoise.cli.main import app
 from unnoise.data.base import Dataset, Spec
 from unnoise.denoisers.base import Denoiser
 from unnoise.errors import BadOption, DataError, ModelFolderError
 from unnoise.evaluation.retrieval import found_at, match_score, ranks_of
 from unnoise.model import Model
-from unnoise.recipes.judging.caption_finding import WordsFound, _losses, _of_different, found_by_loss
+from unnoise.recipes.clip_folder import load_clip
+from unnoise.recipes.judging.caption_finding import WordsFound, _losses, _of_different, found_by_loss, judge_words
 from unnoise.recipes.judging.captions_asked import CaptionsAsked
 from unnoise.recipes.judging.levels import Levels
 from unnoise.recipes.judging.parts import ErrorParts, Part
 from unnoise.recipes.judging.run import find_subject
 from unnoise.recipes.judging.split import error_parts
-from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.recipe import load_any_recipe, load_recipe
 from unnoise.recipes.run import Run
 from unnoise.recipes.tune import _captions
 from unnoise.training.validation import Strata
@@ -115,6 +118,75 @@ def test_the_right_caption_is_found_by_the_loss_of_a_model_that_knows_words(mode
     nothing = found_by_loss(Model.load(fresh), data)
     assert nothing.first.low < nothing.chance
     assert 3.2 < nothing.rank < 5.8
+
+
+@pytest.fixture(scope="module")
+def clip(place, tmp_path_factory):
+    """A run of CLIP that reads two words."""
+    run = Run(load_any_recipe({
+        "kind": "clip", "data": {**RECIPE["data"], "path": str(place)}, "dim": 8,
+        "text": {"encoder": {"name": "transformer", "width": 16, "depth": 1, "heads": 2, "length": 4}},
+        "pictures": {"width": 8, "multipliers": [1, 2], "blocks": 1}, "machine": {"precision": "fp32"},
+        "training": {
+            "steps": 30, "batch_size": 16, "lr": 1e-2, "warmup": 0, "validate_every": 100, "sample_every": 0, "ema": 0.5,
+            "checkpoint_every": 100, "validation_size": 16, "validation_share": 0.2,
+        },
+    }), tmp_path_factory.mktemp("runs") / "clip")  # fmt: skip
+    for _ in run.events():
+        pass
+    return run.folder
+
+
+def matched(clip, pictures, texts):
+    """The score of pictures and their texts, and the mean place of each text's first picture, from cosines worked out here."""
+    seen, read = clip.look(pictures).double().numpy(), clip.read(texts).double().numpy()
+    cosines = (seen @ read.T) / np.outer(np.linalg.norm(seen, axis=1), np.linalg.norm(read, axis=1))
+    first = sorted({text: i for i, text in reversed(list(enumerate(texts)))}.values())
+    place = [1 + sum(cosines[i, k] > cosines[i, i] for k in first if k != i) for i in first]
+    return 100 * np.mean(np.clip(np.diag(cosines), 0, None)), np.mean(place), np.mean(np.array(place) == 1), len(first)
+
+
+def test_the_command_tells_how_samples_match_their_prompts_by_clip(model, clip):
+    done = CliRunner().invoke(
+        app, ["retrieve", str(model), "--clip", str(clip), "-n", "24", "--guidance", "3", "--seed", "5"]
+    )
+    assert done.exit_code == 0, done.output
+    towers, data = load_clip(clip), find_subject(model)[1].held_out
+    prompts = CaptionsAsked(data, 5).texts(0, 24)
+    made = Model.load(model).sample(24, prompt=prompts, guidance=3.0, seed=5).tensor
+    said = {line[:32].strip(): line[32:] for line in done.output.splitlines() if "->" in line}
+    assert list(said) == [
+        "picture -> caption by the loss",
+        "sample -> prompt by CLIP",
+        "real picture -> caption by CLIP",
+    ]
+    real = data.x, [text.splitlines()[0] for text in data.texts]
+    for line, (pictures, texts) in zip(list(said.values())[1:], ((made, prompts), real), strict=True):
+        score, place, first, among = matched(towers, pictures, texts)
+        assert among == len(set(texts))
+        assert line.startswith(f"CLIP score {score:.1f} (")
+        assert f"{first:.1%} (" in line
+        assert line.endswith(f"first of {among} (chance {1 / among:.1%}), mean place {place:.1f}")
+    assert "note:" not in done.output
+
+
+def test_captions_and_prompts_that_are_not_read_to_their_ends_are_said(model, clip, place, tmp_path):
+    for i, caption in enumerate(("red left", "blue right " * 10, "green")):
+        Image.new("RGB", (8, 8), (90 * i, 0, 0)).save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.txt").write_text(caption)
+    found = judge_words(model, clip=clip, data=str(tmp_path), n=2, prompt="red red left", seed=1)
+    told = "tokens that {} reads at once (one has {}), and what comes after is not {}: shorten such"
+    remedy = "or take a CLIP that reads more"
+    assert list(found.notes) == [
+        f"captions: 1 of 3 is longer than the 16 {told.format('the encoder of the model', 22, 'judged')} captions",
+        f"captions: 1 of 3 is longer than the 4 {told.format('CLIP', 22, 'read')} captions, {remedy}",
+        f"prompts: 1 of 1 is longer than the 4 {told.format('CLIP', 5, 'read')} prompts, {remedy}",
+    ]
+    assert found.plain()["notes"] == list(found.notes)
+    levels = Levels(Strata(1.0, (1.0,), (0.5,)), None, False)
+    assert ErrorParts("kid", {}, None, (), levels, None, found).told[:3] == [("note", note) for note in found.notes]
+    alone = judge_words(model, data=str(tmp_path))
+    assert alone.notes == found.notes[:1]
 
 
 def test_captions_are_held_against_others_that_say_something_else():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ def words_of_model(
         return None
     by_loss = found_by_loss(subject.model, data, seed, progress)
     pictures, captions = _pairs(data)
-    cut = text.too_long(captions, "the model's encoder")
+    cut = text.too_long(captions, "the encoder of the model")
     notes = [f"captions: {cut}, and what comes after is not judged: shorten such captions"] if cut else []
     if clip is None:
         return WordsFound(by_loss, notes=tuple(notes))
@@ -182,6 +182,9 @@ def judge_words(
     subject, real = find_subject(what, asked, data=data, progress=progress, device=device, precision=precision)
     if not isinstance(subject, ModelSubject) or subject.model.blueprint.text is None:
         raise BadOption(f"{what} knows no words: give a run of kind clip, or a model that learned captions")
+    if data is not None:  # and not what the run held out
+        real = replace(real, held_out=None)
+        subject = ModelSubject(subject.model, subject.request, real.reference)
     made = torch.zeros(0) if towers is None else subject.samples(0, n)
     found = words_of_model(subject, real, made, towers, seed, progress)
     if found is None:
