@@ -332,6 +332,24 @@ def test_data_without_captions_is_refused_with_where_and_what_to_do(pictures, tm
         prepare(load_recipe({**SMALL, "data": "digits"}))
 
 
+def test_captions_that_say_nothing_are_refused_with_the_first_of_them(tmp_path):
+    from pyarrow import parquet, table
+
+    columns = {"a": [float(i) for i in range(5)], "b": [1.0, 0.0] * 2 + [3.0], "text": ["red", "blue", " ", "left", ""]}
+    parquet.write_table(table(columns), tmp_path / "points.parquet")
+    for name in ("parquet", "shards"):
+        asked = load_recipe({
+            "data": {"name": name, "path": str(tmp_path / "points.parquet")}, "conditioning": SMALL["conditioning"],
+            "training": SMALL["training"], "network": SMALL["network"],
+        })  # fmt: skip
+        with pytest.raises(DataError) as refused:
+            prepare(asked)
+        assert str(refused.value) == (
+            f"conditioning.text: 2 of the 5 captions of {tmp_path / 'points.parquet'} are empty, e.g. that of sample 2 of those "
+            "that are looked at: write them, or leave these samples out"
+        )
+
+
 def test_captions_that_are_too_long_are_counted_with_what_helps(run_folder, bert, tmp_path):
     for i in range(8):
         Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i}.png")

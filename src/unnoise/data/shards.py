@@ -103,9 +103,10 @@ class ShardsDataset(DataSource):
         labels, class_names = _labels(entries, self.label_column)
         captioned = sum(entry.scan.captioned for entry in entries)
         if 0 < captioned < counts.sum():
-            notes.append(
-                f"captions: none are used, for {counts.sum() - captioned:,} of {counts.sum():,} samples have none"
-            )
+            first = next(entry for entry in entries if entry.scan.captioned < entry.scan.count)
+            missing = f"{counts.sum() - captioned:,} of {counts.sum():,} samples have none"
+            told = f"{missing}, e.g. {first.scan.uncaptioned} of {first.shard.name}"
+            notes.append(f"captions: none are used, for {told}")
         lanes = max(1, min(self.mixing, MOST_HELD // max(1, 2 * max(entry.scan.at_once for entry in entries))))
         average = max(1, int(counts.sum()) // len(entries))
         most_open = min(_MOST_OPEN, lanes * (2 + self.window // average))

@@ -206,6 +206,6 @@ def _captions_of(train: AnyDataset, part: Dataset, path: str, section: str) -> S
         first = next(i for i, text in enumerate(part.texts) if not text.strip())
         raise DataError(
             f"{section}: {blank:,} of the {len(part.texts):,} captions of {path} are empty, e.g. that of sample "
-            f"{first}: write them, or leave these samples out"
+            f"{first} of those that are looked at: write them, or leave these samples out"
         )
     return part.texts

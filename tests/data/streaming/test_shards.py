@@ -278,7 +278,26 @@ def test_labels_that_some_samples_or_shards_lack_are_refused(tmp_path, made):
         load(folder)
     data = load(folder, label_column="")
     assert data.take(torch.arange(3)).labels is None
-    assert data.skipped == ("captions: none are used, for 2 of 62 samples have none",)
+    assert data.skipped == ("captions: none are used, for 2 of 62 samples have none, e.g. a of 009.tar",)
+
+
+@pytest.mark.parametrize("missing", [[4, 7], []], ids=["some rows", "the whole column"])
+def test_the_first_row_without_a_caption_is_named(tmp_path, made, missing):
+    folder = made.parquet(tmp_path / "shards")
+    third = sorted(folder.iterdir())[2]
+    table = pq.read_table(third)
+    texts = [None if i in missing else text for i, text in enumerate(table["text"].to_pylist())]
+    left = table.drop_columns("text")
+    pq.write_table(left.append_column("text", pa.array(texts)) if missing else left, third)
+    told = (
+        f"2 of 60 samples have none, e.g. row 4 of {third.name}"
+        if missing
+        else f"13 of 60 samples have none, e.g. row 0 of {third.name}"
+    )
+    for _ in range(2):  # the second time by the index that is kept
+        data = load(folder)
+        assert data.skipped == (f"captions: none are used, for {told}",)
+        assert data.take(torch.arange(3)).texts is None
 
 
 def test_several_data_sets_that_were_saved_together_must_be_chosen_from(tmp_path):

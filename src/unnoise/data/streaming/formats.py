@@ -36,6 +36,7 @@ class Scan:
         labels: Shape (count,): whole numbers, words or truth values; None where there are none.
         class_names: The names of labels that are numbers, where the shard gives them.
         captioned: Samples with a caption.
+        uncaptioned: What the first sample without one is called, where there is one.
         at_once: Bytes that must be read at once to get at one sample, at most.
         notes: What is left out, one line each.
     """
@@ -47,6 +48,7 @@ class Scan:
     captioned: int = 0
     at_once: int = 0
     notes: tuple[str, ...] = ()
+    uncaptioned: str = ""
 
 
 class OpenShard(ABC):

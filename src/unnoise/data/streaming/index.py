@@ -21,7 +21,7 @@ from .._progress import Progress
 from .formats import Scan, ShardFormat
 from .store import Shard, Store, digest
 
-FORMAT = 1  # raised whenever the same shard would give another index
+FORMAT = 2  # raised whenever the same shard would give another index
 _AT_ONCE = 8
 
 
@@ -126,6 +126,7 @@ def _write(entry: Entry, form: ShardFormat) -> None:
         "count": scan.count,
         "class_names": scan.class_names,
         "captioned": scan.captioned,
+        "uncaptioned": scan.uncaptioned,
         "at_once": scan.at_once,
         "notes": scan.notes,
         "content": entry.content,
@@ -146,7 +147,8 @@ def _read(file: Path, shard: Shard, form: str) -> Entry | None:
                 return None
             labels = arrays["labels"] if "labels" in arrays.files else None
             names, notes = tuple(about["class_names"]), tuple(about["notes"])
-            scan = Scan(about["count"], {}, labels, names, about["captioned"], about["at_once"], notes)
+            captions = {name: about[name] for name in ("captioned", "uncaptioned")}
+            scan = Scan(about["count"], {}, labels, names, at_once=about["at_once"], notes=notes, **captions)
             return Entry(shard, scan, about["content"], file)
     except (OSError, ValueError, EOFError, KeyError):  # not there, or not whole
         return None

@@ -50,12 +50,14 @@ class TableFormat(ShardFormat):
                 values = groups.column(self.label_column)
                 check_labels(values, self.label_column, shard.name)
                 labels = np.array(values.to_pylist())
-            captioned = 0
+            captioned, first = 0, 0
             if self.text_column in names:
                 captions = groups.column(self.text_column)
                 captioned = len(captions) - captions.null_count
+                first = captions.is_null().index(True).as_py()
+            without = f"row {first}" if captioned < groups.count else ""
             given = class_names(groups.schema, self.label_column)
-            return Scan(groups.count, {"ends": groups.ends}, labels, given, captioned, groups.at_once, notes)
+            return Scan(groups.count, {"ends": groups.ends}, labels, given, captioned, groups.at_once, notes, without)
 
     def _numbers(self, groups: _Groups) -> tuple[list[str], tuple[str, ...]]:
         """The columns of points, where there is no column of pictures, and a line for each that is left out."""

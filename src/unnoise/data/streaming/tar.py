@@ -61,8 +61,9 @@ class TarFormat(ShardFormat):
             "caption": np.array([sample.caption for sample in samples], dtype=np.int64),
             "key": np.array([sample.key for sample in samples]),
         }
-        captioned = int((places["caption"][:, 2] != _NO_CAPTION).sum())
-        return Scan(len(samples), places, self._labels(samples, shard), captioned=captioned)
+        without = [sample.key for sample in samples if sample.caption[2] == _NO_CAPTION]
+        captioned, first = len(samples) - len(without), next(iter(without), "")
+        return Scan(len(samples), places, self._labels(samples, shard), captioned=captioned, uncaptioned=first)
 
     def _samples(self, file: IO[bytes], shard: Shard) -> list[_Sample]:
         samples: list[_Sample] = []
