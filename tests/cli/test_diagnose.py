@@ -12,6 +12,12 @@ def test_it_prints_the_parts_and_what_to_mend_first_and_leaves_a_page(unnoise, t
     assert [line.split()[:2] for line in lines[2:5]] == [["+", "denoiser:"], ["+", "guidance:"], ["+", "steps:"]]
     assert lines[-1] == f"page  {run / 'diagnosis' / 'index.html'}"
     assert (run / "diagnosis" / "index.html").is_file()
+    beside = unnoise("diagnose", run, "-n", 100, "--steps", 3, "--fine", 12, "--guidance", 2, "--reference", run)
+    assert beside.code == 0
+    assert f"At no noise level does it err more than {run}." in (run / "diagnosis" / "index.html").read_text()
+    nowhere = unnoise("diagnose", run, "--reference", tmp_path / "nowhere")
+    assert nowhere.code != 0
+    assert f"there is no model at {tmp_path / 'nowhere'}" in nowhere.err
 
 
 def test_a_folder_of_samples_has_no_parts(unnoise, tmp_path):

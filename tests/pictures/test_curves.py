@@ -62,6 +62,11 @@ def test_the_loss_above_the_floor_is_stronger_than_what_lies_below():
     bare, floored = loss_by_time(t, torch.ones(8)), loss_by_time(t, torch.ones(8), torch.full((8,), 0.5))
     assert amount(floored, style.INK) > amount(bare, style.INK) + 500
     assert loss_by_time([0.5], [1.0]).size == bare.size
+    beside = loss_by_time(t, torch.ones(8), beside={"another": torch.full((8,), 0.5)})
+    assert amount(bare, style.PALETTE[1]) == 0
+    assert amount(beside, style.PALETTE[1]) > 500
+    with pytest.raises(ShapeError, match=r"expected loss of another of shape \(8,\), got \(3,\)"):
+        loss_by_time(t, torch.ones(8), beside={"another": [1, 2, 3]})
 
 
 def test_schedules_are_drawn_although_their_ends_are_infinite():

@@ -36,6 +36,10 @@ def diagnose(
             help="A run of kind clip, or the folder of a CLIP that others trained: do samples match their prompts?"
         ),
     ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Another model of the same data and process: where does this one err more than that?"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise, and of what the metric draws.")] = 0,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     precision: Annotated[str, typer.Option(help=PRECISION)] = "auto",
@@ -59,7 +63,7 @@ def diagnose(
     with StopSignals() as stop:
         found = error_parts(
             model, data=data, n=n, metric=metric, fine=fine, out=out, seed=seed, device=device,
-            precision=precision, progress=DataProgress(), stop=stop, command=command(), clip=clip,  # type: ignore[arg-type]
+            precision=precision, progress=DataProgress(), stop=stop, command=command(), clip=clip, reference=reference,  # type: ignore[arg-type]
             **asked(sampler=sampler, steps=steps, guidance=guidance, label=label, prompt=prompt),
         )  # fmt: skip
     if found is None:

@@ -176,7 +176,13 @@ def lines(
     return _picture(figure, [ax], columns=1 if len(curves) < 6 else 2)
 
 
-def loss_by_time(t: Array, loss: Array, floor: Array | None = None, title: str | None = None) -> Image.Image:
+def loss_by_time(
+    t: Array,
+    loss: Array,
+    floor: Array | None = None,
+    title: str | None = None,
+    beside: Mapping[str, Array] | None = None,
+) -> Image.Image:
     """The loss at each stretch of time as bars, each with its Bayes floor: what lies above it can still be learned.
 
     Args:
@@ -184,6 +190,7 @@ def loss_by_time(t: Array, loss: Array, floor: Array | None = None, title: str |
         loss: Shape (K,).
         floor: Shape (K,).
         title: A line above.
+        beside: Losses of others, shape (K,) each, by the name in the legend.
 
     Raises:
         MissingExtra: Matplotlib is not installed.
@@ -200,6 +207,10 @@ def loss_by_time(t: Array, loss: Array, floor: Array | None = None, title: str |
         lowest = series("floor", floor, len(middle))
         ax.bar(left, np.minimum(lowest, heights), right - left, align="edge", color=style.PAPER, alpha=0.55)
         ax.hlines(lowest, left, right, color=style.INK, linewidth=_STRONG, label="Bayes floor")
+    for i, (name, other) in enumerate((beside or {}).items()):
+        ax.hlines(
+            series(f"loss of {name}", other, len(middle)), left, right, color=style.PALETTE[1 + i], linewidth=_STRONG, label=name
+        )  # fmt: skip
     ax.set(xlabel="time t   (0 is data, 1 is noise)", ylabel="loss", xlim=(0, 1))
     ax.grid(False, axis="x")
     return _picture(figure, [ax])

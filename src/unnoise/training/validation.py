@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..codecs.base import Codec
 from ..data.base import Dataset
-from ..denoisers.base import Denoiser
+from ..denoisers.base import Condition, Denoiser
 from ..denoisers.oracle import DatasetOracle
 from ..objectives.base import Draws, Objective
 from ..objectives.pairing import optimal_pairs
@@ -64,6 +64,7 @@ class Validation:
         per_stratum = size // STRATA
         u = ((i % STRATA) + ((i // STRATA) + 0.5) / per_stratum) / STRATA
         cond = whole_condition(data, captions, denoiser)
+        self.data = data
         recalls = who_recalls(seed, np.arange(size, dtype=np.int64)) if denoiser.self_conditioned else None
         self.draws = Draws(x_0, eps, objective.times.quantile(u, denoiser.schedule), cond, recalls=recalls)
         self.denoiser, self.objective = denoiser, objective
@@ -85,15 +86,17 @@ class Validation:
         return self._strata(shared_out(losses, module, len(prepared.inputs), batch_size, processes))
 
     @torch.no_grad()
-    def floor(self, oracle: Denoiser) -> Strata:
-        """The loss that a denoiser which needs no training has on the triples.
+    def floor(self, oracle: Denoiser, cond: Condition | None = None) -> Strata:
+        """The loss that another denoiser has on the triples, as large as the denoiser's own would be for the same estimates.
 
         Args:
-            oracle: Exact for the data that the triples come from; then no model can have a lower loss on average.
+            oracle: Where it is exact for the data that the triples come from, no model can have a lower loss on average.
+            cond: What it is asked for; by default what the denoiser is.
         """
+        draws = self.draws if cond is None else self.draws._replace(cond=cond)
         parts = []
-        for i in range(0, len(self.draws.x_0), 256):
-            parts.append(self.objective.floors(self.denoiser, oracle, self.draws.take(slice(i, i + 256))))
+        for i in range(0, len(draws.x_0), 256):
+            parts.append(self.objective.floors(self.denoiser, oracle, draws.take(slice(i, i + 256))))
         return self._strata(torch.cat(parts))
 
 

@@ -65,7 +65,8 @@ def test_what_was_made_wrong_on_purpose_is_blamed(moons, coarse, tmp_path):
 def test_a_denoiser_that_learned_nothing_is_blamed_and_its_levels_drawn(digits, tmp_path):
     found = error_parts(digits, n=60, steps=8, fine=8, guidance=1.0, metric="kid", out=tmp_path / "out")
     assert found.first.name == "denoiser"
-    assert f"It errs most at t = {found.levels.worst:.2f}." in found.sentence
+    assert f"It errs most at t = {found.levels.worst:.2f}, where its loss is" in found.sentence
+    assert found.sentence.endswith("times that of the best linear denoiser of the data.")
     assert not found.levels.seen  # a third was held out
     assert found.floor is not None
     page = (tmp_path / "out" / "index.html").read_text()

@@ -78,7 +78,7 @@ class ErrorParts:
             return deaf.strip()
         if first is None:
             return "No part is more than chance: judge more samples (-n), or look elsewhere."
-        worst = f" It errs most at t = {self.levels.worst:.2f}." if first.name == "denoiser" else ""
+        worst = f" {self.levels.sentence}" if first.name == "denoiser" else ""
         return f"Mend the {first.name} first: {first.remedy}.{worst}{deaf}"
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 from ...pictures.curves import loss_by_time
 from ...pictures.page import Page, Picture
 from . import words
+from .levels import Levels
 from .page import HALF, WIDE, picture_of
 from .parts import ErrorParts, table
 from .real import RealData
@@ -41,12 +42,19 @@ def write_parts_page(parts: ErrorParts, real: RealData, command: str = "") -> Pa
     pictures |= {key: picture_of(each.result.made, real) for key, each in parts.judged.items()}
     page.columns([Picture(drawn, key, f"Samples: {key}", HALF) for key, drawn in pictures.items() if drawn is not None])
     page.heading("The denoiser at each noise level")
-    levels = parts.levels
-    floor = None if levels.floor is None else np.asarray(levels.floor.by_time)
-    curve = loss_by_time(np.asarray(levels.loss.t), np.asarray(levels.loss.by_time), floor)
-    which = "samples that it learned from" if levels.seen else "samples that nobody learned"
-    above = "above the least that is possible" if floor is not None else "of all"
-    page.picture(curve, f"The loss on {which}. It lies highest {above} at t = {levels.worst:.2f}.", width=WIDE // 2)
+    _levels(page, parts.levels)
     if command:
         page.code(command)
     return page.save(parts.folder / "index.html")
+
+
+def _levels(page: Page, levels: Levels) -> None:
+    other, floor = levels.reference, levels.floor
+    curve = loss_by_time(
+        np.asarray(levels.loss.t),
+        np.asarray(levels.loss.by_time),
+        None if floor is None else np.asarray(floor.by_time),
+        beside=None if other is None else {other.name: np.asarray(other.loss.by_time)},
+    )
+    which = "samples that it learned from" if levels.seen else "samples that nobody learned"
+    page.picture(curve, f"The loss on {which}. {levels.sentence}", width=WIDE // 2)

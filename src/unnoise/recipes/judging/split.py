@@ -20,7 +20,7 @@ from ...files import write_atomically
 from ...model import Model
 from ...model_folder import folder_beside
 from ...options import build
-from ...precision import Precision
+from ...precision import Precision, find_device
 from ...shipped import folder_of
 from ..towers import open_towers
 from .caption_finding import words_of_model
@@ -81,6 +81,7 @@ def error_parts(
     stop: Callable[[], bool] = lambda: False,
     command: str = "",
     clip: str | Path | None = None,
+    reference: str | Path | None = None,
     **request: Any,
 ) -> ErrorParts | None:
     """Splits the distance between a model's samples and real data into parts.
@@ -103,6 +104,8 @@ def error_parts(
         command: The command that a person gave, for the page.
         clip: A run of kind clip, or the folder of a CLIP that others trained, which says whether samples match their prompts; of
             models that know words.
+        reference: Another model of the same data and process, beside whose loss at each noise level that of this one is held; by
+            default the least that is possible, or where that is not known the best linear denoiser of the data.
         **request: How the model is sampled: sampler, steps, grid, guidance, label, prompt.
 
     Returns:
@@ -110,11 +113,13 @@ def error_parts(
 
     Raises:
         BadOption: The metric is no distance, or times are given of which there cannot be more.
+        IncompatibleParts: The reference is of other data, or of another process.
         UnnoiseError: As in `evaluate`.
     """
     if not isinstance(what, Model) and not folder_of(what).exists():
         raise ModelFolderError(f"there is no model at {what}: give a model folder, or the run folder around it")
     towers = None if clip is None else open_towers(clip)
+    other = None if reference is None else Model.load(reference).on(find_device(device), precision)
     asked = build(Request, {"seed": seed, **request})
     subject, real = find_subject(what, asked, data=data, progress=progress, device=device, precision=precision)
     if not isinstance(subject, ModelSubject):
@@ -124,6 +129,8 @@ def error_parts(
         raise BadOption(f"metric: expected a distance, such as fid, kid or energy, got {chosen!r}")
     folder = Path(out) if out is not None else folder_beside(subject.model.path, "diagnosis")
     settings = EvaluationSettings(metrics=(chosen,), memorisation=False, seed=seed)
+    # Before the samples, which take long: a reference that does not fit is told at once.
+    levels = measure_levels(subject.model, real, other)
     judged: dict[str, Judged] = {}
     for name, each in _subjects(subject, real, fine).items():
         place = f"{name}-{_short(each)}"
@@ -131,10 +138,10 @@ def error_parts(
         if found is None:
             return None
         judged[name] = found
-    levels = measure_levels(subject.model, real)
     floor = judged["as asked"].result.baseline.get(chosen)
     words = words_of_model(subject, real, judged["as asked"].result.made, towers, seed, progress)
-    notes = () if subject.asks or subject.settled["guidance"]["scale"] == 1 else (_unguided(subject),)
+    idle = not subject.asks and subject.settled["guidance"]["scale"] != 1
+    notes = (*((_unguided(subject),) if idle else ()), *levels.notes)
     parts = ErrorParts(chosen, judged, floor, _parts(chosen, judged, floor, subject), levels, folder, words, notes)
     write_atomically(folder / "parts.json", (json.dumps(parts.plain(), indent=1) + "\n").encode())
     write_parts_page(parts, real, command)
