@@ -17,7 +17,7 @@ from unnoise.model import Model
 from unnoise.recipes.clip_folder import load_clip
 from unnoise.recipes.judging.caption_finding import WordsFound, _losses, _of_different, found_by_loss, judge_words
 from unnoise.recipes.judging.captions_asked import CaptionsAsked
-from unnoise.recipes.judging.levels import Levels
+from unnoise.recipes.judging.levels import LINEAR, Levels, measure_levels
 from unnoise.recipes.judging.parts import ErrorParts, Part
 from unnoise.recipes.judging.run import find_subject
 from unnoise.recipes.judging.split import error_parts
@@ -221,6 +221,67 @@ def test_guidance_and_words_are_parts_of_an_error(model, tmp_path):
     assert "caption by the loss" in page
     kept = json.loads((tmp_path / "out" / "parts.json").read_text())
     assert kept["words"]["by loss"]["among"] == 8
+
+
+@pytest.fixture(scope="module")
+def clip(place, tmp_path_factory):
+    """A run of kind clip that has learned the same captions."""
+    values = {
+        "kind": "clip", "data": {**RECIPE["data"], "path": str(place)}, "dim": 16,
+        "text": {"encoder": {"name": "transformer", "width": 16, "depth": 1, "heads": 2, "length": 12}},
+        "pictures": {"width": 8, "multipliers": [1, 2], "blocks": 1},
+        "training": {
+            "steps": 100, "batch_size": 16, "lr": 1e-2, "warmup": 0, "validate_every": 100, "sample_every": 0, "ema": 0.9,
+            "checkpoint_every": 100, "validation_size": 16, "validation_share": 0.2,
+        },
+        "machine": {"precision": "fp32"},
+    }  # fmt: skip
+    folder = tmp_path_factory.mktemp("runs") / "clip"
+    for _ in Run(load_any_recipe(values), folder).events():
+        pass
+    return folder
+
+
+def test_clip_says_beside_the_parts_whether_samples_match_their_prompts(model, clip, tmp_path):
+    asked = ["--steps", "3", "--fine", "3", "--metric", "kid", "--clip", str(clip), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, ["diagnose", str(model), "-n", "60", *asked])
+    assert done.exit_code == 0, done.output
+    told = [line for line in done.output.splitlines() if "by CLIP: CLIP score" in line]
+    assert [line.partition(" by CLIP")[0] for line in told] == ["sample -> prompt", "real picture -> caption"]
+    kept = json.loads((tmp_path / "out" / "parts.json").read_text())["words"]
+    # The same from the pictures and the texts themselves.
+    towers = load_clip(clip)
+    subject, real = find_subject(model, {"steps": 3})
+    data = real.held_out
+    for name, pictures, texts in (
+        ("made", subject.samples(0, 60), subject.prompts(0, 60)),
+        ("real", data.x, [text.splitlines()[0] for text in data.texts]),
+    ):
+        cosines = (towers.look(pictures) * towers.read(texts)).sum(1)
+        assert kept[name]["score"]["value"] == pytest.approx(100 * float(cosines.clamp(min=0).mean()), rel=1e-4)
+        assert kept[name]["found"]["among"] == 8
+    assert f"CLIP score {kept['made']['score']['value']:.1f} (" in told[0]
+    assert kept["real"]["found"]["first"]["value"] >= 0.5  # four times chance
+    for line in told:
+        assert line.partition(": ")[2] in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_what_is_no_clip_is_told_before_anything_is_made(model, tmp_path):
+    done = CliRunner().invoke(app, ["diagnose", str(model), "--clip", str(model), "-o", str(tmp_path / "out")])
+    assert isinstance(done.exception, ModelFolderError)
+    assert str(model) in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reference_is_asked_in_its_own_words(model, fresh):
+    """Both read captions, each by a tokenizer and an encoder of its own."""
+    subject, real = find_subject(fresh)
+    levels = measure_levels(subject.model, real, Model.load(model))
+    assert levels.floor is None
+    own = measure_levels(find_subject(model)[0].model, real)
+    assert own.reference.name == LINEAR
+    assert levels.reference.loss.by_time == pytest.approx(own.loss.by_time, rel=1e-3)
+    assert max(levels.excess) > 1
 
 
 def test_guidance_of_nothing_is_no_part_of_an_error(digits, tmp_path):
