@@ -1,10 +1,12 @@
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn import functional
 
 from unnoise.errors import BadOption, DataError, ShapeError
 from unnoise.evaluation.features.inception import InceptionFeatures
 from unnoise.evaluation.features.inception_network import BlockE, InceptionV3, mean_of_neighbours
+from unnoise.evaluation.perceptual import PerceptualDistance
 
 NAME = "pt_inception-2015-12-05-6726825d.pth"
 
@@ -117,6 +119,48 @@ def test_features_come_from_the_file_whatever_stands_beside_a_sample(file, weigh
     changed = {**weights, "Mixed_7c.branch_pool.bn.bias": torch.ones(192)}
     torch.save(changed, tmp_path / "other.pth")
     assert InceptionFeatures(path=str(tmp_path / "other.pth")).prepare(pictures).hash != extractor.hash
+
+
+def by_hand(weights, name, x, **options):
+    """A convolution of the published weights, normalised by its running statistics."""
+    x = functional.conv2d(x, weights[f"{name}.conv.weight"], **options)
+    mean, var, scale, shift = (
+        weights[f"{name}.bn.{each}"] for each in ("running_mean", "running_var", "weight", "bias")
+    )
+    return functional.batch_norm(x, mean, var, scale, shift, eps=0.001).relu()
+
+
+def test_what_it_says_of_places_is_what_stands_before_its_pools(file, weights, pictures):
+    extractor = InceptionFeatures(path=str(file)).prepare(pictures)
+    network, x = extractor.network, pictures.x[:1]
+    with torch.no_grad():
+        found = extractor.maps(x.float())
+        first = by_hand(weights, "Conv2d_1a_3x3", extractor._seen(x), stride=2)
+        first = by_hand(weights, "Conv2d_2b_3x3", by_hand(weights, "Conv2d_2a_3x3", first), padding=1)
+        second = by_hand(weights, "Conv2d_3b_1x1", functional.max_pool2d(first, 3, 2))
+        second = by_hand(weights, "Conv2d_4a_3x3", second)
+        expected, rest = [first, second], functional.max_pool2d(second, 3, 2)
+        for blocks in (("5b", "5c", "5d"), ("6a", "6b", "6c", "6d", "6e"), ("7a", "7b", "7c")):
+            for block in blocks:
+                rest = getattr(network, f"Mixed_{block}")(rest)
+            expected.append(rest)
+    assert [each.shape[1] for each in found] == [64, 192, 288, 768, 2048]
+    for each, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(each, other, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[-1].mean((2, 3)), extractor(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_perceptual_distance_by_it_has_a_gradient_everywhere(file, random_data, channels):
+    data = random_data("image", (channels, 16, 16), 1)
+    distance = PerceptualDistance(InceptionFeatures(path=str(file)).prepare(data))
+    real = data.x.float()
+    noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(0))
+    made = (real + 3 * noise).clamp(0, 255).requires_grad_()
+    found = distance(made, real)
+    found.sum().backward()
+    assert (made.grad != 0).double().mean() > 0.95  # a transparent pixel may be white already
+    assert 0 < float(found.detach()) < float(distance((real + 60 * noise).clamp(0, 255), real))
 
 
 @pytest.mark.parametrize("place", ["unnoise", "torch"])

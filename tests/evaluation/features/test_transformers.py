@@ -10,6 +10,8 @@ from PIL import Image
 from unnoise.errors import DataError
 from unnoise.evaluation.features.clip import ClipFeatures
 from unnoise.evaluation.features.dinov2 import Dinov2Features
+from unnoise.evaluation.features.vision_transformer import Architecture, VisionTransformer
+from unnoise.evaluation.perceptual import PerceptualDistance
 
 transformers = pytest.importorskip("transformers")
 transformers.utils.logging.disable_progress_bar()
@@ -99,6 +101,70 @@ def test_clip_says_what_transformers_says(clip, random_data, name):
     unit = ClipFeatures(path=str(folder)).prepare(data)
     torch.testing.assert_close(unit(data.x), theirs / theirs.norm(dim=1, keepdim=True), rtol=1e-5, atol=1e-5)
     assert unit.hash != extractor.hash
+
+
+def theirs_of_places(states, norm, rows):
+    """The states after each layer of transformers, less the token for the whole, as pictures."""
+    return [norm(each[:, 1:]).transpose(1, 2).unflatten(2, (rows, -1)) for each in states]
+
+
+@pytest.mark.parametrize("name", ["plain", "other grid", "gated"])
+def test_what_dinov2_says_of_places_is_what_transformers_says(dinov2, random_data, name):
+    model, folder = dinov2[name]
+    data = random_data("image", (3, 224, 224), 2)  # of its own size, so that nothing is rounded before it
+    extractor = Dinov2Features(path=str(folder)).prepare(data)
+    with torch.no_grad():
+        states = model(extractor.seen(data.x), output_hidden_states=True).hidden_states
+        expected = theirs_of_places(states[1:], model.layernorm, 16)
+        found = extractor.maps(data.x.float())
+    assert [tuple(each.shape) for each in found] == [(2, 48, 16, 16)] * 3  # it has three layers only
+    for each, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(each, other, rtol=1e-4, atol=1e-4)
+
+
+def test_what_clip_says_of_places_is_what_transformers_says(clip, random_data):
+    model, folder = clip["tower"]
+    data = random_data("image", (3, 42, 42), 2)
+    extractor = ClipFeatures(path=str(folder)).prepare(data)
+    with torch.no_grad():
+        states = model.vision_model(extractor.seen(data.x), output_hidden_states=True).hidden_states
+        expected = theirs_of_places(states[1:], model.vision_model.post_layernorm, 3)
+        found = extractor.maps(data.x.float())
+    for each, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(each, other, rtol=1e-4, atol=1e-4)
+
+
+def test_of_many_layers_each_quarter_is_told(random_data):
+    sizes = Architecture(8, 10, 2, 16, 4, 3, 1e-6, "gelu", like_clip=False)
+    torch.manual_seed(0)
+    network, said = VisionTransformer(sizes).eval(), []
+    for layer in network.layers:
+        layer.register_forward_hook(lambda _m, _i, out: said.append(out))
+    with torch.no_grad():
+        found = network.maps(torch.randn(1, 3, 12, 12))
+        assert len(found) == 4
+        for number, each in zip((3, 5, 8, 10), found, strict=True):  # from one
+            patch = network.norm_out(said[number - 1][0, 1 + 2 * 3 + 1])
+            torch.testing.assert_close(each[0, :, 2, 1], patch)
+
+
+def test_every_pixel_counts_in_a_perceptual_distance_by_either(dinov2, clip, random_data):
+    for channels in (1, 3, 4):
+        data = random_data("image", (channels, 30, 50), 2)
+        for extractor in (
+            Dinov2Features(path=str(dinov2["plain"][1])).prepare(data),
+            ClipFeatures(path=str(clip["tower"][1])).prepare(data),
+        ):
+            distance = PerceptualDistance(extractor)
+            real, generator = data.x.float(), torch.Generator().manual_seed(0)
+            near, far = (real + by * torch.randn(real.shape, generator=generator) for by in (2.0, 40.0))
+            made = near.clamp(0, 255).requires_grad_()
+            found = distance(made, real)
+            found.sum().backward()
+            assert (made.grad[:, :, :, 0] != 0).all()  # pictures wider than high are not cut
+            assert (made.grad[:, :, :, -1] != 0).all()
+            assert (found < distance(far.clamp(0, 255), real)).all()
+            assert distance(real, real).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (3, 50, 90), (3, 300, 260)])

@@ -63,7 +63,8 @@ class Extractor(ABC):
             IncompatibleParts: It has no such layers.
         """
         raise IncompatibleParts(
-            f"the extractor {self.about.get('name')!r} has no layers that say something of places: take `own` or `inception`"
+            f"the extractor {self.about.get('name')!r} has no layers that say something of places: take `own`, `inception`, "
+            "`dinov2` or `clip`"
         )
 
     def on(self, device: torch.device) -> Self:

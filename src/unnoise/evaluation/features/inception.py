@@ -102,10 +102,10 @@ class InceptionExtractor(Extractor):
     def _look(self, pictures: Tensor) -> Tensor:
         return self.network(self._seen(pictures))
 
-    def _seen(self, pictures: Tensor) -> Tensor:
-        pixels = resized(in_colour(pictures), SIDE, SIDE, "tensorflow" if self.legacy else "bicubic")
+    def _seen(self, pictures: Tensor, whole: bool = True) -> Tensor:
+        pixels = resized(in_colour(pictures, whole), SIDE, SIDE, "tensorflow" if self.legacy else "bicubic")
         return ((pixels - 128) / 128).to(self.device)
 
     def maps(self, x: Tensor) -> tuple[Tensor, ...]:
         """See `Extractor.maps`: the ends of its five sizes."""
-        return self.network.maps(self._seen(x))
+        return self.network.maps(self._seen(x, whole=False))

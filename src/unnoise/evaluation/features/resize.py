@@ -86,7 +86,7 @@ def pillow_weights(before: int, after: int, rule: Literal["bicubic", "bilinear"]
 def _tensorflow(pixels: Tensor, size: int, axis: int) -> Tensor:
     """Linear interpolation along one axis at the places i * old / new, the last pixel repeated."""
     last = pixels.shape[axis] - 1
-    place = torch.arange(size, dtype=torch.float32) * (pixels.shape[axis] / size)
+    place = torch.arange(size, dtype=torch.float32, device=pixels.device) * (pixels.shape[axis] / size)
     before = place.floor()
     share = (place - before).reshape(-1, *[1] * (3 - axis))
     low = before.long().clamp(max=last)
@@ -101,17 +101,19 @@ def centre_crop(pixels: Tensor, size: int) -> Tensor:
     return pixels[:, :, top : top + size, left : left + size]
 
 
-def in_colour(pixels: Tensor) -> Tensor:
+def in_colour(pixels: Tensor, whole: bool = True) -> Tensor:
     """Pictures of three channels: grey ones repeated, transparent ones laid on white.
 
     Args:
         pixels: Shape (B, C, H, W) with 1, 3 or 4 channels, in [0, 255].
+        whole: Whether transparent ones are rounded to whole numbers, as a file of them would be; gradients end there.
 
     Returns:
-        Shape (B, 3, H, W), float32 in [0, 255]; of transparent ones rounded to whole numbers, as a file of them would be.
+        Shape (B, 3, H, W), float32 in [0, 255].
     """
     pixels = pixels.to(torch.float32)
     if pixels.shape[1] == 4:
         cover = pixels[:, 3:] / 255
-        return (pixels[:, :3] * cover + 255 * (1 - cover)).round()
+        laid = pixels[:, :3] * cover + 255 * (1 - cover)
+        return laid.round() if whole else laid
     return pixels.expand(-1, 3, -1, -1)

@@ -41,7 +41,7 @@ class TransformerExtractor(Extractor):
         unit: bool = False,
     ) -> None:
         self.network = network.to(device)
-        self.device = device
+        self.device: str | torch.device = device
         self.side = side
         self.mean, self.std = (torch.tensor(numbers).reshape(3, 1, 1) for numbers in (mean, std))
         self.unit = unit
@@ -69,5 +69,17 @@ class TransformerExtractor(Extractor):
         height, width = pictures.shape[2:]
         short = min(height, width)
         size = max(self.side, self.side * height // short), max(self.side, self.side * width // short)
-        pixels = centre_crop(resized(in_colour(pictures), *size, "bicubic", whole=True), self.side)
-        return (pixels / 255 - self.mean) / self.std
+        return self._centred(centre_crop(resized(in_colour(pictures), *size, "bicubic", whole=True), self.side))
+
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """See `Extractor.maps`: each quarter of its layers, of the whole picture, which is brought to whole patches.
+
+        Nothing is cut off and nothing rounded, unlike for features: every pixel has a gradient.
+        """
+        short, patch = min(x.shape[2:]), self.network.sizes.patch
+        height, width = (self.side * side // short // patch * patch for side in x.shape[2:])
+        pixels = resized(in_colour(x.to(self.device), whole=False), height, width, "bicubic")
+        return self.network.maps(self._centred(pixels))
+
+    def _centred(self, pixels: Tensor) -> Tensor:
+        return (pixels / 255 - self.mean.to(pixels.device)) / self.std.to(pixels.device)

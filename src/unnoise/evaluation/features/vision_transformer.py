@@ -125,13 +125,36 @@ class VisionTransformer(nn.Module):
         Returns:
             Shape (B, dim).
         """
-        grid = self.patches(x)  # (B, width, rows, columns)
-        tokens = grid.flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token.expand(len(x), -1, -1), tokens], dim=1)
-        tokens = self.norm_in(tokens + self._positions(grid.shape[2], grid.shape[3]))  # (B, 1 + places, width)
+        tokens = self._tokens(x)
         for layer in self.layers:
             tokens = layer(tokens)
         return self.projection(self.norm_out(tokens[:, 0]))
+
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What the tokens of patches say after each quarter of the layers, normalised as at the end; arguments as above.
+
+        References:
+            DINOv2 (Oquab et al., 2023), https://arxiv.org/abs/2304.07193, whose layers in the middle are published so
+
+        Returns:
+            Four, or of fewer layers one each, of shape (B, width, rows of patches, columns of them).
+        """
+        tokens, found = self._tokens(x), []
+        rows, columns = (side // self.sizes.patch for side in x.shape[2:])
+        ends = {-(-len(self.layers) * quarter // 4) for quarter in (1, 2, 3, 4)}
+        for number, layer in enumerate(self.layers, 1):
+            tokens = layer(tokens)
+            if number in ends:
+                found.append(self.norm_out(tokens[:, 1:]).mT.unflatten(2, (rows, columns)))
+        return tuple(found)
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        """What enters the first layer, shape (B, 1 + rows columns, width)."""
+        grid = self.patches(x)  # (B, width, rows, columns)
+        tokens = grid.flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_token.expand(len(x), -1, -1), tokens], dim=1)
+        normalised: Tensor = self.norm_in(tokens + self._positions(grid.shape[2], grid.shape[3]))
+        return normalised
 
     def _positions(self, rows: int, columns: int) -> Tensor:
         """Shape (1, 1 + rows columns, width): those that were learned, bicubic between them for another grid."""
