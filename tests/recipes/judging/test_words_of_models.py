@@ -121,7 +121,7 @@ def test_the_right_caption_is_found_by_the_loss_of_a_model_that_knows_words(mode
 
 
 @pytest.fixture(scope="module")
-def clip(place, tmp_path_factory):
+def short_clip(place, tmp_path_factory):
     """A run of CLIP that reads two words."""
     run = Run(load_any_recipe({
         "kind": "clip", "data": {**RECIPE["data"], "path": str(place)}, "dim": 8,
@@ -146,12 +146,12 @@ def matched(clip, pictures, texts):
     return 100 * np.mean(np.clip(np.diag(cosines), 0, None)), np.mean(place), np.mean(np.array(place) == 1), len(first)
 
 
-def test_the_command_tells_how_samples_match_their_prompts_by_clip(model, clip):
+def test_the_command_tells_how_samples_match_their_prompts_by_clip(model, short_clip):
     done = CliRunner().invoke(
-        app, ["retrieve", str(model), "--clip", str(clip), "-n", "24", "--guidance", "3", "--seed", "5"]
+        app, ["retrieve", str(model), "--clip", str(short_clip), "-n", "24", "--guidance", "3", "--seed", "5"]
     )
     assert done.exit_code == 0, done.output
-    towers, data = load_clip(clip), find_subject(model)[1].held_out
+    towers, data = load_clip(short_clip), find_subject(model)[1].held_out
     prompts = CaptionsAsked(data, 5).texts(0, 24)
     made = Model.load(model).sample(24, prompt=prompts, guidance=3.0, seed=5).tensor
     said = {line[:32].strip(): line[32:] for line in done.output.splitlines() if "->" in line}
@@ -170,11 +170,11 @@ def test_the_command_tells_how_samples_match_their_prompts_by_clip(model, clip):
     assert "note:" not in done.output
 
 
-def test_captions_and_prompts_that_are_not_read_to_their_ends_are_said(model, clip, place, tmp_path):
+def test_captions_and_prompts_that_are_not_read_to_their_ends_are_said(model, short_clip, place, tmp_path):
     for i, caption in enumerate(("red left", "blue right " * 10, "green")):
         Image.new("RGB", (8, 8), (90 * i, 0, 0)).save(tmp_path / f"{i}.png")
         (tmp_path / f"{i}.txt").write_text(caption)
-    found = judge_words(model, clip=clip, data=str(tmp_path), n=2, prompt="red red left", seed=1)
+    found = judge_words(model, clip=short_clip, data=str(tmp_path), n=2, prompt="red red left", seed=1)
     told = "tokens that {} reads at once (one has {}), and what comes after is not {}: shorten such"
     remedy = "or take a CLIP that reads more"
     assert list(found.notes) == [
