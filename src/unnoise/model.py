@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .adapter import ADAPTER_FILE, Adapter
-from .asked import Asked, Checked, Label, Words, checked
+from .asked import Asked, Checked, Label, Words, checked, plain_scale
 from .assembly import built, found, joined, rounded
 from .blueprint import Blueprint
 from .conditioning.text.network import apart
@@ -299,6 +299,7 @@ class Model:
         sampler: str | Mapping[str, Any] | Sampler | None = None,
         steps: int | None = None,
         guidance: float | Mapping[str, Any] | Guidance | None = None,
+        embedded_guidance: float | None = None,
         grid: GridSpec | None = None,
         seed: int = 0,
         first: int = 0,
@@ -313,7 +314,8 @@ class Model:
         """
         request = self.settle(
             n, label=label, prompt=prompt, negative_prompt=negative_prompt, boxes=boxes, map=map, sampler=sampler, steps=steps,
-            guidance=guidance, grid=grid, seed=seed, first=first, blend=blend, image=image, strength=strength,
+            guidance=guidance, embedded_guidance=embedded_guidance, grid=grid, seed=seed, first=first, blend=blend, image=image,
+            strength=strength,
         )  # fmt: skip
         asked, first = self.asked(request), request["first"]
         yield from self._run(request, asked.condition(), asked.negative(), range(first, first + asked.n))
@@ -330,6 +332,7 @@ class Model:
         sampler: str | Mapping[str, Any] | Sampler | None = None,
         steps: int | None = None,
         guidance: float | Mapping[str, Any] | Guidance | None = None,
+        embedded_guidance: float | None = None,
         grid: GridSpec | None = None,
         seed: int = 0,
         first: int = 0,
@@ -354,6 +357,8 @@ class Model:
             steps: From noise to data, at least 1; with "tuned", the network calls that it was tuned for; as many as there are
                 where `grid` gives the times themselves.
             guidance: The scale (1 is the plain conditional model), or a guidance rule.
+            embedded_guidance: The scale that a network is told into which guidance was distilled, 1 by default; FLUX.1 dev is
+                mostly told 3.5. It takes one call; `guidance` takes two, and both are told it.
             grid: At which times: by name, as {name: ..., option: value}, or the times themselves, also as "1,0.5,0".
             seed: Sample k of a seed is the same in any batch.
             first: Index of the first sample.
@@ -373,7 +378,8 @@ class Model:
         """
         request = self.settle(
             n, label=label, prompt=prompt, negative_prompt=negative_prompt, boxes=boxes, map=map, sampler=sampler, steps=steps,
-            guidance=guidance, grid=grid, seed=seed, first=first, blend=blend, image=image, strength=strength,
+            guidance=guidance, embedded_guidance=embedded_guidance, grid=grid, seed=seed, first=first, blend=blend, image=image,
+            strength=strength,
         )  # fmt: skip
 
         def tell(preview: Preview, batch: int, batches: int) -> None:
@@ -446,6 +452,7 @@ class Model:
         sampler: str | Mapping[str, Any] | Sampler | None = None,
         steps: int | None = None,
         guidance: float | Mapping[str, Any] | Guidance | None = None,
+        embedded_guidance: float | None = None,
         grid: GridSpec | None = None,
         seed: int = 0,
         first: int = 0,
@@ -488,6 +495,7 @@ class Model:
             "label": plain_label(label),
             **plain_prompts(prompt, negative_prompt),
             **plain_regions(boxes, map),
+            **plain_scale(embedded_guidance),
             **edit,
             "sampler": samplers.describe(stepper),
             "steps": count,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 KEY = "unnoise"
-CONDITIONS = "label", "prompt", "negative_prompt", "boxes", "map"
+CONDITIONS = "label", "prompt", "negative_prompt", "boxes", "map", "embedded_guidance"
 """What a recipe may say of what samples are to be."""
 PER_SAMPLE = (*CONDITIONS, "image")
 """What a recipe may hold a list of, with one for each sample."""
@@ -246,8 +246,9 @@ def _readable(recipe: Mapping[str, Any]) -> str:
     words = [line for line in (prompt, f"Negative prompt: {negative}" if negative else "") if line]
     asked = "\n".join([*words, asked])
     edit = f", Denoising strength: {recipe['strength']:g}" if "strength" in recipe else ""
+    told = f", Distilled CFG Scale: {recipe['embedded_guidance']:g}" if "embedded_guidance" in recipe else ""
     how = f"Steps: {recipe['steps']}, Sampler: {sampler}, CFG scale: {recipe['guidance']['scale']}, Seed: {recipe['seed']}"
-    return f"{asked}{how}{edit}"
+    return f"{asked}{how}{told}{edit}"
 
 
 def encode_image(image: Image, suffix: str, recipe: str, readable: str) -> bytes:

@@ -98,6 +98,8 @@ def previews(
     if cond is not None:  # what networks make of a prompt alone is made here, once for all steps
         if negative is None and rule.from_null:
             negative = denoiser.null_condition(len(x), device)
+        if negative is not None and "guidance" in cond:  # the scale of a distilled guidance says how, not what
+            negative = {**negative, "guidance": cond["guidance"]}
         plain = Guided(denoiser, rule)
         cond, negative = (
             told and plain.remember({name: value.to(device) for name, value in told.items()})

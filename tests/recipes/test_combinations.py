@@ -36,6 +36,7 @@ NETWORKS = {
     "unet": "network: {name: latent_unet, width: 16, multipliers: [1, 2], blocks: 1, attention: [1], heads: 2}",
     "dit": "network: {name: dit, width: 16, depth: 2, heads: 2, patch: 2}",
     "mmdit": "network: {name: mmdit, width: 16, depth: 2, heads: 2, patch: 2}",
+    "flux": "network: {name: flux, width: 16, double_blocks: 1, single_blocks: 1, heads: 2, patch: 2}",
 }
 SPACES = {"pixel": "codec: auto", "latent": "codec: {name: autoencoder, path: AUTOENCODER, latents: none}"}
 CONDITIONS = {
@@ -97,6 +98,7 @@ def test_each_choice_is_one_line_of_the_recipe():
     for swap in (
         ("dit", "pixel", "label"),
         ("mmdit", "pixel", "label"),
+        ("flux", "pixel", "label"),
         ("unet", "latent", "label"),
         ("unet", "pixel", "text"),
     ):

@@ -14,6 +14,7 @@ from .progress import StopSignals, bar, say
 
 MODEL = "A model folder, or the run folder around it; `ready` and `ready-emoji` come with unnoise."
 GUIDANCE = "The scale: 1 is off, 0 unconditional; or a rule and its scale, `apg:4` (`unnoise list guidance`)."
+EMBEDDED = "The scale told to a model into which guidance was distilled, such as FLUX.1 dev; 1 by default."
 PROMPT = "Words, of models that learned some; `(red:1.3)` counts more."
 SAMPLER = "See `unnoise list samplers`; the model's own by default."
 GRID = "At which times: see `unnoise list grids`; or the times themselves: `1,0.5,0`."
@@ -83,6 +84,11 @@ def _notes(rule: dict[str, Any], typed: str | None, asked: Any, negative: str | 
         yield f"--guidance {typed} alone has scale {scale:g}; {typed}:{2 * scale:g} is twice that"
 
 
+def _labels(label: str | None, names: tuple[str, ...], n: int, first: int) -> str | list[str] | None:
+    """The labels in turn where `all` was typed, else what was."""
+    return [names[(first + i) % len(names)] for i in range(n)] if label == "all" and names else label
+
+
 def _model_left_out(model: str, overrides: list[str] | None, prompt: str | None) -> tuple[str, list[str] | None]:
     """The model and the options where none or only options were typed, such as `unnoise sample sampler.eta=1`."""
     from ..shipped import ready_for
@@ -107,6 +113,7 @@ def sample(
     steps: Annotated[int | None, typer.Option(help="Steps from noise to data; the model's own by default.")] = None,
     grid: Annotated[str | None, typer.Option(help=GRID)] = None,
     guidance: Annotated[str | None, typer.Option(help=GUIDANCE)] = None,
+    embedded_guidance: Annotated[float | None, typer.Option(help=EMBEDDED)] = None,
     lora: Annotated[list[str] | None, typer.Option(help=LORA)] = None,
     seed: Annotated[int, typer.Option(help="Sample k of a seed is the same in any batch.")] = 0,
     first: Annotated[int, typer.Option(help="Index of the first sample.")] = 0,
@@ -161,12 +168,11 @@ def sample(
     stepper, rule = _options(overrides, sampler, guidance, loaded.sampling)
     for note in _notes(rule, guidance, label or prompt or negative_prompt or boxes or map, negative_prompt):
         say(f"note: {note}")
-    names = loaded.spec.class_names
-    asked = [names[(first + i) % len(names)] for i in range(n)] if label == "all" and names else label
+    asked = _labels(label, loaded.spec.class_names, n, first)
     options: dict[str, Any] = {
-        "label": asked, "prompt": prompt, "negative_prompt": negative_prompt, "boxes": boxes, "map": map,
-        "sampler": stepper, "steps": steps, "grid": grid, "guidance": rule, "seed": seed, "first": first,
-        "blend": _blend(blend), "image": image, "strength": strength, "batch_size": batch_size,
+        "label": asked, "prompt": prompt, "negative_prompt": negative_prompt, "boxes": boxes, "map": map, "seed": seed,
+        "sampler": stepper, "steps": steps, "grid": grid, "guidance": rule, "embedded_guidance": embedded_guidance,
+        "first": first, "blend": _blend(blend), "image": image, "strength": strength, "batch_size": batch_size,
     }  # fmt: skip
     if is_folder:
         _fill(out, loaded, n, place, options)

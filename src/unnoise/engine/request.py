@@ -16,7 +16,7 @@ from ..request import whole_number
 
 ASKED = (
     "n", "label", "prompt", "negative_prompt", "boxes", "map",
-    "sampler", "steps", "guidance", "grid", "seed", "first", "blend", "image", "strength",
+    "sampler", "steps", "guidance", "embedded_guidance", "grid", "seed", "first", "blend", "image", "strength",
 )  # fmt: skip
 """What a request hands to `Model.settle`."""
 
@@ -65,6 +65,7 @@ class Request:
         sampler: A name, or `{name: ..., option: value}`.
         steps: From noise to data.
         guidance: The scale, or a rule as `{name: ..., option: value}`; a second model that it names stands on the shelf, too.
+        embedded_guidance: The scale of a guidance that was distilled into the model.
         grid: At which times.
         seed: Sample k of a seed is the same in any request.
         first: Index of the first sample.
@@ -91,6 +92,7 @@ class Request:
     sampler: Any = None
     steps: int | None = None
     guidance: Any = None
+    embedded_guidance: float | None = None
     grid: Any = None
     seed: int = 0
     first: int = 0

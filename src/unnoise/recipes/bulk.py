@@ -113,7 +113,7 @@ def sample_into(
         place: "here", "ray", or {name: ray, workers: 8}.
         progress: Told how many samples are there, and how many there will be.
         stop: Asked between parts; when true, what is done stays.
-        **asked: As for `Model.sample`: prompt, negative_prompt, image, strength, sampler, steps, grid, guidance, seed.
+        **asked: As for `Model.sample`: prompt, negative_prompt, image, strength, sampler, steps, grid, guidance, seed and so on.
 
     Returns:
         What became of it.

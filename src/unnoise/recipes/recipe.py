@@ -97,6 +97,11 @@ class Recipe(AnyRecipe):
             raise BadOption(
                 f"denoiser.learned_variance: must be {str(self.objective.learns_variance).lower()} with the objective {name!r}"
             )
+        if getattr(self.network.config, "guidance", False) and self.start is None:
+            raise BadOption(
+                "network.guidance: no guidance is distilled into what is trained here, so that the scale would say nothing: leave "
+                "it out, or start from a model that has it"
+            )
         try:  # now, and not when the first samples are drawn
             make_grid(self.sampling.grid, self.sampling.steps, self.process)
         except (BadOption, UnknownName) as error:

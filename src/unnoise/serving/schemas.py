@@ -90,6 +90,12 @@ class Asked(Strict):
         None, description="a label map of models that learned some: data:image/png;base64,... of class numbers"
     )
     sampler: SamplerSpec = Field(None, description="how to step; the model's own by default")
+    embedded_guidance: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="the scale told to a model that guidance was distilled into; 1 by default",
+    )
     grid: GridSpec = Field(None, description="at which times; the model's own by default")
     first: int = Field(0, ge=0, description="index of the first sample")
     blend: BlendSpec = Field(None, description="with what other noise that of every sample is mixed")
@@ -169,7 +175,7 @@ class ImagesAsked(Asked):
     def request(self, model: str, owner: str) -> Request:
         """As the engine takes it."""
         names = ("n", "label", "negative_prompt", "boxes", "map", "sampler", "grid", "first", "blend", "image",
-                 "strength", "batch_size", "priority", "strict", "timeout")  # fmt: skip
+                 "strength", "embedded_guidance", "batch_size", "priority", "strict", "timeout")  # fmt: skip
         told = {name: getattr(self, name) for name in names}
         return Request(
             model,
