@@ -7,6 +7,7 @@ import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from unnoise.errors import BadOption
+from unnoise.process.base import schedules
 from unnoise.process.flow import FlowSchedule, shift_for
 
 
@@ -37,3 +38,26 @@ def test_a_ratio_that_is_none_is_refused(ratio):
 @pytest.mark.parametrize("tokens", [256, 1000, 4096, 8000])
 def test_the_shift_of_flux_is_that_of_diffusers(tokens):
     assert math.log(shift_for(tokens)) == pytest.approx(calculate_shift(tokens))
+
+
+def test_a_shift_is_settled_by_places_as_in_stable_diffusion_3_or_by_tokens_as_in_flux():
+    assert FlowSchedule("size").settled(1024).shift == 1.0  # latents of 256 x 256 pixels
+    assert FlowSchedule("size").settled(4096).shift == 2.0
+    assert FlowSchedule("size").settled(64).shift == 0.25
+    assert FlowSchedule("tokens").settled(128 * 128, 4096).shift == pytest.approx(math.exp(1.15))
+    assert FlowSchedule(3.0).settled(64, 16) == FlowSchedule(3.0)
+
+
+def test_what_is_left_to_the_data_is_no_number_and_says_so():
+    open_one = schedules.build({"name": "flow", "shift": "size"})
+    assert schedules.describe(open_one) == {"name": "flow", "shift": "size"}
+    with pytest.raises(BadOption) as caught:
+        open_one.sigma(torch.tensor(0.5))
+    assert str(caught.value) == "shift: size is settled by the data of a recipe; give a number where there is none"
+    with pytest.raises(
+        BadOption, match="shift: tokens are patches, and this network cuts the data into none: give size, or a number"
+    ):
+        FlowSchedule("tokens").settled(64)
+    for wrong in ("sizes", 0, 1e4):
+        with pytest.raises(BadOption, match="shift"):
+            schedules.build({"name": "flow", "shift": wrong})

@@ -14,6 +14,7 @@ from ..training.parallel import told_by_torchrun
 from .codec_folder import settled_codec
 from .finetune import Start
 from .latents import latents_of
+from .noising import settled_process
 from .recipe import Recipe
 from .regions import settled_regions
 from .words import settled_words
@@ -95,10 +96,11 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
     )
     words = settled_words(recipe.conditioning, train, where, known)
     there = start.model.blueprint.regions if start is not None else None
+    process = settled_process(recipe.process, codec.shape(spec.shape), recipe.network)
     blueprint = Blueprint(
         spec,
         codec,
-        recipe.process,
+        process,
         recipe.denoiser.name,
         1.0,
         recipe.denoiser.learned_variance,
@@ -119,7 +121,10 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
         sigma_data = round(float(z.double().std()), 6)
     blueprint = replace(blueprint, sigma_data=float(sigma_data))
     settled = replace(
-        recipe, codec=recipe.codec or codec, denoiser=replace(recipe.denoiser, sigma_data=float(sigma_data))
+        recipe,
+        codec=recipe.codec or codec,
+        process=process,
+        denoiser=replace(recipe.denoiser, sigma_data=float(sigma_data)),
     )
     return Prepared(
         settled, blueprint, train, held_out, data.skipped, start, words.captions, words.notes, latents

@@ -28,6 +28,7 @@ from .any_recipe import AnyRecipe
 from .autoencoder import AutoencoderRecipe
 from .clip import ClipRecipe
 from .judging.plan import EvaluationPlan
+from .noising import stand_in
 from .start import StartSettings, with_start
 from .words import ConditioningSettings
 
@@ -103,7 +104,7 @@ class Recipe(AnyRecipe):
                 "it out, or start from a model that has it"
             )
         try:  # now, and not when the first samples are drawn
-            make_grid(self.sampling.grid, self.sampling.steps, self.process)
+            make_grid(self.sampling.grid, self.sampling.steps, stand_in(self.process))
         except (BadOption, UnknownName) as error:
             raise BadOption(f"sampling: {error}") from None
 

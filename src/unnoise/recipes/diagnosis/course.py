@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from ...process.base import log_snr_at
+from ..noising import stand_in
 from .base import Finding, RunCheck, checks
 from .patients import RunPatient
 
@@ -221,7 +222,9 @@ class NoiseLevels(RunCheck):
         The floor is that of who knows the samples. Where noise is smaller than the distance from one sample to the next, it is
         near 0 for that reason alone.
         """
-        return patient.spacing is not None and log_snr_at(patient.recipe.process, t) < -2 * math.log(patient.spacing)
+        model = patient.model
+        process = stand_in(patient.recipe.process) if model is None else model.blueprint.process
+        return patient.spacing is not None and log_snr_at(process, t) < -2 * math.log(patient.spacing)
 
 
 @checks.register("unfinished")

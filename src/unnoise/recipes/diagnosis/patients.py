@@ -7,6 +7,7 @@ import math
 import shlex
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ...training.checkpoint import Checkpoint, newest_whole
 from ...training.draws import DrawStream
 from ..judging.while_training import check_plan
 from ..metrics import read_metrics
+from ..noising import stand_in
 from ..recipe import Recipe, load_recipe, read_values
 from ..run import Prepared, prepare
 from ..run_data import RunData, run_data
@@ -51,7 +53,7 @@ class RecipePatient:
         self.seconds = seconds
         self.prepared: Prepared | None = None
         self._unfit: DataError | None = None
-        self.recipe = recipe
+        self.recipe = replace(recipe, process=stand_in(recipe.process))
         held_out: AnyDataset | None = None
         try:
             self.prepared = prepare(recipe, progress)
