@@ -49,7 +49,8 @@ class TextSettings(Checked):
     )
     path: str = option(
         "",
-        help="a folder with a text encoder and its tokenizer: Hugging Face's CLIP, T5 or BERT's kin; or a run with words",
+        help="a folder with a text encoder and its tokenizer: Hugging Face's CLIP, T5 or BERT's kin (others by "
+        "the extra transformers); or a run with words",
     )
     length: int = option(
         0,

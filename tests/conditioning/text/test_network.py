@@ -1,5 +1,6 @@
 """Networks that understand texts: what reaches them, what is made once, and what an empty text is."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -13,11 +14,16 @@ from unnoise.errors import IncompatibleParts
 from unnoise.nn.base import networks
 from unnoise.registry import Choice
 
+DEBERTA = {
+    "model_type": "deberta-v2", "vocab_size": 320, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "intermediate_size": 8, "max_position_embeddings": 12, "relative_attention": True, "position_biased_input": False,
+}  # fmt: skip
 ENCODERS = {
     "transformer": {"length": 12, "width": 8, "depth": 1, "heads": 2},
     "clip": {"length": 12, "width": 8, "depth": 1, "heads": 2, "hidden": 8},
     "bert": {"length": 12, "width": 8, "depth": 1, "heads": 2, "hidden": 8},
     "t5": {"length": 12, "width": 8, "depth": 1, "heads": 2, "head_width": 4, "hidden": 8},
+    "transformers": {"length": 12, "width": 8, "settings": json.dumps(DEBERTA)},
 }
 
 

@@ -164,7 +164,8 @@ def test_what_is_missing_or_wrong_is_named_with_its_file(folders, tmp_path):
         read_encoder(bare)
     settings = json.loads((folder / "config.json").read_text())
     for change, told in (
-        ({"model_type": "llama"}, "no text encoder of type 'llama' is known here: expected one of bert, "),
+        ({"model_type": None}, "it names no model_type: expected one of bert, .*, or another that transformers knows"),
+        ({"model_type": "nonesuch"}, "no text encoder of type 'nonesuch' can be made by transformers"),
         ({"num_hidden_layers": 3}, r"lacks the weights 'blocks\.2\."),
         ({"intermediate_size": 25}, r"of shape \(24, 16\), and its config\.json says \(25, 16\)"),
         ({"hidden_act": "mish"}, "'mish' is not known here"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class PretrainedEncoder:
 
 
 def read_encoder(path: str | Path, length: int = 0, section: str = "conditioning.text") -> PretrainedEncoder:
-    """The text encoder in a folder: CLIP's tower, T5's encoder, BERT or its kin.
+    """The text encoder in a folder: CLIP's tower, T5's encoder, BERT or its kin; any other by transformers, where it is installed.
 
     Args:
         path: With config.json, model.safetensors (one file or many) and tokenizer.json, the last of which may also stand in a
@@ -79,16 +79,19 @@ def read_encoder(path: str | Path, length: int = 0, section: str = "conditioning
         section: Of the recipe that asks for the length, for messages.
 
     Raises:
-        DataError: Something is missing or damaged, or the encoder is of a kind that is not known here.
+        DataError: Something is missing or damaged, or the encoder is of a kind that nobody knows.
+        MissingExtra: It is of a kind that only transformers knows, which is not installed.
         BadOption: It cannot read so many tokens, or so few.
     """
     folder = packaged() if str(path) == PACKAGE else Path(path).expanduser()
     settings = _json(folder / "config.json", "give a folder with config.json, model.safetensors and tokenizer.json")
     kind = settings.get("model_type")
     known = {each: name for name in text_encoders for each in text_encoders[name].kinds}
+    if not isinstance(kind, str):
+        told = f"expected one of {', '.join(sorted(known))}, or another that transformers knows"
+        raise DataError(f"{folder / 'config.json'}: it names no model_type: {told}")
     if kind not in known:
-        told = f"expected one of {', '.join(sorted(known))}"
-        raise DataError(f"{folder / 'config.json'}: no text encoder of type {kind!r} is known here: {told}")
+        return _by_transformers(folder, settings, length)
     cls = text_encoders[known[str(kind)]]
     try:
         config: Any = cls.config_of(settings)
@@ -164,26 +167,47 @@ def _tokenizer(folder: Path) -> TextTokenizer:
     return tokenizer
 
 
-def _weights(folder: Path, cls: type[TextEncoder], config: Any) -> dict[str, Tensor]:
-    """The weights of the encoder among those of a folder, in float32, by the names that they have here."""
+def _by_transformers(folder: Path, settings: dict[str, Any], length: int) -> PretrainedEncoder:
+    """An encoder of a kind that has no module here."""
+    from .by_transformers import read
+
+    tokenizer = _tokenizer(folder)
+    said = settings.get("max_position_embeddings")
+    most = said if isinstance(said, int) and said > 0 else None
+    wanted = length or min(most or USUAL_LENGTH, USUAL_LENGTH)
+    encoder = read(settings, dict(_stored(folder, lambda name: name)), folder, wanted)
+    weights = {name: value.clone() for name, value in encoder.state_dict().items()}
+    return PretrainedEncoder(Choice("transformers", encoder.config), tokenizer, weights, most)
+
+
+def _stored(folder: Path, named: Callable[[str], str | None]) -> Iterator[tuple[str, Tensor]]:
+    """The weights in the files of a folder, in float32, by other names; those that get none are left out."""
     from safetensors import SafetensorError, safe_open
 
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         there = " (a .bin file is not read: it can run code)" if any(folder.glob("*.bin")) else ""
         raise DataError(f"there are no weights in {folder}: expected model.safetensors{there}")
-    with torch.device("meta"):
-        wanted = {name: value.shape for name, value in cls(config).state_dict().items()}
-    found: dict[str, Tensor] = {}
     try:
         for file in files:
             with safe_open(file, framework="pt") as opened:
                 for name in opened.keys():
-                    here = renamed(name, cls)
-                    if here is not None and here in wanted:
-                        found[here] = opened.get_tensor(name).float()
+                    if (here := named(name)) is not None:
+                        yield here, opened.get_tensor(name).float()
     except (SafetensorError, OSError) as error:
         raise DataError(f"{file} is damaged: {error}") from None
+
+
+def _weights(folder: Path, cls: type[TextEncoder], config: Any) -> dict[str, Tensor]:
+    """The weights of the encoder among those of a folder, in float32, by the names that they have here."""
+    with torch.device("meta"):
+        wanted = {name: value.shape for name, value in cls(config).state_dict().items()}
+
+    def named(name: str) -> str | None:
+        here = renamed(name, cls)
+        return here if here in wanted else None
+
+    found = dict(_stored(folder, named))
     for name, shape in wanted.items():
         if name == "project.weight":  # many files leave it out
             continue
