@@ -1,6 +1,7 @@
 """The recipes for captioned pictures and for flowers: each trains for a step on pictures of the kind that it is for."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ from PIL import Image
 from unnoise.codecs.autoencoder import AutoencoderCodec
 from unnoise.codecs.identity import IdentityCodec
 from unnoise.data.base import Spec
+from unnoise.recipes import recipe as recipe_module
 from unnoise.recipes.codec_folder import save_codec
 from unnoise.recipes.recipe import load_any_recipe
 from unnoise.recipes.run import Run
@@ -44,7 +46,16 @@ def table(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["emoji-autoencoder", "flowers-autoencoder", "emoji-latent-unet", "emoji-dit", "flowers-latent", "clipart"]
+    "name",
+    [
+        "emoji-autoencoder",
+        "flowers-autoencoder",
+        "emoji-latent-unet",
+        "emoji-dit",
+        "flowers-latent",
+        "clipart",
+        "emoji-clip",
+    ],
 )
 def test_a_recipe_for_captioned_pictures_learns_a_step(name, table, tmp_path, monkeypatch):
     monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
@@ -62,6 +73,8 @@ def test_a_recipe_for_captioned_pictures_learns_a_step(name, table, tmp_path, mo
     made = run.made()
     if name.endswith("autoencoder"):
         assert made.codec.shape((3, 64, 64)) == ({"emoji-autoencoder": 4}.get(name, 8), 16, 16)
+    elif name == "emoji-clip":
+        assert made.read(["a picture 3", "some"]).shape == (2, 128)
     elif name == "flowers-latent":
         assert made.blueprint.spec.num_classes == 5
         assert made.blueprint.input_shape == (8, 16, 16)
@@ -71,3 +84,13 @@ def test_a_recipe_for_captioned_pictures_learns_a_step(name, table, tmp_path, mo
         assert {"picture", "some"} & set(made.blueprint.text.words) == (
             {"picture"} if name == "clipart" else {"picture", "some"}
         )
+
+
+@pytest.mark.parametrize("kind", ["*-autoencoder", "*-latent*", "emoji-*", "shapes*", "*clip*"])
+def test_who_opens_a_recipe_reads_what_it_costs_and_what_it_reached(kind):
+    files = sorted(Path(recipe_module.__file__).parent.glob(f"{kind}.yaml"))
+    assert files
+    for file in files:
+        head = file.read_text(encoding="utf-8").partition("description:")[0]
+        assert head.startswith("# Cost: "), file
+        assert "Reached" in head, file
