@@ -16,6 +16,7 @@ NEEDED = {
     "folder": {"path": "."},
     "array": {"path": "."},
     "parquet": {"path": "."},
+    "transformers": {"settings": "{}", "width": 8, "vocabulary": 9},
 }
 
 
