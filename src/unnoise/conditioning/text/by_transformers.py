@@ -31,7 +31,7 @@ class ByTransformersConfig:
     width: int = option(help="numbers of a token's state", low=1)
     vocabulary: int = option(help="most tokens", low=1)
     length: int = option(77, help="tokens that are read at once", low=4, high=4096)
-    heads: int = option(1, help="not said here: the settings do", low=1, high=1)
+    heads: int = option(1, help="always 1 here: the settings say how many there are", low=1, high=1)
 
 
 @text_encoders.register("transformers")
