@@ -78,7 +78,9 @@ class OwnTextEncoder(TextEncoder):
             Block(config.width, config.heads, 4 * config.width, "gelu") for _ in range(config.depth)
         )
         self.norm = TokenNorm(config.width)
-        nn.init.normal_(self.tokens.weight)  # a layer adds 0.2 to each: small tokens drown in it, and words become alike
+        nn.init.normal_(
+            self.tokens.weight
+        )  # a layer adds 0.2 to each: small tokens drown in it, and words become alike
         nn.init.normal_(self.positions, std=0.5)
 
     @classmethod
