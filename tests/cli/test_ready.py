@@ -124,3 +124,20 @@ def test_it_does_what_it_is_told_far_more_often_than_by_chance():
     assert shares["colour"].value >= 0.95
     assert shares["relation"].value >= 0.85
     assert shares["everything"].value >= 0.85
+
+
+def test_several_prompts_are_taken_in_turn(unnoise, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prompts = "a large red circle", "a large blue circle"
+    asked = [word for prompt in prompts for word in ("--prompt", prompt)]
+    assert unnoise("sample", *asked, "-n", 3, "--steps", 8, "-o", "mixed.npz").code == 0
+    mixed = np.load("mixed.npz")["x"]
+    for i, prompt in enumerate((*prompts, prompts[0])):
+        alone = unnoise("sample", "--prompt", prompt, "-n", 1, "--first", i, "--steps", 8, "-o", "alone.npz")
+        assert alone.code == 0
+        np.testing.assert_array_equal(np.load("alone.npz")["x"][0], mixed[i])
+    assert unnoise("sample", *asked, "-n", 3, "--steps", 8, "-o", "folder/").code == 0
+    files = sorted(Path("folder").glob("*.png"))
+    asked_of = [read_recipe(file)["prompt"] for file in files]
+    assert len(files) == 3
+    assert asked_of == [prompts[0], prompts[1], prompts[0]]

@@ -23,6 +23,7 @@ BLEND = "Other noise mixed in, SEED:SHARE such as `7:0.2`, to vary what a seed m
 BOXES = "What stands where, of models that learned boxes: `cat 0.1 0.2 0.5 0.6; dog ...`."
 MAP = "A label map, of models that learned such: a PNG whose pixels are class numbers."
 IMAGE = "A picture that samples begin from instead of noise; of points and arrays a .npy or .npz."
+IN_TURN = "Given several times, samples take them in turn."
 STRENGTH = "How much of --image is made anew: 0 nothing, 1 all of it; 0.6 by default."
 
 
@@ -70,32 +71,34 @@ def _blend(text: str | None) -> dict[str, Any] | None:
     return {"seed": seed, **({"share": share} if share else {})}
 
 
-def _notes(rule: dict[str, Any], typed: str | None, asked: Any, negative: str | None) -> Iterator[str]:
+def _notes(rule: dict[str, Any], typed: str | None, asked: Any, negative: list[str] | None) -> Iterator[str]:
     """What a person should know of the guidance that was typed."""
     from ..guidance.base import guidances
 
     alone = rule["name"] == "autoguidance"
     if typed is not None and asked is None and not alone:
         yield "guidance does nothing where nothing is asked for, with --label, --prompt, --boxes or --map"
-    if negative is not None and rule.get("scale") == 1 and rule["name"] == "classifier_free":
+    if negative and rule.get("scale") == 1 and rule["name"] == "classifier_free":
         yield "--negative-prompt does nothing at guidance 1: raise --guidance"
     if typed in guidances and "scale" not in rule:
         scale = guidances.build(rule, "guidance").scale
         yield f"--guidance {typed} alone has scale {scale:g}; {typed}:{2 * scale:g} is twice that"
 
 
-def _labels(label: str | None, names: tuple[str, ...], n: int, first: int) -> str | list[str] | None:
-    """The labels in turn where `all` was typed, else what was."""
-    return [names[(first + i) % len(names)] for i in range(n)] if label == "all" and names else label
+def _in_turn(asked: list[str] | None, n: int, first: int) -> str | list[str] | None:
+    """What was asked for: one for all samples, or several that they take in turn."""
+    if not asked:
+        return None
+    return asked[0] if len(asked) == 1 else [asked[(first + i) % len(asked)] for i in range(n)]
 
 
-def _model_left_out(model: str, overrides: list[str] | None, prompt: str | None) -> tuple[str, list[str] | None]:
+def _model_left_out(model: str, overrides: list[str] | None, prompts: list[str] | None) -> tuple[str, list[str] | None]:
     """The model and the options where none or only options were typed, such as `unnoise sample sampler.eta=1`."""
     from ..shipped import ready_for
 
     if "=" in model and not Path(model).exists():
         model, overrides = "", [model, *(overrides or [])]
-    return model or ready_for(prompt), overrides
+    return model or ready_for(" ".join(prompts or [])), overrides
 
 
 def sample(
@@ -104,9 +107,11 @@ def sample(
         list[str] | None, typer.Argument(help="Options of the parts, such as `sampler.eta=0.5`.")
     ] = None,
     n: Annotated[int, typer.Option("-n", "--number", help="How many.")] = 16,
-    label: Annotated[str | None, typer.Option(help="A class by name or number; `all` takes them in turn.")] = None,
-    prompt: Annotated[str | None, typer.Option(help=PROMPT)] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="Words to push away from, with --guidance.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help=f"A class by name or number, or `all`. {IN_TURN}")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help=f"{PROMPT} {IN_TURN}")] = None,
+    negative_prompt: Annotated[
+        list[str] | None, typer.Option(help=f"Words to push away from, with --guidance. {IN_TURN}")
+    ] = None,
     boxes: Annotated[str | None, typer.Option(help=BOXES)] = None,
     map: Annotated[Path | None, typer.Option(help=MAP)] = None,
     sampler: Annotated[str | None, typer.Option(help=SAMPLER)] = None,
@@ -133,6 +138,8 @@ def sample(
     """Makes samples. Every file carries the recipe that it was made by; `unnoise replay FILE` makes it again.
 
     - `unnoise sample --prompt "a red heart" -o heart.png`
+
+    - `unnoise sample --prompt "a red heart" --prompt "a blue heart" -n 8 -o hearts.png`
 
     - `unnoise sample runs/digits -n 16 --label 3 --guidance 2 -o threes.png`
 
@@ -168,11 +175,14 @@ def sample(
     stepper, rule = _options(overrides, sampler, guidance, loaded.sampling)
     for note in _notes(rule, guidance, label or prompt or negative_prompt or boxes or map, negative_prompt):
         say(f"note: {note}")
-    asked = _labels(label, loaded.spec.class_names, n, first)
+    names = list(loaded.spec.class_names)
+    labels = names if label == ["all"] and names else label
+    in_turn = {"label": labels, "prompt": prompt, "negative_prompt": negative_prompt}
     options: dict[str, Any] = {
-        "label": asked, "prompt": prompt, "negative_prompt": negative_prompt, "boxes": boxes, "map": map, "seed": seed,
-        "sampler": stepper, "steps": steps, "grid": grid, "guidance": rule, "embedded_guidance": embedded_guidance,
-        "first": first, "blend": _blend(blend), "image": image, "strength": strength, "batch_size": batch_size,
+        **{name: _in_turn(each, n, first) for name, each in in_turn.items()},
+        "boxes": boxes, "map": map, "seed": seed, "sampler": stepper, "steps": steps, "grid": grid, "guidance": rule,
+        "embedded_guidance": embedded_guidance, "first": first, "blend": _blend(blend), "image": image,
+        "strength": strength, "batch_size": batch_size,
     }  # fmt: skip
     if is_folder:
         _fill(out, loaded, n, place, options)
