@@ -316,6 +316,16 @@ def test_training_goes_on_from_a_model_with_its_words(pictures, run_folder, tmp_
     assert Model.load(tmp_path / "run").sample(1, prompt="red").tensor.shape == (1, 3, 8, 8)
 
 
+def test_a_run_that_starts_from_a_model_says_that_another_encoder_is_not_looked_at(pictures, run_folder):
+    start = {"start": {"model": str(run_folder)}}
+    assert prepare(recipe(pictures, **start)).notes == ()
+    told = "words: the model that the run starts from keeps its own encoder: conditioning.text.{} is not looked at"
+    for options, name in ((given(run_folder), "path"), ({"conditioning__text__encoder__depth": 2}, "encoder")):
+        prepared = prepare(recipe(pictures, **start, **options))
+        assert list(prepared.notes) == [told.format(name)]
+        assert prepared.blueprint.text == Model.load(run_folder).blueprint.text
+
+
 def test_data_without_captions_is_refused_with_where_and_what_to_do(pictures, tmp_path):
     for i in range(4):
         Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i}.png")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -139,7 +139,21 @@ def settled_words(
     store = None if text.learned else CaptionStore(captions if whole is train else (), cache_folder() / "captions")
     drawn = Captions(text, settings.text.first, settings.text.apart, length, store)
     cut = text.too_long(captions)
-    return Words(text, drawn, (f"captions: {cut}, and what comes after is not learned: {remedy}",) if cut else ())
+    notes = [f"captions: {cut}, and what comes after is not learned: {remedy}"] if cut else []
+    return Words(text, drawn, (*_overruled(settings.text, known, section), *notes))
+
+
+def _overruled(settings: TextSettings, known: TextConditioning | None, section: str) -> Iterator[str]:
+    """What is told where a recipe asks for another encoder than that of the model that its run starts from."""
+    if known is None:
+        return
+    asked, there = settings.encoder, known.encoder
+    other = asked is not None and (
+        asked.name != there.name or replace(asked.config, vocabulary=there.config.vocabulary) != there.config
+    )
+    if settings.path or other:
+        name = "path" if settings.path else "encoder"
+        yield f"words: the model that the run starts from keeps its own encoder: {section}.{name} is not looked at"
 
 
 def captions_again(settings: ConditioningSettings, text: TextConditioning | None) -> Captions | None:
