@@ -117,6 +117,25 @@ def test_a_recorded_run_is_the_plain_one(tmp_path, monkeypatch, network, precisi
     )  # Newton-Schulz in bfloat16 makes much of the last digits, also of two plain runs
 
 
+def test_a_compiled_run_is_the_plain_one_to_rounding(tmp_path, monkeypatch):
+    from unnoise.training import compiling
+
+    short = {
+        "machine__device": "cuda", "machine__precision": "fp32", "training__steps": 6, "training__validation_size": 50,
+        "training__sample_every": 0, "training__checkpoint_every": 3, "training__lr": 1e-4, "training__batch_size": 32,
+        "network": {"name": "dit", "width": 64, "depth": 2, "heads": 2, "patch": 2},
+    }  # fmt: skip
+    plain = Run(load_recipe("digits", **short, machine__compile=False), tmp_path / "plain")
+    list(plain.events())
+    for name in ("WORTH", "FASTER"):  # whatever the trial finds, the compiled network is kept
+        monkeypatch.setattr(compiling, name, {"WORTH": 0.0, "FASTER": 1e9}[name])
+    compiled = Run(load_recipe("digits", **short), tmp_path / "compiled")
+    (trial,) = (event for event in compiled.events() if isinstance(event, compiling.CompileTrial))
+    assert trial.pays, str(trial)
+    print(trial)
+    assert far(compiled.state.masters.vector, plain.state.masters.vector) < 1e-4
+
+
 def test_a_recorded_gradient_is_the_plain_one(tmp_path):
     options = ["training.batch_size=32", "training.validation_size=64", "network.width=16", "machine.precision=fp32"]
     run = Run(load_recipe("digits", [*options, "machine.device=cuda", "machine.cuda_graphs=true"]), tmp_path / "run")

@@ -2,6 +2,7 @@
 
 runs/digits/
 ├── recipe.yaml         the recipe, with every default written out
+├── compiled.json       whether a compiled network was faster, where that was tried
 ├── metrics.jsonl       one line of numbers every few steps
 ├── tensorboard/        the same for TensorBoard, where it is installed
 ├── samples/            grids of samples while it trains
@@ -37,6 +38,7 @@ from ..training.checkpoint import (
     remove_partials,
     save_checkpoint,
 )  # fmt: skip
+from ..training.compiling import CompileChoice, CompileTrial, Compiling
 from ..training.execution import begin_state
 from ..training.loop import CheckpointDue, Diverged, Event, Finished, SamplesDue, Stepped, Validated
 from ..training.loop import train as train_loop
@@ -57,6 +59,8 @@ from .prepare import prepare as prepare
 from .tracking.base import TrackedRun
 from .work import Made
 from .works import work_of
+
+RunEvent = Event | Evaluated | Compiling | CompileTrial
 
 
 class Run:
@@ -243,7 +247,7 @@ class Run:
             remove_old(place, self.state.step)
             model.save(self.folder / "model")
 
-    def events(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Event | Evaluated]:
+    def events(self, stop: Callable[[], bool] = lambda: False) -> Iterator[RunEvent]:
         """Trains from where the run stands, writing as it goes; all processes iterate.
 
         Args:
@@ -267,7 +271,7 @@ class Run:
                 forget_later(self.folder, self.state.step)
             yield from self._events(stop)
 
-    def _events(self, stop: Callable[[], bool]) -> Iterator[Event | Evaluated]:
+    def _events(self, stop: Callable[[], bool]) -> Iterator[RunEvent]:
         operations = step_operations(self.state.network, self.work.input_shape, self.recipe.training.batch_size)
         logbook = self._logbook(operations) if self.processes.first else None
         settle_in()
@@ -276,6 +280,7 @@ class Run:
             if self.processes.first and self.watcher is not None:  # who alone measures
                 self.watcher.prepare(self._progress)
             with threads_for(operations):
+                yield from CompileChoice(self.folder, self.recipe.machine, self.device).settle(self.trainee, self.state)
                 for event in train_loop(self.trainee, self.state, stop):
                     if isinstance(event, Diverged):
                         self._roll_back(event, logbook)

@@ -64,6 +64,7 @@ def watch(run: Run, stop: Callable[[], bool] = lambda: False) -> bool:
         TrainingDiverged: The loss is no longer a number.
         OSError: The disk is full, or may not be written to.
     """
+    from ..training.compiling import CompileTrial, Compiling
     from ..training.loop import Diverged, Finished, Stepped, Validated
     from .judging.while_training import Evaluated
     from .judging.words import number
@@ -88,6 +89,10 @@ def watch(run: Run, stop: Callable[[], bool] = lambda: False) -> bool:
                 say(f"step {event.step:>7,}  {told}{'  (best so far)' if event.best else ''}")
                 for warning in event.warnings:
                     say(f"step {event.step:>7,}  warning: {warning}")
+            elif isinstance(event, Compiling):
+                say("trying whether a compiled network is faster, which takes a minute or two")
+            elif isinstance(event, CompileTrial):
+                say(f"note: {event}")
             elif isinstance(event, Diverged):
                 if event.step != run.state.step:
                     step, what = run.state.step, event.what

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import BadOption
-from ..files import cache_folder
 from ..nn.autoencoder import Autoencoder
 from ..nn.base import Network
 from ..objectives.companion import Companion
 from ..precision import compute_dtype, lower
+from .compiling import compile_network
 from .machine import MachineSettings
 from .memory import check_memory, free_bytes, without_memory
 from .parallel import ALONE, Processes
@@ -80,8 +77,8 @@ def begin_state(
         shard(network, dtype, processes, device)
     state = TrainState(network, settings, dtype, processes, None if companion is None else companion.to(device))
     state.memory.records = machine.cuda_graphs and device.type == "cuda" and not machine.activation_checkpointing
-    if machine.compile:
-        _compile(network)
+    if machine.compile is True:
+        compile_network(network)
     return state
 
 
@@ -102,10 +99,3 @@ def checkpoint_blocks(network: nn.Module) -> None:
         raise BadOption(f"machine.activation_checkpointing: network {kind!r} has no blocks to forget: leave it false")
     for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-
-
-def _compile(network: nn.Module) -> None:
-    # Kept, so that only the first run on a machine waits for the compiler.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(cache_folder()) / "compiled"))
-    compiled: Any = network
-    compiled.compile()

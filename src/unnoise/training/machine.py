@@ -32,7 +32,11 @@ class MachineSettings(Checked):
         False,
         help="record the operations of a step on a GPU and replay them: a small network is not slowed by its launches",
     )
-    compile: bool = option(False, help="compile the network with torch.compile: minutes at first, then faster steps")
+    compile: bool | Literal["auto"] = option(
+        "auto",
+        help="compile the network with torch.compile, a minute or two at first; auto tries it in runs of half an hour and more "
+        "on a GPU, and keeps it where steps are faster",
+    )
     workers: int = option(0, help="processes that prepare the data; 0 leaves that to the training process", low=0)
 
     def torch_device(self, local_rank: int = 0) -> torch.device:
