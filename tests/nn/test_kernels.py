@@ -85,6 +85,26 @@ def test_a_gate_is_what_its_definition_says(dtype, tolerance, shape, threads):
     agree(gated, gated_by_definition, x, torch.randn(shape[0], shape[2]).to(dtype), h, tolerance=tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_they_can_be_differentiated_twice_whatever_lies_where_in_memory(dtype):
+    torch.manual_seed(0)
+    x, h = (each.transpose(1, 2) for each in torch.randn(2, 2, 6, 5, dtype=dtype))  # (2, 5, 6), not contiguous
+    steering = torch.randn(3, 2, 6, dtype=dtype)
+
+    def curvature(norm, unit, gate, inputs):
+        x, h, shift, scale, by = (each.clone(memory_format=torch.preserve_format).requires_grad_() for each in inputs)
+        out = gate(x, by, unit(norm(h, shift, scale)))
+        firsts = torch.autograd.grad(out.square().sum(), (x, h, shift, scale, by), create_graph=True)
+        return torch.autograd.grad(sum(first.square().sum() for first in firsts), (x, h, shift, scale, by))
+
+    inputs = [x, h, *steering]
+    found = curvature(modulated_norm, gelu, gated, inputs)
+    exact = [each.double() for each in inputs]
+    expected = curvature(norm_by_definition, gelu_by_definition, gated_by_definition, exact)
+    for one, other in zip(found, expected, strict=True):
+        assert (one.double() - other).norm() < 1e-4 * other.norm()
+
+
 def test_columns_of_one_matrix_and_tokens_of_any_order_in_memory_do():
     torch.manual_seed(0)
     steering = torch.randn(2, 30).bfloat16()
@@ -153,12 +173,13 @@ def test_every_way_to_build_them_gives_the_same(ways, tmp_path, monkeypatch):
     if own is None:  # this compiler cannot go this way
         return
     torch.manual_seed(0)
-    x = torch.randn(3, 50).bfloat16()
-    found = []
-    for kernels in (library(), own):
-        monkeypatch.setattr(tokens, "library", lambda: kernels)  # noqa: B023
-        found.append(gelu(x))
-    assert torch.equal(*found)
+    x = torch.randn(3, 50)
+    for kind in (torch.float32, torch.bfloat16):
+        found = []
+        for kernels in (library(), own):
+            monkeypatch.setattr(tokens, "library", lambda: kernels)  # noqa: B023
+            found.append(gelu(x.to(kind)))
+        assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1), (1, 5, 37), (3, 2, 4100)], ids=str)

@@ -95,7 +95,10 @@ def test_to_count_operations_compiles_nothing(monkeypatch):
     assert step_operations(compiled, (2, 8, 8), 1) == step_operations(plain, (2, 8, 8), 1)
 
 
-def test_a_compiled_network_learns_as_the_plain_one_does():
+def test_a_compiled_network_learns_as_the_plain_one_does_and_is_kept_for_other_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # which is put back afterwards
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     states = []
     for compiled in (False, True):
         cls = networks["mlp"]
@@ -110,6 +113,7 @@ def test_a_compiled_network_learns_as_the_plain_one_does():
             state.update()
         states.append(state.masters.vector.clone())
     torch.testing.assert_close(*states, rtol=1e-5, atol=1e-6)
+    assert [file for file in (tmp_path / "compiled").rglob("*") if file.is_file()]
 
 
 def test_a_processor_records_nothing():

@@ -16,7 +16,7 @@ from unnoise.errors import BadOption, RunFolderError
 from unnoise.nn.base import networks
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import Run
-from unnoise.training.checkpoint import load_checkpoint, newest_whole
+from unnoise.training.checkpoint import newest_whole
 from unnoise.training.parallel import ALONE, Processes, connected, told_by_torchrun
 from unnoise.training.settings import TrainingSettings
 from unnoise.training.shares import read_facts
@@ -54,9 +54,9 @@ def alone(tmp_path_factory):
     return train(tmp_path_factory.mktemp("alone") / "run")
 
 
-def furthest(a, b):
-    """The largest difference between the weights, or the averages, of two checkpoints."""
-    parts = [(a.part(prefix), b.part(prefix)) for prefix in ("weights/", "ema/")]
+def furthest(a, b, *prefixes):
+    """The largest difference between two checkpoints: of the weights and averages, or of what has such names."""
+    parts = [(a.part(prefix), b.part(prefix)) for prefix in prefixes or ("weights/", "ema/")]
     assert all(x.keys() == y.keys() for x, y in parts)
     return max(float((x[name] - y[name]).abs().max()) for x, y in parts for name in x)
 
@@ -94,17 +94,38 @@ def test_matrices_that_two_processes_turn_by_turns_end_where_one_brings_them(tra
     assert furthest(one, two) < 1e-5
 
 
-def test_a_run_goes_on_with_another_number_of_processes_and_another_way_of_sharing(train_together, alone, tmp_path):
-    first = train_together(2, tmp_path / "run", "training.steps=10", "machine.parallel=fsdp")
-    assert first.path.suffix == ".sharded"
-    # The recipe differs in its steps alone, as when a run is lengthened.
-    recipe = tmp_path / "run" / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace("steps: 10\n", "steps: 20\n", 1))
-    second = train(tmp_path / "run")
-    assert second.step == 20
-    assert furthest(alone, second) < 1e-3  # the cosine of the first ten steps was that of a shorter run
-    begun = load_checkpoint(first.path)
-    assert begun.step == 10
+STEADY = "training.decay=constant", "training.warmup=0"
+FSDP = ("machine.parallel=fsdp",)
+CHANGES = {
+    "two that share the weights, then one": ((2, FSDP), (1, ())),
+    "one, then two that share the weights": ((1, ()), (2, FSDP)),
+    "two that share the weights, then three": ((2, FSDP), (3, FSDP)),
+    "two that share the weights, then two that have all of them": ((2, FSDP), (2, ())),
+}
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory):
+    """Of one process whose learning rate does not depend on how many steps there will be."""
+    return train(tmp_path_factory.mktemp("steady") / "run", *STEADY)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_run_goes_on_with_another_number_of_processes_and_another_way_of_sharing(
+    train_together, steady, tmp_path, change
+):
+    folder = tmp_path / "run"
+    for steps, (processes, sharing) in zip((10, 20), CHANGES[change], strict=True):
+        options = (*STEADY, *sharing, f"training.steps={steps}")
+        reached = train(folder, *options) if processes == 1 else train_together(processes, folder, *options)
+        assert reached.step == steps
+        assert (reached.path.suffix == ".sharded") == (sharing == FSDP)
+        # The recipe differs in its steps alone, as when a run is lengthened.
+        recipe = folder / "recipe.yaml"
+        recipe.write_text(recipe.read_text().replace("steps: 10\n", "steps: 20\n", 1))
+    # The optimizer's memory, too: a step of AdamW without it would be many times as long as this.
+    assert furthest(steady, reached, "") < 1e-6
+    assert scores(reached) == pytest.approx(scores(steady), rel=1e-5)
 
 
 LOSES_A_WORKER = """

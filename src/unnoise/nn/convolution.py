@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .kernels import winograd
 from .packing import Packable
 
 
@@ -45,6 +46,8 @@ class Conv2d(Packable, _Exact, nn.Conv2d):
         """Shape (B, out_channels, *size) for x of shape (B, channels, *size)."""
         if self.packed is not None and self.takes_blocks(x):
             return self.packed.convolve(x, self)
+        if winograd.fits(x, self):
+            return winograd.convolve(x, self.weight, self.bias)
         return super().forward(x)
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from .kernels.tokens import GELU, Gated, ModulatedNorm, fused
+from .kernels.tokens import (
+    GELU,
+    Gated,
+    ModulatedNorm,
+    fused,
+    gated_by_torch,
+    gelu_by_torch,
+    modulated_norm_by_torch,
+)
 
 EPSILON = 1e-6
 """What is added to a variance before its root is taken."""
@@ -28,8 +35,7 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     if fused(x, shift, scale):
         out: Tensor = ModulatedNorm.apply(x, shift, scale, EPSILON)  # type: ignore[no-untyped-call]
         return out
-    normed = nn.functional.layer_norm(x, x.shape[-1:], eps=EPSILON)
-    return torch.addcmul(shift[:, None], normed, 1 + scale[:, None])
+    return modulated_norm_by_torch(x, shift, scale, EPSILON)
 
 
 def gated(x: Tensor, gate: Tensor, h: Tensor) -> Tensor:
@@ -37,7 +43,7 @@ def gated(x: Tensor, gate: Tensor, h: Tensor) -> Tensor:
     if fused(x, gate, h):
         out: Tensor = Gated.apply(x, gate, h)  # type: ignore[no-untyped-call]
         return out
-    return torch.addcmul(x, gate[:, None], h)
+    return gated_by_torch(x, gate, h)
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -49,7 +55,7 @@ def gelu(x: Tensor) -> Tensor:
     if fused(x):
         out: Tensor = GELU.apply(x)  # type: ignore[no-untyped-call]
         return out
-    return nn.functional.gelu(x, approximate="tanh")
+    return gelu_by_torch(x)
 
 
 def geglu(x: Tensor) -> Tensor:

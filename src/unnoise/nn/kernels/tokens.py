@@ -1,45 +1,72 @@
-"""The kernels of a transformer's tokens as functions with gradients, for bfloat16 on a CPU."""
+"""The kernels of a transformer's tokens as functions with gradients, for float32 and bfloat16 on a CPU."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ctypes import CDLL, c_float, c_int, c_int64
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch import Tensor, nn
 
 from .library import followed, library, pointer
 
 
 def fused(*tensors: Tensor) -> bool:
-    """Whether the kernels can and should work on these tensors: bfloat16 on a CPU, a compiler at hand, and nobody follows."""
+    """Whether the kernels can and should work on these tensors: of one kind on a CPU, a compiler at hand, and nobody follows."""
+    kind = tensors[0].dtype
     return (
-        all(x.device.type == "cpu" and x.dtype == torch.bfloat16 for x in tensors)
+        kind in (torch.float32, torch.bfloat16)
+        and all(x.device.type == "cpu" and x.dtype == kind for x in tensors)
         and not followed()
         and library() is not None
     )
 
 
-class GELU(torch.autograd.Function):
+def gelu_by_torch(x: Tensor) -> Tensor:
     """x · sigmoid(2 √(2/π) (x + 0.044715 x³)) of x of any shape."""
+    return nn.functional.gelu(x, approximate="tanh")
+
+
+def modulated_norm_by_torch(x: Tensor, shift: Tensor, scale: Tensor, epsilon: float) -> Tensor:
+    """LayerNorm(x) · (1 + scale) + shift for x of shape (B, tokens, width) and the others of shape (B, width)."""
+    normed = nn.functional.layer_norm(x, x.shape[-1:], eps=epsilon)
+    return torch.addcmul(shift[:, None], normed, 1 + scale[:, None])
+
+
+def gated_by_torch(x: Tensor, gate: Tensor, h: Tensor) -> Tensor:
+    """x + gate · h for x and h of shape (B, tokens, width) and a gate of shape (B, width)."""
+    return torch.addcmul(x, gate[:, None], h)
+
+
+def _to_differentiate(function: Callable[..., Tensor], gradient: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """The gradients of a function by torch's own operations, which can be differentiated once more."""
+    some = [x if x.requires_grad else x.detach().requires_grad_() for x in inputs]
+    return torch.autograd.grad(function(*some), some, gradient, create_graph=True)
+
+
+class GELU(torch.autograd.Function):
+    """See `gelu_by_torch`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         """Shape of x."""
-        x = x.contiguous()
         ctx.save_for_backward(x)
+        x = x.contiguous()
         out = torch.empty_like(x)
-        _kernels().gelu(pointer(x), pointer(out), c_int64(x.numel()), _threads())
+        _kernels().gelu(pointer(x), pointer(out), c_int64(x.numel()), *_how(x))
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """Shape of x."""
         (x,) = ctx.saved_tensors
-        gradient, out = gradient.contiguous(), torch.empty_like(x)
-        _kernels().gelu_backward(pointer(gradient), pointer(x), pointer(out), c_int64(x.numel()), _threads())
+        if torch.is_grad_enabled():
+            return _to_differentiate(gelu_by_torch, gradient, x)[0]
+        gradient, x = gradient.contiguous(), x.contiguous()
+        out = torch.empty_like(x)
+        _kernels().gelu_backward(pointer(gradient), pointer(x), pointer(out), c_int64(x.numel()), *_how(x))
         return out
 
 
@@ -48,62 +75,68 @@ def softmax(scores: Tensor) -> Tensor:
     if torch.is_grad_enabled() or not fused(scores):
         return scores.softmax(dim=-1)  # torch takes that of bfloat16 in float32
     width = scores.shape[-1]
-    _kernels().softmax(pointer(scores), c_int64(scores.numel() // width), c_int64(width), _threads())
+    _kernels().softmax(pointer(scores), c_int64(scores.numel() // width), c_int64(width), *_how(scores))
     return scores
 
 
 class ModulatedNorm(torch.autograd.Function):
-    """LayerNorm(x) · (1 + scale) + shift for x of shape (B, tokens, width) and the others of shape (B, width)."""
+    """See `modulated_norm_by_torch`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, shift: Tensor, scale: Tensor, epsilon: float) -> Tensor:
         """Shape of x."""
-        x, shift, scale = x.contiguous(), _rows(shift), _rows(scale)
         samples, tokens, width = x.shape
-        out, statistics = torch.empty_like(x), torch.empty(samples, tokens, 2)
-        ctx.save_for_backward(x, scale, statistics)
+        statistics = torch.empty(samples, tokens, 2)
+        ctx.save_for_backward(x, shift, scale, statistics)
+        ctx.epsilon = epsilon
+        x, shift, scale = x.contiguous(), _rows(shift), _rows(scale)
+        out = torch.empty_like(x)
         _kernels().modulated_norm(
             pointer(x), pointer(shift), pointer(scale), c_int64(shift.stride(0)), c_int64(scale.stride(0)), pointer(out),
-            pointer(statistics), c_int64(samples), c_int64(tokens), c_int64(width), c_float(epsilon), _threads(),
+            pointer(statistics), c_int64(samples), c_int64(tokens), c_int64(width), c_float(epsilon), *_how(x),
         )  # fmt: skip
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """Those of x, shift and scale."""
-        x, scale, statistics = ctx.saved_tensors
+        x, shift, scale, statistics = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            again = partial(modulated_norm_by_torch, epsilon=ctx.epsilon)
+            return *_to_differentiate(again, gradient, x, shift, scale), None  # type: ignore[return-value]
         samples, tokens, width = x.shape
-        gradient, out, parts = gradient.contiguous(), torch.empty_like(x), _parts(samples, tokens)
+        gradient, x, scale, parts = gradient.contiguous(), x.contiguous(), _rows(scale), _parts(samples, tokens)
+        out = torch.empty_like(x)
         shifts, scales = torch.empty(2, samples, parts, width)
         _kernels().modulated_norm_backward(
             pointer(gradient), pointer(x), pointer(scale), c_int64(scale.stride(0)), pointer(statistics), pointer(out),
-            pointer(shifts), pointer(scales), c_int64(samples), c_int64(tokens), c_int64(width), c_int64(parts), _threads(),
+            pointer(shifts), pointer(scales), c_int64(samples), c_int64(tokens), c_int64(width), c_int64(parts), *_how(x),
         )  # fmt: skip
         return out, shifts.sum(1).to(x.dtype), scales.sum(1).to(x.dtype), None
 
 
 class Gated(torch.autograd.Function):
-    """x + gate · h for x and h of shape (B, tokens, width) and a gate of shape (B, width)."""
+    """See `gated_by_torch`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gate: Tensor, h: Tensor) -> Tensor:
         """Shape of x."""
-        gate, h = _rows(gate), h.contiguous()
         ctx.save_for_backward(gate, h)
-        return torch.addcmul(x, gate[:, None], h)
+        return gated_by_torch(x, gate, h)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Those of x, gate and h."""
         gate, h = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return gradient, (gradient * h).sum(1), gradient * gate[:, None]
         samples, tokens, width = h.shape
-        gradient, out, parts = gradient.contiguous(), torch.empty_like(h), _parts(samples, tokens)
+        gradient, gate, h, parts = gradient.contiguous(), _rows(gate), h.contiguous(), _parts(samples, tokens)
+        out = torch.empty_like(h)
         gates = torch.empty(samples, parts, width)
         _kernels().gated_backward(
             pointer(gradient), pointer(gate), c_int64(gate.stride(0)), pointer(h), pointer(out), pointer(gates),
-            c_int64(samples), c_int64(tokens), c_int64(width), c_int64(parts), _threads(),
+            c_int64(samples), c_int64(tokens), c_int64(width), c_int64(parts), *_how(h),
         )  # fmt: skip
         return gradient, gates.sum(1).to(h.dtype), out
 
@@ -114,8 +147,9 @@ def _kernels() -> CDLL:
     return found
 
 
-def _threads() -> c_int:
-    return c_int(torch.get_num_threads())
+def _how(x: Tensor) -> tuple[c_int, c_int]:
+    """Of which kind the numbers are, and on how many threads they are worked on."""
+    return c_int(x.dtype == torch.bfloat16), c_int(torch.get_num_threads())
 
 
 def _rows(x: Tensor) -> Tensor:
