@@ -23,7 +23,7 @@ _TILE, _PLACES, _LANES = 4, 36, 8  # as in winograd.cpp
 _AT_ONCE = 16 * 2**20
 """Bytes of transformed tiles that are worked on together: what a cache shared by several cores holds."""
 _FEWEST_CHANNELS = 32
-_FEWEST_TILES = 64
+_FEWEST_TILES = 48
 """Tiles from which transforming the weights is paid back."""
 _LEAST_USED = 0.7
 """The share of the places of all tiles that must lie in the picture."""
