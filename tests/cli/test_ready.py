@@ -135,9 +135,12 @@ def test_several_prompts_are_taken_in_turn(unnoise, tmp_path, monkeypatch):
     for i, prompt in enumerate((*prompts, prompts[0])):
         alone = unnoise("sample", "--prompt", prompt, "-n", 1, "--first", i, "--steps", 8, "-o", "alone.npz")
         assert alone.code == 0
-        np.testing.assert_array_equal(np.load("alone.npz")["x"][0], mixed[i])
+        # In another batch it is the same to rounding, which is at most a grey level.
+        assert np.abs(np.load("alone.npz")["x"][0].astype(int) - mixed[i]).max() <= 1
     assert unnoise("sample", *asked, "-n", 3, "--steps", 8, "-o", "folder/").code == 0
     files = sorted(Path("folder").glob("*.png"))
-    asked_of = [read_recipe(file)["prompt"] for file in files]
     assert len(files) == 3
-    assert asked_of == [prompts[0], prompts[1], prompts[0]]
+    for file, picture in zip(files, mixed, strict=True):
+        assert read_recipe(file)["prompt"] == [prompts[0], prompts[1], prompts[0]]
+        with Image.open(file) as image:
+            assert np.abs(np.asarray(image).astype(int) - picture.transpose(1, 2, 0)).max() <= 1

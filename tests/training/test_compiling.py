@@ -14,7 +14,7 @@ from unnoise.training.compiling import KEPT_IN, CompileChoice, CompileTrial, Com
 STEPS = 6
 SHORT = {
     "network": {"name": "dit", "width": 16, "depth": 1, "heads": 2, "patch": 4}, "machine__precision": "fp32",
-    "training__steps": STEPS, "training__batch_size": 10, "training__warmup": 0, "training__validation_size": 10,
+    "training__steps": STEPS, "training__batch_size": 10, "training__warmup": 0, "training__validation_size": 16,
     "training__sample_every": 0, "training__checkpoint_every": 3,
 }  # fmt: skip
 

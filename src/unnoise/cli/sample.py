@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +23,9 @@ BLEND = "Other noise mixed in, SEED:SHARE such as `7:0.2`, to vary what a seed m
 BOXES = "What stands where, of models that learned boxes: `cat 0.1 0.2 0.5 0.6; dog ...`."
 MAP = "A label map, of models that learned such: a PNG whose pixels are class numbers."
 IMAGE = "A picture that samples begin from instead of noise; of points and arrays a .npy or .npz."
+OVERRIDES = "Options of the parts, such as `sampler.eta=0.5`."
+NEGATIVE = "Words to push away from, with --guidance."
+OUT = "A picture, animation (.gif), data file (.npz .csv) or folder."
 IN_TURN = "Given several times, samples take them in turn."
 STRENGTH = "How much of --image is made anew: 0 nothing, 1 all of it; 0.6 by default."
 
@@ -85,11 +88,15 @@ def _notes(rule: dict[str, Any], typed: str | None, asked: Any, negative: list[s
         yield f"--guidance {typed} alone has scale {scale:g}; {typed}:{2 * scale:g} is twice that"
 
 
-def _in_turn(asked: list[str] | None, n: int, first: int) -> str | list[str] | None:
-    """What was asked for: one for all samples, or several that they take in turn."""
-    if not asked:
-        return None
-    return asked[0] if len(asked) == 1 else [asked[(first + i) % len(asked)] for i in range(n)]
+def _in_turn(names: Sequence[str], n: int, first: int, **asked: list[str] | None) -> dict[str, Any]:
+    """What was asked for, by its name: one for all samples, or several that they take in turn, as they do the label `all`."""
+    if asked.get("label") == ["all"] and names:
+        asked["label"] = list(names)
+    found: dict[str, Any] = {}
+    for name, each in asked.items():
+        some: list[Any] = each or [None]
+        found[name] = some[0] if len(some) == 1 else [some[(first + i) % len(some)] for i in range(n)]
+    return found
 
 
 def _model_left_out(model: str, overrides: list[str] | None, prompts: list[str] | None) -> tuple[str, list[str] | None]:
@@ -103,15 +110,11 @@ def _model_left_out(model: str, overrides: list[str] | None, prompts: list[str] 
 
 def sample(
     model: Annotated[str, typer.Argument(help=MODEL, show_default="what comes with unnoise and knows the prompt")] = "",
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Options of the parts, such as `sampler.eta=0.5`.")
-    ] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help=OVERRIDES)] = None,
     n: Annotated[int, typer.Option("-n", "--number", help="How many.")] = 16,
     label: Annotated[list[str] | None, typer.Option(help=f"A class by name or number, or `all`. {IN_TURN}")] = None,
     prompt: Annotated[list[str] | None, typer.Option(help=f"{PROMPT} {IN_TURN}")] = None,
-    negative_prompt: Annotated[
-        list[str] | None, typer.Option(help=f"Words to push away from, with --guidance. {IN_TURN}")
-    ] = None,
+    negative_prompt: Annotated[list[str] | None, typer.Option(help=f"{NEGATIVE} {IN_TURN}")] = None,
     boxes: Annotated[str | None, typer.Option(help=BOXES)] = None,
     map: Annotated[Path | None, typer.Option(help=MAP)] = None,
     sampler: Annotated[str | None, typer.Option(help=SAMPLER)] = None,
@@ -131,9 +134,7 @@ def sample(
     on: Annotated[str, typer.Option(help=ON)] = "here",
     workers: Annotated[int | None, typer.Option(help=WORKERS)] = None,
     address: Annotated[str | None, typer.Option(help=ADDRESS)] = None,
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="A picture, animation (.gif), data file (.npz .csv) or folder.")
-    ] = Path("samples.png"),
+    out: Annotated[Path, typer.Option("-o", "--out", help=OUT)] = Path("samples.png"),
 ) -> None:
     """Makes samples. Every file carries the recipe that it was made by; `unnoise replay FILE` makes it again.
 
@@ -175,11 +176,8 @@ def sample(
     stepper, rule = _options(overrides, sampler, guidance, loaded.sampling)
     for note in _notes(rule, guidance, label or prompt or negative_prompt or boxes or map, negative_prompt):
         say(f"note: {note}")
-    names = list(loaded.spec.class_names)
-    labels = names if label == ["all"] and names else label
-    in_turn = {"label": labels, "prompt": prompt, "negative_prompt": negative_prompt}
     options: dict[str, Any] = {
-        **{name: _in_turn(each, n, first) for name, each in in_turn.items()},
+        **_in_turn(loaded.spec.class_names, n, first, label=label, prompt=prompt, negative_prompt=negative_prompt),
         "boxes": boxes, "map": map, "seed": seed, "sampler": stepper, "steps": steps, "grid": grid, "guidance": rule,
         "embedded_guidance": embedded_guidance, "first": first, "blend": _blend(blend), "image": image,
         "strength": strength, "batch_size": batch_size,

@@ -173,7 +173,8 @@ class CompileChoice:
                 gradient.add(examples.slice(0, part), 1.0)
             return self._seconds(gradient, examples), ""
         except Exception as error:  # a compiler has many ways to fail, and a run can do without
-            return None, f"{type(error).__name__}: {(str(error).strip() or 'no word').splitlines()[0]}"
+            cause = getattr(error, "inner_exception", error)  # of torch's own, which tells of its parts first
+            return None, f"{type(cause).__name__}: {(str(cause).strip() or 'no word').splitlines()[0]}"
 
     def _seconds(self, gradient: Summing, examples: Prepared) -> float:
         found = []
