@@ -81,6 +81,7 @@ class Interpreters:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = str(free.getsockname()[1])
         told = {**environment, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
+        told |= {"LOCAL_WORLD_SIZE": str(count), "UNNOISE_THREADS": "1"}  # tests run beside each other
         members = [self.start(code, *arguments, **told, RANK=str(k), LOCAL_RANK=str(k)) for k in range(count)]
         for process in members:
             process.join()

@@ -12,6 +12,7 @@ from torch import nn
 from unnoise.errors import BadOption
 from unnoise.precision import (
     compute_dtype,
+    cores_here,
     dtype_of,
     find_device,
     fit_threads,
@@ -96,22 +97,85 @@ def test_what_a_container_gets_of_the_processors_is_read_from_its_control_group(
     assert processors_paid_for(tmp_path) == paid
 
 
-def test_no_more_threads_run_than_are_paid_for_unless_a_person_said_how_many(monkeypatch):
+@pytest.fixture
+def threads(monkeypatch):
+    """Asks how many threads a process gets, of an environment and a machine; torch has eight, unless it is told otherwise."""
     before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(8)
-        monkeypatch.setattr("unnoise.precision.processors_paid_for", lambda: 2.5)
-        monkeypatch.setenv("OMP_NUM_THREADS", "8")
-        assert fit_threads() == 8
-        monkeypatch.delenv("OMP_NUM_THREADS")
-        assert [fit_threads(), torch.get_num_threads()] == [2, 2]
-        for paid in (None, 6.0):  # more than there are make none
-            monkeypatch.setattr("unnoise.precision.processors_paid_for", lambda paid=paid: paid)
-            assert fit_threads() == 2
-        monkeypatch.setattr("unnoise.precision.processors_paid_for", lambda: 0.5)
-        assert fit_threads() == 1
-    finally:
-        torch.set_num_threads(before)
+
+    def ask(paid=None, cores=64, has=8, **environment):
+        for name in ("OMP_NUM_THREADS", "LOCAL_WORLD_SIZE", "UNNOISE_THREADS"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("unnoise.precision.processors_paid_for", lambda: paid)
+        monkeypatch.setattr("unnoise.precision.cores_here", lambda: cores)
+        torch.set_num_threads(has)
+        found = fit_threads()
+        assert found == torch.get_num_threads() == fit_threads()  # to ask again changes nothing
+        return found
+
+    yield ask
+    torch.set_num_threads(before)
+
+
+def test_no_more_threads_run_than_are_paid_for_unless_a_person_said_how_many(threads):
+    assert threads(paid=2.5, OMP_NUM_THREADS="8") == 8
+    assert threads(paid=2.5) == 2
+    assert threads(paid=0.5) == 1
+    assert [threads(paid=None, has=2), threads(paid=6.0, has=2)] == [2, 2]  # more than there are make none
+
+
+def test_processes_that_torchrun_started_share_the_cores_out(threads):
+    two = {"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "2"}  # as torchrun sets them for two processes
+    assert threads(has=1, cores=6, **two) == 3
+    assert threads(has=1, cores=6, paid=4.0, **two) == 2
+    assert threads(has=1, cores=6, paid=2.5, **two) == 1
+    assert threads(has=1, cores=2, OMP_NUM_THREADS="1", LOCAL_WORLD_SIZE="8") == 1
+    assert threads(has=6, cores=6, LOCAL_WORLD_SIZE="2") == 3  # started by another than torchrun
+
+
+SHARES = """
+import os
+from pathlib import Path
+from unnoise import precision
+
+precision.cores_here, precision.processors_paid_for = lambda: 6, lambda: None
+said = f"{os.environ['OMP_NUM_THREADS']} {precision.fit_threads()}"
+Path(os.environ["SAID"], os.environ["RANK"]).write_text(said)
+"""
+
+
+def test_torchrun_itself_says_one_thread_where_nobody_has_said_anything(tmp_path):
+    script = tmp_path / "shares.py"
+    script.write_text(SHARES)
+    nobodys = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "UNNOISE_THREADS")}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    subprocess.run(torchrun, check=True, capture_output=True, env={**nobodys, "SAID": str(tmp_path)})
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["1 3", "1 3"]
+
+
+def test_what_a_person_said_of_threads_stays(threads):
+    assert threads(has=1, OMP_NUM_THREADS="1") == 1
+    assert threads(has=1, OMP_NUM_THREADS="1", LOCAL_WORLD_SIZE="1") == 1
+    assert threads(has=3, OMP_NUM_THREADS="3", LOCAL_WORLD_SIZE="2") == 3
+    assert threads(has=1, OMP_NUM_THREADS="1", LOCAL_WORLD_SIZE="2", UNNOISE_THREADS="1") == 1
+    assert threads(paid=2.0, UNNOISE_THREADS="5") == 5
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", ""])
+def test_a_number_of_threads_that_is_none_is_refused(threads, text):
+    with pytest.raises(BadOption, match=f"UNNOISE_THREADS: expected a number of threads, 1 or more, got '{text}'"):
+        threads(UNNOISE_THREADS=text)
+
+
+def test_two_threads_of_a_core_are_one_core(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 4}, raising=False)
+    assert cores_here(tmp_path / "nothing is told") == 3
+    for number in range(8):
+        place = tmp_path / f"cpu{number}" / "topology"
+        place.mkdir(parents=True)
+        (place / "thread_siblings_list").write_text(f"{number % 4},{number % 4 + 4}\n")
+    assert cores_here(tmp_path) == 2
 
 
 def test_what_the_environment_says_of_ready_layers_stays(monkeypatch):

@@ -9,6 +9,7 @@
     ├── ModelFolderError      a model folder that cannot be read               (RuntimeError)
     ├── RunFolderError        a run folder that cannot be used                 (RuntimeError)
     ├── TrainingDiverged      the loss is no longer a number                   (RuntimeError)
+    ├── OutOfMemory           a step of training takes more than there is      (RuntimeError)
     ├── SamplingDiverged      what comes out of a step is no longer a number   (RuntimeError)
     ├── ToleranceNotMet       adaptive steps cannot be as accurate as asked    (RuntimeError)
     ├── WorkersLost           workers that share out work do not come, or die  (RuntimeError)
@@ -64,6 +65,10 @@ class RunFolderError(UnnoiseError, RuntimeError):
 
 class TrainingDiverged(UnnoiseError, RuntimeError):
     """The loss became infinite or not a number."""
+
+
+class OutOfMemory(UnnoiseError, RuntimeError):
+    """A step of training needs more memory than there is."""
 
 
 class SamplingDiverged(UnnoiseError, RuntimeError):

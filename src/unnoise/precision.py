@@ -25,6 +25,9 @@ Precision = Literal["auto", "fp32", "bf16"]
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 _KEEP = 2**31 - 1  # bytes; the largest number that it takes
 
+THREADS = "UNNOISE_THREADS"
+"""The environment variable by which a person says how many threads each process uses, whoever started it."""
+
 
 def find_device(name: str = "auto", local_rank: int = 0, option: str = "device") -> torch.device:
     """A device of this machine.
@@ -161,18 +164,47 @@ def keep_little() -> None:
 
 
 def fit_threads() -> int:
-    """Lets torch use no more threads than a container may use processors; where OMP_NUM_THREADS says how many, that stays.
+    """Lets torch use no more threads than there are processors for this process, unless a person said how many.
 
     Torch counts the processors of the machine. Where a container gets the time of two out of sixty-four, sixty-four threads wait
-    for each other at the end of every layer.
+    for each other at the end of every layer. And torchrun sets OMP_NUM_THREADS=1 for several processes where nobody has set it,
+    so that of two processes on sixty-four cores each would use one: beside other processes of its machine a 1 is taken for
+    torchrun's, and they share the cores out. UNNOISE_THREADS is always a person's, and OMP_NUM_THREADS otherwise.
 
     Returns:
         The number of threads.
+
+    Raises:
+        BadOption: UNNOISE_THREADS is no number of threads.
     """
+    told, beside = os.environ.get("OMP_NUM_THREADS"), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     paid = processors_paid_for()
-    if paid is not None and "OMP_NUM_THREADS" not in os.environ:
+    if THREADS in os.environ:
+        torch.set_num_threads(_threads_told(os.environ[THREADS]))
+    elif beside > 1 and told in (None, "1"):
+        cores = cores_here() if paid is None else min(cores_here(), int(paid))
+        torch.set_num_threads(max(1, cores // beside))
+    elif told is None and paid is not None:
         torch.set_num_threads(max(1, min(torch.get_num_threads(), int(paid))))
     return torch.get_num_threads()
+
+
+def _threads_told(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise BadOption(f"{THREADS}: expected a number of threads, 1 or more, got {text!r}")
+    return int(text)
+
+
+def cores_here(machine: Path = Path("/sys/devices/system/cpu")) -> int:
+    """How many cores this process may run on; two threads of one core count once, as torch counts them.
+
+    Args:
+        machine: Where Linux tells of processors; elsewhere each counts.
+    """
+    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    with suppress(OSError):
+        return len({(machine / f"cpu{number}/topology/thread_siblings_list").read_text() for number in mine})
+    return len(mine)
 
 
 def processors_paid_for(groups: Path = Path("/sys/fs/cgroup")) -> float | None:

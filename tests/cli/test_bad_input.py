@@ -281,6 +281,26 @@ def test_more_memory_than_there_is(refused, tmp_path):
     assert "memory does not suffice" in line
 
 
+def test_memory_that_runs_out_in_a_step(unnoise, run, monkeypatch):
+    from torch import OutOfMemoryError
+
+    from unnoise.training.gradient import Gradient
+
+    def short(*_):
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    longer = (*TINY, "training.steps=6")
+    (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text().replace("steps: 4\n", "steps: 6\n", 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(Gradient, "add", short)
+        said = unnoise("train", "spiral", "--out", run, *longer)
+    told = "unnoise: the memory does not suffice for 8 samples at once: add machine.micro_batch=4, which gives the same result"
+    assert (said.code, said.err.splitlines()[-1].partition(";")[0]) == (2, told)
+    said = unnoise("train", "spiral", "--out", run, *longer, "machine.micro_batch=4")
+    assert said.code == 0, said
+    assert "going on from step 4" in said.err
+
+
 def test_a_folder_of_hidden_files_only_is_empty(unnoise, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".DS_Store").write_bytes(b"")

@@ -158,7 +158,7 @@ def test_what_cannot_be_is_refused(pictures, run_folder, tmp_path, monkeypatch):
     with pytest.raises(BadOption, match="take at least 2"):
         recipe(pictures, training__batch_size=1)
     with monkeypatch.context() as patched:
-        patched.setattr("unnoise.training.execution.free_bytes", lambda device: 2_000_000)
+        patched.setattr("unnoise.training.execution.free_bytes", lambda device, sharers: 2_000_000)
         with pytest.raises(BadOption, match=r"fits is \d+; add training\.batch_size=\d+$"):
             Run(recipe(pictures, training__batch_size=4000), tmp_path / "large")
     with pytest.raises(IncompatibleParts, match="the tower looks at pictures, and the data is points"):

@@ -2,15 +2,19 @@
 
 import json
 import os
+import struct
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from unnoise.errors import MissingExtra, UnknownName
 from unnoise.recipes.logbook import Logbook, Pace, StepCost
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import Run
 from unnoise.recipes.tracking.base import TrackedRun, TrackingSettings, numbers_in, trackers
+from unnoise.training import peak as peak_module
 from unnoise.training.averages import power_exponent
 from unnoise.training.peak import measured_peak, peak_memory
 
@@ -85,17 +89,66 @@ def test_a_tracker_that_nobody_knows_is_refused():
         TrackingSettings(trackers=("wanbd",))
 
 
-def test_wandb_goes_on_with_the_run_that_it_began(tmp_path, monkeypatch):
+def picture(path):
+    """A picture of noise in a file, and its pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def pixels_of(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def wandb_lines(path):
+    """What a W&B run holds that `wandb sync` would upload: a log of records in blocks of 32 KiB, as LevelDB writes them."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, lines, record = path.read_bytes(), [], b""
+    place, last = 7, 32768 - 7  # after the file's own head; none begins where its head would not fit into the block
+    while place + 7 <= len(content):
+        if place % 32768 > last:
+            place += 32768 - place % 32768
+            continue
+        _, size, part = struct.unpack_from("<IHB", content, place)
+        record += content[place + 7 : place + 7 + size]
+        place += 7 + size
+        if part in (1, 4):  # whole, or the last part of one
+            made, record = Record.FromString(record), b""
+            items = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in made.history.item}
+            lines += [items] if items else []
+    return lines
+
+
+def test_wandb_goes_on_with_the_run_that_it_began_and_gets_numbers_and_pictures(tmp_path, monkeypatch):
+    import wandb
+
     monkeypatch.setitem(os.environ, "WANDB_MODE", "offline")
     told = TrackedRun(tmp_path, {"a": 1}, TrackingSettings(trackers=("wandb",)), 0)
+    pixels, found = picture(tmp_path / "drawn.png"), []
     for step in (1, 2):
         tracker = trackers["wandb"](told)
-        tracker.numbers({"loss": 0.5}, step)
+        tracker.numbers({"loss": 0.5 / step, "loss_by_time/0.03": 1.0}, step)
+        tracker.picture("samples", tmp_path / "drawn.png", step)
         tracker.close()
-    assert len({path.name.rpartition("-")[2] for path in (tmp_path / "wandb").glob("offline-run-*")}) == 1
+        [folder] = {*(tmp_path / "wandb").glob("offline-run-*")} - {*found}
+        found.append(folder)
+    assert len({folder.name.rpartition("-")[2] for folder in found}) == 1
+    wandb.teardown()  # until then some of it may wait to be written
+    for step, folder in enumerate(found, start=1):
+        [kept], [log] = folder.glob("files/media/images/samples*.png"), folder.glob("*.wandb")
+        assert np.array_equal(pixels_of(kept), pixels)
+        numbers, shown = wandb_lines(log)
+        assert {name: numbers[name] for name in ("step", "loss", "loss_by_time/0.03")} == {
+            "step": step, "loss": 0.5 / step, "loss_by_time/0.03": 1.0,
+        }  # fmt: skip
+        assert shown["step"] == step
+        assert [shown[f"samples.{name}"] for name in ("_type", "width", "height")] == ["image-file", 7, 5]
+        assert shown["samples.path"] == str(kept.relative_to(folder / "files"))
 
 
-def test_mlflow_goes_on_with_the_run_that_it_began(tmp_path, monkeypatch):
+def test_mlflow_goes_on_with_the_run_that_it_began_and_gets_numbers_and_pictures(tmp_path, monkeypatch):
     from mlflow import MlflowClient
 
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database takes seconds to be made
@@ -104,11 +157,19 @@ def test_mlflow_goes_on_with_the_run_that_it_began(tmp_path, monkeypatch):
     for step in (1, 2):
         tracker = trackers["mlflow"](told)
         tracker.numbers({"loss": 0.5 / step, "loss_by_time/0.03": 1.0}, step)
+        pixels = picture(tmp_path / f"{step}.png")
+        tracker.picture("samples", tmp_path / f"{step}.png", step)
         tracker.close()
     client = MlflowClient(tracking_uri=uri)
     [found] = client.search_runs([client.get_experiment_by_name("unnoise").experiment_id])
     assert found.data.params == {"a.b": "1"}
     assert [(m.step, m.value) for m in client.get_metric_history(found.info.run_id, "loss")] == [(1, 0.5), (2, 0.25)]
+    assert found.data.metrics["loss_by_time/0.03"] == 1.0
+    assert [file.path for file in client.list_artifacts(found.info.run_id, "samples")] == [
+        "samples/1.png",
+        "samples/2.png",
+    ]
+    assert np.array_equal(pixels_of(client.download_artifacts(found.info.run_id, "samples/2.png")), pixels)
     assert found.info.status == "FINISHED"
 
 
@@ -139,10 +200,26 @@ def test_the_peak_is_a_speed_that_products_do_not_exceed():
     assert peak_memory(cpu) > 50e6
 
 
-def test_the_share_of_the_peak_is_given_for_steps_that_matter(tmp_path):
-    settings = load_recipe("spiral", SMALL).training
+def test_products_that_a_mac_only_promises_are_waited_for(monkeypatch):
+    began = []
+    ones, product = torch.ones, torch.mm
+    monkeypatch.setattr(torch, "ones", lambda *size, dtype, device: ones(4, 4, dtype=dtype))
+    monkeypatch.setattr(torch, "mm", lambda a, b: began.append("product") or product(a, b))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: began.append("wait"))
+    assert peak_module.measured_peak.__wrapped__(torch.float32, torch.device("mps"), 1) > 0
+    assert began == ["wait", "product", "wait"] * 6
+
+
+def test_the_share_of_the_peak_is_that_of_all_processes_and_given_for_steps_that_matter(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("unnoise.recipes.logbook.measured_peak", lambda *of: asked.append(of) or 4e11)
+    monkeypatch.setattr(Pace, "rate", lambda self: 2.5)  # steps a second
+    settings, cpu = load_recipe("spiral", SMALL).training, torch.device("cpu")
     told = TrackedRun(tmp_path, {}, TrackingSettings(trackers=()), 0)
-    large = StepCost(1e11, 1, torch.float32, torch.device("cpu"))
-    book = Logbook(told, settings, large)
-    assert "fraction_of_peak" in book._measured()
-    book.close()
+    for operations, processes, tflops, share in ((1e11, 1, 0.25, 0.625), (1e11, 2, 0.25, 0.312), (1e9, 1, None, None)):
+        book = Logbook(told, settings, StepCost(operations, processes, torch.bfloat16, cpu))
+        line = book._measured()
+        book.close()
+        assert (line.get("tflops"), line.get("fraction_of_peak")) == (tflops, share)
+        assert line["samples_per_second"] == 2.5 * 32
+    assert asked == [(torch.bfloat16, cpu, torch.get_num_threads())] * 2

@@ -5,8 +5,11 @@ import torch
 
 from unnoise.errors import BadOption
 from unnoise.nn.base import networks
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
 from unnoise.training.execution import begin_state, checkpoint_blocks, training_dtype
 from unnoise.training.machine import MachineSettings
+from unnoise.training.memory import kept_bytes
 from unnoise.training.settings import TrainingSettings
 from unnoise.training.threads import SMALL_STEP
 
@@ -30,8 +33,6 @@ def gradients(network):
 
 
 def test_activations_worked_out_again_give_the_same_gradients_and_less_is_kept():
-    from unnoise.training.memory import kept_bytes
-
     plain, thrifty = dit(), dit()
     checkpoint_blocks(thrifty)
     a, b = gradients(plain), gradients(thrifty)
@@ -64,23 +65,50 @@ def test_devices_that_are_not_there_are_refused():
 
 
 def test_a_batch_larger_than_memory_is_refused_before_the_first_step(monkeypatch):
-    monkeypatch.setattr("unnoise.training.execution.free_bytes", lambda device: 2_000_000)
+    monkeypatch.setattr("unnoise.training.execution.free_bytes", lambda device, sharers: 2_000_000)
     with pytest.raises(BadOption, match=r"samples at once need about .* GB, and 0\.0 GB are free"):
         begin_state(dit(), (2, 8, 8), TrainingSettings(batch_size=4096), MachineSettings(), CPU)
 
 
 def test_a_batch_that_fits_in_bfloat16_is_taken(monkeypatch):
     from unnoise.precision import lower
-    from unnoise.training.memory import MARGIN, kept_bytes, state_bytes
+    from unnoise.training.memory import MARGIN, state_bytes
 
     low = dit()
     lower(low, torch.bfloat16)
     size = 256
     need = MARGIN * kept_bytes(low, (2, 8, 8), size) + state_bytes(low)
-    monkeypatch.setattr("unnoise.training.execution.free_bytes", lambda device: int(1.1 * need))
+    monkeypatch.setattr("unnoise.training.execution.free_bytes", lambda device, sharers: int(1.1 * need))
     begin_state(dit(), (2, 8, 8), TrainingSettings(batch_size=size), MachineSettings(precision="bf16"), CPU)
     with pytest.raises(BadOption, match="the largest number that fits is"):
         begin_state(dit(), (2, 8, 8), TrainingSettings(batch_size=size), MachineSettings(precision="fp32"), CPU)
+
+
+@pytest.mark.parametrize(("recordable", "said"), [(True, " and what is recorded of their steps"), (False, "")])
+def test_recordings_are_counted_where_a_gpu_will_make_them(monkeypatch, recordable, said):
+    monkeypatch.setattr("unnoise.training.execution.free_bytes", lambda device, sharers: 2_000_000)
+    machine = MachineSettings(cuda_graphs=True, precision="fp32")
+    settings, gpu = TrainingSettings(batch_size=4096), torch.device("cuda", 0)
+    with pytest.raises(BadOption, match=rf"^4096 samples at once{said} need"):
+        begin_state(dit(), (2, 8, 8), settings, machine, gpu, recordable=recordable)
+
+
+def test_a_run_that_works_activations_out_again_learns_the_same_and_keeps_less(tmp_path):
+    options = [
+        "network=dit", "network.width=32", "network.depth=2", "network.heads=2", "network.patch=2", "machine.precision=fp32",
+        "training.steps=6", "training.batch_size=16", "training.sample_every=0", "training.validation_size=16",
+    ]  # fmt: skip
+    weights, kept = [], []
+    for thrifty in ("false", "true"):
+        run = Run(load_recipe("digits", [*options, f"machine.activation_checkpointing={thrifty}"]), tmp_path / thrifty)
+        begun = run.state.masters.vector.clone()
+        for _ in run.events():
+            pass
+        weights.append(run.state.masters.vector)
+        kept.append(kept_bytes(run.state.network, run.work.input_shape, 16))
+        assert not torch.equal(weights[-1], begun)
+    torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
+    assert kept[1] < 0.5 * kept[0]
 
 
 def test_to_count_operations_compiles_nothing(monkeypatch):

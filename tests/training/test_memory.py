@@ -1,5 +1,7 @@
 """What a step takes in memory, worked out before it is taken."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,15 @@ from torch import nn
 from unnoise.errors import BadOption
 from unnoise.nn.base import networks
 from unnoise.precision import lower
-from unnoise.training.memory import check_memory, free_bytes, kept_bytes, state_bytes, without_memory
+from unnoise.training.memory import (
+    check_memory,
+    free_bytes,
+    kept_bytes,
+    most_at_once,
+    samples_held,
+    state_bytes,
+    without_memory,
+)
 
 
 class Chain(nn.Module):
@@ -73,7 +83,55 @@ def test_what_torch_has_set_aside_on_a_gpu_is_free(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 70)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 50)
     assert free_bytes(torch.device("cuda", 0)) == 320
+    assert free_bytes(torch.device("cuda", 0), sharers=8) == 320  # each process has a GPU of its own
+    assert free_bytes(torch.device("xpu")) is None
+
+
+def test_a_mac_tells_what_it_recommends_and_what_is_taken(monkeypatch):
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 1000)
+    for taken, free in ((300, 700), (1200, 0)):
+        monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda taken=taken: taken)
+        assert free_bytes(torch.device("mps")) == free
+    monkeypatch.delattr(torch.mps, "recommended_max_memory")  # a torch that does not tell
     assert free_bytes(torch.device("mps")) is None
+
+
+def test_processes_of_one_machine_share_its_memory(monkeypatch):
+    def told(path, encoding=None):
+        if path == Path("/proc/meminfo"):
+            return "MemTotal: 9000 kB\nMemAvailable: 4000 kB\n"
+        raise OSError(path)
+
+    monkeypatch.setattr(Path, "read_text", told)
+    assert free_bytes() == 4_096_000
+    assert free_bytes(torch.device("cpu"), sharers=4) == 1_024_000
+
+
+def test_a_part_that_fits_at_once_is_halved_where_its_gradient_is_measured():
+    assert [most_at_once(7, micro) for micro in (0, 3, 7, 9)] == [7, 3, 7, 7]
+    assert [most_at_once(7, micro, halved=True) for micro in (0, 3, 7, 9)] == [4, 3, 4, 4]
+    assert [most_at_once(1, 0, halved) for halved in (False, True)] == [1, 1]
+
+
+def test_recordings_of_every_size_are_held_together_and_other_steps_one_at_a_time():
+    assert [samples_held(16, micro) for micro in (0, 16, 6, 1)] == [16, 16, 6, 1]
+    # 16 and its half; the same; 6 and what is left of 16; nothing but ones.
+    assert [samples_held(16, micro, recorded=True) for micro in (0, 16, 6, 1)] == [16 + 8, 16 + 8, 6 + 4, 1]
+    assert samples_held(15, 0, recorded=True) == 15 + 8 + 7
+    assert samples_held(1, 0, recorded=True) == 1
+
+
+def test_a_batch_whose_recordings_do_not_fit_is_refused_with_the_largest_that_does():
+    free = state_bytes(Chain()) + int(1.15 * 440 * 10.5)  # of ten samples
+    check_memory(Chain(), (10,), 6, 0, free, recorded=True)  # 6 + 3
+    check_memory(Chain(), (10,), 8, 0, free)
+    with pytest.raises(BadOption, match=r"8 samples at once and what is recorded of their steps need") as told:
+        check_memory(Chain(), (10,), 8, 0, free, recorded=True)  # 8 + 4
+    ways = "machine.micro_batch=7, which gives the same result, or machine.cuda_graphs=false"  # 7 + 1
+    assert str(told.value).endswith(f": the largest number that fits is 7; add {ways}")
+    # Not 10 + 9, 9 + 2 or 8 + 5, but 7 + 1; and 29 do not fit without recordings either.
+    with pytest.raises(BadOption, match=r"fits is 7; add machine\.micro_batch=7, which gives the same result$"):
+        check_memory(Chain(), (10,), 29, 0, free, recorded=True)
 
 
 def test_a_copy_without_memory_is_counted_as_what_will_compute():

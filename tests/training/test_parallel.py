@@ -299,6 +299,15 @@ def test_only_the_first_process_asks_whether_another_run_is_writing(tmp_path):
             claim(tmp_path, other)
 
 
+def test_torchrun_tells_who_a_process_is_and_how_many_are_on_its_machine(monkeypatch):
+    told = {"WORLD_SIZE": "8", "RANK": "5", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert told_by_torchrun() == Processes(rank=5, count=8, local_rank=1, local_count=4)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    assert told_by_torchrun().local_count == 1
+
+
 def test_alone_nothing_is_said_to_anybody(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert told_by_torchrun() == ALONE

@@ -7,6 +7,7 @@ from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import Run
 from unnoise.training.gradient import Gradient
 from unnoise.training.loop import train
+from unnoise.training.memory import samples_held
 from unnoise.training.optimizers.muon import MuonOptimizer
 from unnoise.training.recorded_gradient import RecordedGradient, recordable
 from unnoise.training.recording import Recording
@@ -41,6 +42,20 @@ def test_every_size_of_batch_has_its_own_recording(tmp_path):
     halves = [gradient.add(batch.slice(i, i + 8), 1 / 16) for i in (0, 8)]
     torch.testing.assert_close(torch.cat(halves), whole)
     assert len(gradient._known) == 2
+    assert run.trainee.recordable
+
+
+@pytest.mark.parametrize(("size", "micro_batch"), [(16, 0), (15, 0), (16, 6), (16, 1)])
+def test_memory_is_counted_for_the_recordings_that_there_are(tmp_path, size, micro_batch):
+    options = [f"training.batch_size={size}", f"machine.micro_batch={micro_batch}", "training.steps=4"]
+    run = Run(load_recipe("digits", [*OPTIONS, *options]), tmp_path / "run")
+    run.state.memory.records = True
+    gradient = run.trainee.gradient(run.state)
+    run.trainee.gradient = lambda state: gradient
+    for _ in train(run.trainee, run.state):
+        pass
+    sizes = [len(places[0]) for places, _ in gradient._known.values()]
+    assert sum(sizes) == samples_held(size, micro_batch, recorded=True)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +73,7 @@ def test_what_differs_from_step_to_step_is_not_recorded(tmp_path, option):
     gradient = run.trainee.gradient(run.state)
     assert isinstance(gradient, Gradient)
     assert not recordable(gradient)
+    assert not run.trainee.recordable
 
 
 def test_a_recording_is_just_done_on_a_processor():

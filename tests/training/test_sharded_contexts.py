@@ -16,8 +16,10 @@ from unnoise.nn.base import networks
 from unnoise.objectives.base import Draws
 from unnoise.objectives.mse import MSEObjective
 from unnoise.process.linear import LinearSchedule
-from unnoise.training.execution import checkpoint_blocks
+from unnoise.training.execution import begin_state, checkpoint_blocks
+from unnoise.training.machine import MachineSettings
 from unnoise.training.parallel import Processes
+from unnoise.training.settings import TrainingSettings
 from unnoise.training.sharded import local, shard
 
 SMALL = {
@@ -99,6 +101,25 @@ def self_conditioning(rank):
     return misses
 
 
+def begun(rank):
+    """How many a process shares memory with, and of which weights more than a share stood on its device, at a run's beginning."""
+    network, asked, whole_there = make("dit"), [], []
+    moved = network.to
+
+    def to(device):
+        whole_there.extend(name for name, parameter in network.named_parameters() if local(parameter) is parameter)
+        return moved(device)
+
+    network.to = to
+    machine = MachineSettings(parallel="fsdp", precision="fp32", compile=False)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("unnoise.training.execution.free_bytes", lambda device, sharers: asked.append(sharers))
+        cpu, processes = torch.device("cpu"), Processes(rank, 2, rank, 2)
+        state = begin_state(network, (2, 4, 6), TrainingSettings(batch_size=4), machine, cpu, processes)
+    numbers = sum(parameter.numel() for parameter in make("dit").parameters())
+    return {"asked": asked, "whole": whole_there, "share": sum(view.numel() for view in state.masters.views) / numbers}
+
+
 def work(rank, place):
     """What one of two processes does: by network, how far its gradients are off, and whether they are numbers in bfloat16."""
     torch.set_num_threads(1)
@@ -122,6 +143,7 @@ def work(rank, place):
             worst.append(max(misses))
         found[name] = worst
     found |= {"frozen encoder": frozen_encoder(rank), "self-conditioning": self_conditioning(rank)}
+    found["begun"] = begun(rank)
     if rank == 0:
         (place / "found.json").write_text(json.dumps(found))
     distributed.destroy_process_group()
@@ -149,3 +171,9 @@ def test_an_encoder_that_does_not_learn_is_whole_in_every_process_and_says_the_s
 
 def test_processes_work_together_whoever_of_them_recalls_an_estimate(found):
     assert max(found["self-conditioning"]) < 1e-6
+
+
+def test_a_network_that_is_shared_out_is_never_whole_on_a_device(found):
+    assert found["begun"]["whole"] == []
+    assert 0.4 < found["begun"]["share"] < 0.6
+    assert found["begun"]["asked"] == [2]

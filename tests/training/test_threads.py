@@ -1,5 +1,8 @@
 """One thread where a step is too small to share, by sizes alone."""
 
+import json
+import platform
+
 import torch
 from torch import nn
 
@@ -40,3 +43,52 @@ def test_small_steps_use_one_thread_and_leave_things_as_they_were():
     with threads_for(SMALL_STEP * 2) as many:
         assert many == before
     assert torch.get_num_threads() == before
+
+
+SETTLES = """
+import ctypes, json, os, platform, sys
+from pathlib import Path
+
+import torch
+
+from unnoise import precision
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
+
+
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks kept".split()]
+
+
+def mapped():
+    # Whether the C library asks the system for 64 MB by themselves, and so would hand them back at once.
+    if platform.libc_ver()[0] != "glibc":
+        return None
+    libc = ctypes.CDLL(None)
+    libc.mallinfo.restype, libc.malloc.restype = Info, ctypes.c_void_p
+    libc.malloc.argtypes, libc.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
+    before = libc.mallinfo().hblks
+    block = libc.malloc(2**26)
+    after = libc.mallinfo().hblks
+    libc.free(block)
+    return after > before
+
+
+for name in ("OMP_NUM_THREADS", "LOCAL_WORLD_SIZE", "UNNOISE_THREADS"):
+    os.environ.pop(name, None)
+precision.processors_paid_for = lambda: 2.0
+torch.set_num_threads(5)
+small = ["training.steps=2", "training.validation_size=16", "training.sample_every=0", "tracking.trackers=[]"]
+run = Run(load_recipe("spiral", small), sys.argv[2])
+told = [[torch.get_num_threads(), mapped()]]
+list(run.events())
+told.append([torch.get_num_threads(), mapped()])
+Path(sys.argv[1]).write_text(json.dumps(told))
+"""
+
+
+def test_a_run_keeps_the_memory_that_it_frees_and_uses_the_processors_that_it_has(interpreters, tmp_path):
+    assert interpreters.run(SETTLES, tmp_path / "told.json", tmp_path / "run") == 0, interpreters.said.read_text()
+    glibc = platform.libc_ver()[0] == "glibc"
+    before, after = ([5, True], [2, False]) if glibc else ([5, None], [2, None])
+    assert json.loads((tmp_path / "told.json").read_text()) == [before, after]

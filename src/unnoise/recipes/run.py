@@ -125,6 +125,7 @@ class Run:
             self.processes,
             trainee.companion(),
             trainee.whole,
+            trainee.recordable,
         )
         return trainee, state
 
@@ -259,6 +260,7 @@ class Run:
         Raises:
             TrainingDiverged: The loss is no longer a number, and going back with half the learning rate did not help.
             DataError: The data cannot be read any more, or a worker that reads it ended; the state is saved.
+            OutOfMemory: The memory does not suffice for as many samples at once as there are; the last checkpoint stays.
             OSError: The disk is full, or may not be written to.
         """
         if self.finished:

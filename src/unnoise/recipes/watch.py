@@ -62,6 +62,7 @@ def watch(run: Run, stop: Callable[[], bool] = lambda: False) -> bool:
 
     Raises:
         TrainingDiverged: The loss is no longer a number.
+        OutOfMemory: The memory does not suffice for as many samples at once as there are.
         OSError: The disk is full, or may not be written to.
     """
     from ..training.compiling import CompileTrial, Compiling

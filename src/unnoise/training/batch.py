@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..objectives.examples import Prepared
+from .memory import most_at_once
 from .parallel import Processes
 from .state import TrainState
 from .trainee import Summing
@@ -32,9 +33,7 @@ def accumulated(
     whole, size = state.settings.batch_size, len(batch.inputs)
     shares = processes.shares(whole)
     largest = max(shares)
-    most = min(micro_batch or largest, largest)
-    if measure and most == largest > 1:
-        most = -(-largest // 2)
+    most = most_at_once(largest, micro_batch, measure)
     # A gradient that is sharded comes as the mean over the processes, and what is wanted is the sum.
     together = processes.count if state.sharded else 1
     found, part = [], None

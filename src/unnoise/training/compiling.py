@@ -18,6 +18,7 @@ from ..files import cache_folder, write_atomically
 from ..objectives.base import Prepared
 from .gradient import Gradient
 from .machine import MachineSettings
+from .memory import enough_for
 from .state import TrainState
 from .trainee import Summing, Trainee
 
@@ -110,6 +111,9 @@ class CompileChoice:
 
         Yields:
             Events of a trial, where one is made now.
+
+        Raises:
+            OutOfMemory: The memory does not suffice for as many samples at once as there are.
         """
         if self.machine.compile != "auto" or not self._may(state):
             return
@@ -146,7 +150,8 @@ class CompileChoice:
         training = state.network.training
         state.network.train()
         try:
-            plain = self._seconds(gradient, examples)
+            with enough_for(len(examples.inputs)):
+                plain = self._seconds(gradient, examples)
             left = (state.settings.steps - state.step) * plain * -(-len(batch.inputs) // len(examples.inputs))
             if not processes.tell(left > WORTH):
                 return

@@ -16,7 +16,7 @@ from .captions import Captions
 from .draws import DrawStream
 from .gradient import Gradient
 from .parallel import Processes
-from .recorded_gradient import RecordedGradient, recordable
+from .recorded_gradient import RecordedGradient, always_alike, recordable
 from .settings import TrainingSettings
 from .state import TrainState
 from .trainee import Strata, Summing, Trainee
@@ -60,6 +60,11 @@ class DenoiserTrainee(Trainee):
         network = preconditioned(self.denoiser).network
         assert network is not None
         return network
+
+    @property
+    def recordable(self) -> bool:
+        """See `Trainee.recordable`."""
+        return always_alike(self.denoiser, self.objective, self.companion())
 
     def companion(self) -> Companion:
         """See `Trainee.companion`."""

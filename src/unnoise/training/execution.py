@@ -44,6 +44,7 @@ def begin_state(
     processes: Processes = ALONE,
     companion: Companion | None = None,
     whole: bool = False,
+    recordable: bool = False,
 ) -> TrainState:
     """The state of a run at its first step, with the network brought to its place, in place.
 
@@ -56,6 +57,7 @@ def begin_state(
         processes: That train together.
         companion: What goes beside the network.
         whole: Whether a batch cannot be worked on in parts.
+        recordable: Whether a GPU may record its gradients.
 
     Raises:
         BadOption: The batch does not fit in memory, there are more processes than samples, or the network cannot be checkpointed.
@@ -66,17 +68,21 @@ def begin_state(
     sharded = machine.parallel == "fsdp" and processes.count > 1
     if machine.activation_checkpointing:
         checkpoint_blocks(network)
-    free = free_bytes(device)
+    records = machine.cuda_graphs and device.type == "cuda" and not machine.activation_checkpointing
+    free = free_bytes(device, processes.local_count)
+    processes.wait()  # until all have looked: what one takes another would count as gone
     if free is not None:
         sharers = processes.count if sharded else 1
-        twin = without_memory(network)
+        recorded = records and recordable and processes.count == 1
+        twin, size, averages = without_memory(network), last - first, len(settings.averages)
         lower(twin, dtype)
-        check_memory(twin, shape, last - first, machine.micro_batch, free, sharers, len(settings.averages), whole)
-    network.to(device)
+        check_memory(twin, shape, size, machine.micro_batch, free, sharers, averages, whole, recorded)
     if sharded:
         shard(network, dtype, processes, device)
+    else:
+        network.to(device)
     state = TrainState(network, settings, dtype, processes, None if companion is None else companion.to(device))
-    state.memory.records = machine.cuda_graphs and device.type == "cuda" and not machine.activation_checkpointing
+    state.memory.records = records
     if machine.compile is True:
         compile_network(network)
     return state

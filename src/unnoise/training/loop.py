@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import IncompatibleParts, TrainingDiverged
 from ..objectives.companion import weighed
 from .batch import accumulated, broken, show
+from .memory import enough_for, most_at_once
 from .noise_scale import GradientNorms
 from .parallel import STOP_EVERY, Processes
 from .prefetch import PrefetchedStream
@@ -105,6 +106,7 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
         TrainingDiverged: The loss or a weight is no longer a number; no checkpoint is made of such weights.
         IncompatibleParts: The state was made without what the objective keeps beside the network.
         DataError: The data cannot be read any more, or a worker that reads it ended; the state is that of the step before.
+        OutOfMemory: The memory does not suffice for as many samples at once as there are.
     """
     settings, module, processes = state.settings, trainee.module, state.processes
     if state.step >= settings.steps:
@@ -116,18 +118,19 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
             "TrainState(..., companion=objective.companion(schedule))"
         )
     device = next(module.parameters()).device
-    share = processes.share(settings.batch_size)
+    share, largest = processes.share(settings.batch_size), max(processes.shares(settings.batch_size))
     stream = PrefetchedStream(trainee.examples(state), trainee.workers)
     validation, floor = trainee.validation(settings, processes)
-    most = min(trainee.micro_batch or MOST_VALIDATED, MOST_VALIDATED)
     gradient = trainee.gradient(state)
     module.train()
     while state.step < settings.steps:
         if state.step == 0:  # also where a run went back to its beginning
-            yield _validated(validation, module, state, floor, most)
+            yield _validated(validation, trainee, state, floor)
         batch = stream.step(state.step, device)
         logged = (state.step + 1) % settings.log_every == 0 or state.step + 1 == settings.steps
-        losses, part = accumulated(gradient, batch, share[0], trainee.micro_batch, measure=logged and not trainee.whole)
+        measure = logged and not trainee.whole
+        with enough_for(most_at_once(largest, trainee.micro_batch, measure), trainee.whole):
+            losses, part = accumulated(gradient, batch, share[0], trainee.micro_batch, measure)
         show(state, losses, batch, share[0])
         learning_rate = state.learning_rate
         norm = state.update()
@@ -143,7 +146,7 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
             continue
         yield Stepped(step, loss, learning_rate, norm, _norms(part, norm, settings.batch_size), stream.waiting)
         if step % settings.validate_every == 0 or last:
-            yield _validated(validation, module, state, floor, most)
+            yield _validated(validation, trainee, state, floor)
         stopping = not last and _asked_to_stop(stop, step, processes, device)
         if step % settings.checkpoint_every == 0 or last or stopping:
             if not state.finite():  # they would take the place of a checkpoint and a model that are good
@@ -177,8 +180,7 @@ def _diverged(what: str, step: int, settings: TrainingSettings) -> TrainingDiver
     )
 
 
-def _validated(
-    validation: Validating, module: nn.Module, state: TrainState, floor: Strata | None, most: int
-) -> Validated:
-    with Averaged(state):
-        return Validated(state.step, validation.loss(module, most, state.processes), floor)
+def _validated(validation: Validating, trainee: Trainee, state: TrainState, floor: Strata | None) -> Validated:
+    most = min(trainee.micro_batch or MOST_VALIDATED, MOST_VALIDATED)
+    with enough_for(min(most, state.settings.validation_size), trainee.whole), Averaged(state):
+        return Validated(state.step, validation.loss(trainee.module, most, state.processes), floor)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import BadOption
+from ..errors import BadOption, OutOfMemory
 from ..nn.base import Condition
 from .threads import inputs_of
 
@@ -72,16 +73,20 @@ def state_bytes(network: nn.Module, averages: int = 1) -> int:
     return own + backward + 4 * (4 + averages) * sum(p.numel() for p in trained)
 
 
-def free_bytes(device: torch.device | None = None) -> int | None:
+def free_bytes(device: torch.device | None = None, sharers: int = 1) -> int | None:
     """What a process may still take of a device's memory; None where nobody says.
 
     Args:
         device: A GPU; by default the processor, whose memory Linux and its control groups tell of.
+        sharers: Processes that take equal parts of the processor's memory; a GPU is one process's own.
     """
     if device is not None and device.type == "cuda":
         # What torch has set aside and does not use is free for it, and for nobody else.
         aside = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + aside
+    if device is not None and device.type == "mps":
+        with suppress(AttributeError):  # an older torch does not tell
+            return max(0, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     if device is not None and device.type != "cpu":
         return None
     found = []
@@ -96,7 +101,7 @@ def free_bytes(device: torch.device | None = None) -> int | None:
             group = Path("/sys/fs/cgroup")
             left = int((group / limit).read_text()) - int((group / used).read_text())
             found.append(left + _reclaimable(group / limit))
-    return min(found) if found else None
+    return min(found) // sharers if found else None
 
 
 def _reclaimable(limit: Path) -> int:
@@ -105,6 +110,35 @@ def _reclaimable(limit: Path) -> int:
         lines = (limit.parent / "memory.stat").read_text(encoding="ascii").splitlines()
         return int(next(line for line in lines if line.startswith(("inactive_file", "total_inactive_file"))).split()[1])
     return 0
+
+
+def most_at_once(size: int, micro_batch: int, halved: bool = False) -> int:
+    """The most samples of a process's part of a batch that go through the network at once.
+
+    Args:
+        size: Of that part.
+        micro_batch: Most samples at once; 0 for no limit.
+        halved: Whether a part that fits at once is split in two, to measure the gradient of a half.
+    """
+    most = min(micro_batch or size, size)
+    return -(-most // 2) if halved and most == size > 1 else most
+
+
+def samples_held(size: int, micro_batch: int, recorded: bool = False) -> int:
+    """Of how many samples there are activations at the same time.
+
+    Each recording keeps the memory in which it is replayed, and there is one for every number of samples that come at once: a
+    part of a batch, its rest, and the halves of steps that are logged. That they had one memory together would change little: the
+    first steps of each size are made before it is recorded, in memory of their own beside what the others keep.
+
+    Args:
+        size: See `most_at_once`.
+        micro_batch: See `most_at_once`.
+        recorded: Whether gradients are recorded.
+    """
+    parts = [most_at_once(size, micro_batch, halved) for halved in (False, True)]
+    sizes = {*parts, *(size % part for part in parts)}
+    return sum(sizes) if recorded else max(sizes)
 
 
 def check_memory(
@@ -116,6 +150,7 @@ def check_memory(
     sharers: int = 1,
     averages: int = 1,
     whole: bool = False,
+    recorded: bool = False,
 ) -> None:
     """Refuses a batch that does not fit in memory, before anything is lost.
 
@@ -128,27 +163,70 @@ def check_memory(
         sharers: Processes that share the weights.
         averages: How many averages of the weights are kept.
         whole: Whether a batch cannot be worked on in parts.
+        recorded: Whether gradients are recorded, for every number of samples that come at once.
 
     Raises:
         BadOption: It does not fit; the largest number of samples that does is named.
     """
     if free is None:
         return
-    at_once = min(micro_batch or batch_size, batch_size)
+    at_once, held = most_at_once(batch_size, micro_batch), samples_held(batch_size, micro_batch, recorded)
     one, two = kept_bytes(network, shape, 1), kept_bytes(network, shape, 2)
     each, fixed = MARGIN * max(two - one, 1), MARGIN * max(2 * one - two, 0) + state_bytes(network, averages) / sharers
-    if fixed + at_once * each <= free:
+    if fixed + held * each <= free:
         return
-    most = math.floor((free - fixed) / each)
-    needed = (
-        f"{at_once} samples at once need about {_gigabytes(fixed + at_once * each)}, and {_gigabytes(free)} are free"
-    )
+    room = math.floor((free - fixed) / each)
+    most = next((n for n in range(min(at_once, room), 0, -1) if samples_held(batch_size, n, recorded) <= room), 0)
+    kept = " and what is recorded of their steps" if recorded else ""
+    need = _gigabytes(fixed + held * each)
+    needed = f"{at_once} samples at once{kept} need about {need}, and {_gigabytes(free)} are free"
     if most < 1:
         raise BadOption(
             f"{needed}: not even one sample fits; take a smaller network or machine.activation_checkpointing=true"
         )
-    in_parts = "" if whole else f"machine.micro_batch={most}, which gives the same result, or "
-    raise BadOption(f"{needed}: the largest number that fits is {most}; add {in_parts}training.batch_size={most}")
+    ways = [] if whole else [f"machine.micro_batch={most}, which gives the same result"]
+    if not recorded:  # of a smaller batch the halves are recorded, too
+        ways.append(f"training.batch_size={most}")
+    elif at_once <= room:
+        ways.append("machine.cuda_graphs=false")
+    raise BadOption(f"{needed}: the largest number that fits is {most}; add {', or '.join(ways)}")
+
+
+@contextmanager
+def enough_for(samples: int, whole: bool = False) -> Iterator[None]:
+    """Within it, that memory runs out is told in one line, with what to try.
+
+    Args:
+        samples: That go through the network at once.
+        whole: Whether a batch cannot be worked on in parts.
+
+    Raises:
+        OutOfMemory: It ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        raise OutOfMemory(_what_to_try(samples, whole)) from error
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that there is no more memory: of a GPU, of the processor, or for numpy."""
+    # Torch has an error of its own for GPUs alone; on the processor it is a RuntimeError of these words.
+    own = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return own or "can't allocate memory" in str(error) or "out of memory" in str(error)
+
+
+def _what_to_try(samples: int, whole: bool) -> str:
+    thrifty, half = "machine.activation_checkpointing=true", samples // 2
+    if half < 1:
+        return f"the memory does not suffice for one sample at once: take {thrifty} or a smaller network"
+    short = f"the memory does not suffice for {samples} samples at once"
+    if whole:
+        return f"{short}: add {thrifty}, or begin another run with training.batch_size={half}"
+    in_parts = f"machine.micro_batch={half}, which gives the same result"
+    return f"{short}: add {in_parts}; the same command then goes on from the last checkpoint"
 
 
 def _gigabytes(count: float) -> str:

@@ -34,6 +34,8 @@ def measured_peak(dtype: torch.dtype, device: torch.device, threads: int) -> flo
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def peak_memory(device: torch.device) -> int | None:

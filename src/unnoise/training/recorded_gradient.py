@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..denoisers.base import Denoiser
 from ..nn.dropout import Dropout
-from ..objectives.base import Draws, Prepared
-from ..objectives.mse import MSEObjective
+from ..objectives.base import Draws, Objective, Prepared
+from ..objectives.companion import Companion
+from ..objectives.mse import MSEObjective, preconditioned
 from .gradient import Gradient
 from .recording import Recording
 
@@ -52,12 +54,16 @@ class RecordedGradient:
 
 
 def recordable(gradient: Gradient) -> bool:
+    """Whether a gradient may be recorded: it is worked out by autograd and by one process, and always alike."""
+    alone = gradient.derivative is None and gradient.state.processes.count == 1
+    return alone and always_alike(gradient.denoiser, gradient.objective, gradient.companion)
+
+
+def always_alike(denoiser: Denoiser, objective: Objective, companion: Companion) -> bool:
     """Whether the same operations bring every gradient: no random number is drawn inside, and nothing is looked at on the way."""
-    state, companion = gradient.state, gradient.companion
-    draws = any(isinstance(module, RANDOM) and not _idle(module) for module in state.network.modules())
-    plain = type(gradient.objective) is MSEObjective and gradient.derivative is None
-    alone = companion.uncertainty is None and companion.history is None and not gradient.denoiser.self_conditioned
-    return plain and alone and not draws and state.processes.count == 1
+    draws = any(isinstance(module, RANDOM) and not _idle(module) for module in preconditioned(denoiser).modules())
+    alone = companion.uncertainty is None and companion.history is None and not denoiser.self_conditioned
+    return type(objective) is MSEObjective and alone and not draws
 
 
 def _idle(module: nn.Module) -> bool:

@@ -24,6 +24,7 @@ class Recording(Generic[T]):
 
     Raises:
         IncompatibleParts: The work cannot be recorded.
+        torch.OutOfMemoryError: The memory does not suffice for it.
 
     References:
         Accelerating PyTorch with CUDA Graphs (Nguyen et al., 2021), https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs
@@ -53,5 +54,8 @@ class Recording(Generic[T]):
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 return graph, self.work()
         except RuntimeError as error:
+            for each in (error, error.__context__):  # to end a recording that failed may fail too, with other words
+                if isinstance(each, torch.OutOfMemoryError):  # which says nothing about what can be recorded
+                    raise each from None
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise IncompatibleParts(f"a step cannot be recorded ({reason}): set machine.cuda_graphs=false") from error

@@ -24,15 +24,16 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def shard(network: nn.Module, dtype: torch.dtype, processes: Processes, device: torch.device) -> None:
-    """Spreads the weights of a network over all processes, in place, block by block.
+    """Brings a network to a device and spreads its weights over all processes, in place, block by block.
 
-    Weights stay in float32 and are sent in `dtype`; gradients are summed in float32.
+    Weights stay in float32 and are sent in `dtype`; gradients are summed in float32. A block is on the device whole only until it
+    is spread, so that a network may be larger than the device.
 
     Args:
         network: Its `checkpointed_blocks()` are gathered one at a time; what is `asked_alone()` stays whole.
         dtype: What the network computes in.
         processes: At least two.
-        device: Of this process.
+        device: Of this process; of GPUs the current one.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -44,7 +45,7 @@ def shard(network: nn.Module, dtype: torch.dtype, processes: Processes, device: 
     blocks = network.checkpointed_blocks() if isinstance(network, Network) else ()
     apart = network.asked_alone() if isinstance(network, Network) else ()
     for module in apart:
-        lower(module, dtype)
+        lower(module.to(device), dtype)  # `fully_shard` moves what it spreads, and leaves these
     whole_ones = {parameter for module in apart for parameter in module.parameters()}
     for module in (*blocks, network):
         fully_shard(module, mesh=mesh, mp_policy=policy, ignored_params=whole_ones)

@@ -94,6 +94,11 @@ class Trainee(ABC):
     def network(self) -> nn.Module:
         """The part of it whose weights a run's state holds."""
 
+    @property
+    def recordable(self) -> bool:
+        """Whether the same operations bring every gradient, so that a GPU may record them."""
+        return False
+
     @abstractmethod
     def companion(self) -> Companion:
         """What goes beside the network through a run, before the first step."""
