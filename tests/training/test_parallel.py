@@ -2,6 +2,7 @@
 
 import errno
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -226,6 +228,45 @@ def test_all_processes_go_back_together_where_the_loss_of_one_is_no_number(inter
     assert [end.step for end in ends] == [20, 20]
     assert [float(end.tensors["rate"]) for end in ends] == [0.5, 0.5]
     assert furthest(*ends) < 1e-6
+
+
+OTHER_DATA = """
+import os, sys
+import torch
+from unnoise.errors import DataError
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
+from unnoise.training.parallel import connected, leave, told_by_torchrun
+
+out, here, recipe, *options = sys.argv[1:]
+os.chdir(os.path.join(here, str(told_by_torchrun().rank)))
+with connected(torch.device("cpu")) as processes:
+    try:
+        Run(load_recipe(recipe, options), out, processes=processes)
+    except DataError as error:
+        print("told:", error)
+    else:
+        print("begun")
+leave()
+"""
+
+
+def test_a_process_with_other_data_than_the_first_one_is_named_before_anything_is_trained(interpreters, tmp_path):
+    points = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    for rank in range(2):
+        (tmp_path / str(rank)).mkdir()
+        np.save(tmp_path / str(rank) / "points.npy", points)
+    command = tmp_path / "run", tmp_path, "spiral", "data.name=array", "data.path=points.npy", "training.batch_size=4"
+    interpreters.together(2, OTHER_DATA, *command)
+    assert interpreters.said.read_text().count("begun") == 2
+    points[7, 1] += 1e-3
+    np.save(tmp_path / "1" / "points.npy", points)
+    interpreters.together(2, OTHER_DATA, *command)
+    told = [line for line in interpreters.said.read_text().splitlines() if line.startswith("told: ")]
+    where = platform.node()
+    assert told == 2 * [
+        f"told: process 1 of 2, on {where}, has other data than the first one: give all machines the same files"
+    ]
 
 
 def test_shares_that_were_cut_short_are_passed_over(tmp_path):

@@ -16,6 +16,7 @@ runs/digits/
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -74,7 +75,7 @@ class Run:
 
     Raises:
         RunFolderError: The folder holds another recipe, or something else.
-        DataError: The data cannot be read or learned from.
+        DataError: The data cannot be read or learned from, or a process has other data than the first one.
         BadOption: A batch does not fit in memory, or cannot be shared by so many processes.
     """
 
@@ -90,12 +91,13 @@ class Run:
         self._begun, self._progress = claim(self.folder, recipe, processes.first), progress
         self.work = work_of(recipe, progress)
         self.recipe, self.train_data = self.work.recipe, self.work.train
+        self._fingerprint = self.train_data.fingerprint()
+        self._compare()
         self.trainee, self.state = self._beginning()
         self._known = self.work.skipped
         sizes = self.work.size_notes(sum(p.numel() for p in self.state.parameters))
         self.notes = [*_told(self.work.skipped), *self.work.notes, *sizes]
         self.scores: dict[str, Any] = {}
-        self._fingerprint = self.train_data.fingerprint()
         self.watcher = self.work.watcher()
         self._resume()
         if processes.first:
@@ -112,6 +114,17 @@ class Run:
         """What the model is made of, of a run that makes a diffusion model."""
         assert isinstance(self.work, DiffusionWork)
         return self.work.blueprint
+
+    def _compare(self) -> None:
+        """Holds what each process has read against what the first one has; all raise where they are not the same."""
+        own = [("other data", self._fingerprint), *((f"another {mark.name}", mark.value) for mark in self.work.marks)]
+        said = self.processes.hear((platform.node(), own))
+        for rank, (node, others) in enumerate(said):
+            for (what, value), (_, firsts) in zip(others, said[0][1], strict=False):
+                if value != firsts:
+                    raise DataError(
+                        f"process {rank} of {len(said)}, on {node}, has {what} than the first one: give all machines the same files"
+                    )
 
     def _beginning(self) -> tuple[Trainee, TrainState]:
         """What is trained, and its state before the first step."""
