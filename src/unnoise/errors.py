@@ -8,7 +8,7 @@
     ├── DataError             data that cannot be read or learned from         (ValueError)
     ├── ModelFolderError      a model folder that cannot be read               (RuntimeError)
     ├── RunFolderError        a run folder that cannot be used                 (RuntimeError)
-    ├── TrainingDiverged      the loss is no longer a number                   (RuntimeError)
+    ├── TrainingDiverged      the loss or its gradient is no longer a number   (RuntimeError)
     ├── SamplingDiverged      what comes out of a step is no longer a number   (RuntimeError)
     ├── ToleranceNotMet       adaptive steps cannot be as accurate as asked    (RuntimeError)
     ├── WorkersLost           workers that share out work do not come, or die  (RuntimeError)
@@ -63,7 +63,7 @@ class RunFolderError(UnnoiseError, RuntimeError):
 
 
 class TrainingDiverged(UnnoiseError, RuntimeError):
-    """The loss became infinite or not a number."""
+    """The loss, its gradient or a weight became infinite or not a number."""
 
 
 class SamplingDiverged(UnnoiseError, RuntimeError):

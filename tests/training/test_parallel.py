@@ -3,6 +3,7 @@
 import errno
 import os
 import platform
+import re
 import signal
 import socket
 import subprocess
@@ -198,11 +199,14 @@ import sys
 import torch
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import Run
+from unnoise.training import lookout
 from unnoise.training.loop import Diverged
 from unnoise.training.parallel import connected, leave, told_by_torchrun
 
-out, recipe, *options = sys.argv[1:]
-checked = load_recipe(recipe, options)
+out, how, recipe, *options = sys.argv[1:]
+checked, most_unseen = load_recipe(recipe, options), lookout.most_unseen
+if how == "gradient":
+    lookout.most_unseen = lambda _, settings: most_unseen(torch.device("cuda"), settings)
 with connected(checked.machine.torch_device(told_by_torchrun().local_rank)) as processes:
     run = Run(checked, out, processes=processes)
     network, forward = run.state.network, run.state.network.forward
@@ -210,24 +214,41 @@ with connected(checked.machine.torch_device(told_by_torchrun().local_rank)) as p
     def spoilt(*asked):
         answer = forward(*asked)
         once = network.training and run.state.step == 15 and float(run.state.rate) == 1
-        return answer * torch.nan if once and processes.rank == processes.count - 1 else answer
+        if not once or processes.rank < processes.count - 1:
+            return answer
+        return answer * torch.nan if how == "loss" else answer + (0 * answer).square().sum().sqrt()
 
     network.forward = spoilt
-    told = [(event.step, run.state.step) for event in run.events() if isinstance(event, Diverged)]
-    assert told == [(16, 10)], told
+    [(event, back)] = [(event, run.state.step) for event in run.events() if isinstance(event, Diverged)]
+    assert (event.step, event.seen, back) == (16, 16 if how == "loss" else 20, 10), (event, back)
+    print("told:", event.what)
 leave()
 """
 
 
-def test_all_processes_go_back_together_where_the_loss_of_one_is_no_number(interpreters, tmp_path):
-    ends = []
+TOLD = {
+    "loss": {1: "the loss is nan: 30 of the batch's 30 samples have none", 2: "the loss is nan: 15 of the batch's 30"},
+    "gradient": dict.fromkeys((1, 2), "the norm of its gradient is nan: the largest loss of the batch's 30 samples is"),
+}
+
+
+@pytest.mark.parametrize("how", TOLD)
+def test_all_processes_go_back_together_where_the_loss_or_gradient_of_one_is_no_number(interpreters, tmp_path, how):
+    ends, named = [], []
     for count in (1, 2):
         out = tmp_path / str(count)
-        interpreters.together(count, SPOILT, out, *RECIPE, "training.validation_size=16")
+        interpreters.said = tmp_path / f"said by {count}"
+        interpreters.together(count, SPOILT, out, how, *RECIPE, "training.validation_size=16")
+        told = [line for line in interpreters.said.read_text().splitlines() if line.startswith("told: ")]
+        assert len(told) == count
+        assert all(TOLD[how][count] in line for line in told)
+        named.append({re.search(r"number (\d+) of the training data", line)[1] for line in told})
         ends.append(newest_whole(out / "checkpoints")[0])
     assert [end.step for end in ends] == [20, 20]
     assert [float(end.tensors["rate"]) for end in ends] == [0.5, 0.5]
     assert furthest(*ends) < 1e-6
+    assert all(len(each) == 1 for each in named)
+    assert how == "loss" or named[0] == named[1]
 
 
 OTHER_DATA = """

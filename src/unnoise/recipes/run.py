@@ -270,7 +270,8 @@ class Run:
             Every event of the loop, after it was written down.
 
         Raises:
-            TrainingDiverged: The loss is no longer a number, and going back with half the learning rate did not help.
+            TrainingDiverged: The loss, its gradient or a weight is no longer a number, and going back with half the learning rate
+                did not help.
             DataError: The data cannot be read any more, or a worker that reads it ended; the state is saved.
             OSError: The disk is full, or may not be written to.
         """
@@ -294,14 +295,13 @@ class Run:
                 self.watcher.prepare(self._progress)
             with threads_for(operations):
                 yield from CompileChoice(self.folder, self.recipe.machine, self.device).settle(self.trainee, self.state)
-                for event in train_loop(self.trainee, self.state, stop):
+                for event in train_loop(self.trainee, self.state, stop, self._measured):
                     if isinstance(event, Diverged):
                         self._roll_back(event, logbook)
                     self._note(event, logbook)
                     yield event
-                    if isinstance(event, Stepped) and self.watcher is not None:
-                        if self.watcher.due(event.step, event.step == self.recipe.training.steps):
-                            yield from self._evaluate(self.watcher, event.step, logbook)
+                    if isinstance(event, Stepped) and self.watcher is not None and self._measured(event.step):
+                        yield from self._evaluate(self.watcher, event.step, logbook)
         except DataError:  # a shard is gone, or a worker that reads it died: what was learned until then stays
             if self.processes.count == 1 and self.state.step > begun_at and self.state.finite():
                 self.save()
@@ -309,6 +309,10 @@ class Run:
         finally:
             if logbook is not None:
                 logbook.close()
+
+    def _measured(self, step: int) -> bool:
+        """Whether the model is measured after a step."""
+        return self.watcher is not None and self.watcher.due(step, step == self.recipe.training.steps)
 
     def _logbook(self, operations: float) -> Logbook:
         recipe = self.recipe
