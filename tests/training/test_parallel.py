@@ -290,6 +290,42 @@ def test_a_process_with_other_data_than_the_first_one_is_named_before_anything_i
     ]
 
 
+CANNOT_MEASURE = """
+import sys
+import torch
+from unnoise.errors import DataError
+from unnoise.recipes.judging.while_training import Watcher
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
+from unnoise.training.parallel import connected, leave
+
+def measure(*_):
+    raise DataError("too few samples")
+
+Watcher.measure = measure
+out, recipe, *options = sys.argv[1:]
+with connected(torch.device("cpu")) as processes:
+    try:
+        for _ in Run(load_recipe(recipe, options), out, processes=processes).events():
+            pass
+    except DataError as error:
+        print("told:", processes.rank, error)
+        leave()
+    except RuntimeError:  # of gloo, whose other process is gone
+        leave()
+"""
+
+
+def test_the_first_process_saves_what_was_learned_where_it_alone_cannot_go_on(interpreters, tmp_path):
+    options = "training.steps=20", "training.batch_size=8", "training.validation_size=16", "training.sample_every=0"
+    run = tmp_path / "run"
+    interpreters.together(2, CANNOT_MEASURE, run, "spiral", *options, "evaluation.every=96")
+    assert "told: 0 too few samples" in interpreters.said.read_text()
+    found, damaged = newest_whole(run / "checkpoints")
+    assert (found.step, damaged) == (12, [])
+    assert all(torch.isfinite(tensor).all() for tensor in found.tensors.values())
+
+
 def test_shares_that_were_cut_short_are_passed_over(tmp_path):
     folder = tmp_path / "000000010.sharded"
     folder.mkdir()

@@ -100,6 +100,7 @@ class Run:
         self.scores: dict[str, Any] = {}
         self.watcher = self.work.watcher()
         self._resume()
+        self._saved = self.state.step
         if processes.first:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self._begun:
@@ -259,6 +260,7 @@ class Run:
         if model is not None:
             remove_old(place, self.state.step)
             model.save(self.folder / "model")
+        self._saved = self.state.step
 
     def events(self, stop: Callable[[], bool] = lambda: False) -> Iterator[RunEvent]:
         """Trains from where the run stands, writing as it goes; all processes iterate.
@@ -272,7 +274,8 @@ class Run:
         Raises:
             TrainingDiverged: The loss, its gradient or a weight is no longer a number, and going back with half the learning rate
                 did not help.
-            DataError: The data cannot be read any more, or a worker that reads it ended; the state is saved.
+            DataError: The data cannot be read any more, or a worker that reads it ended; the state is saved. If a
+                process cannot read its part, all raise it.
             OSError: The disk is full, or may not be written to.
         """
         if self.finished:
@@ -289,7 +292,6 @@ class Run:
         operations = step_operations(self.state.network, self.work.input_shape, self.recipe.training.batch_size)
         logbook = self._logbook(operations) if self.processes.first else None
         settle_in()
-        begun_at = self.state.step
         try:
             if self.processes.first and self.watcher is not None:  # who alone measures
                 self.watcher.prepare(self._progress)
@@ -302,8 +304,10 @@ class Run:
                     yield event
                     if isinstance(event, Stepped) and self.watcher is not None and self._measured(event.step):
                         yield from self._evaluate(self.watcher, event.step, logbook)
-        except DataError:  # a shard is gone, or a worker that reads it died: what was learned until then stays
-            if self.processes.count == 1 and self.state.step > begun_at and self.state.finite():
+        except DataError:
+            # The loop saves before it raises one, in all processes; when it measures, the first one is alone.
+            alone = self.processes.first and not self.state.sharded
+            if alone and self.state.step > self._saved and self.state.finite(alone=True):
                 self.save()
             raise
         finally:
@@ -335,6 +339,7 @@ class Run:
         else:
             self._take(found)
         self.state.rate.fill_(0.5)
+        self._saved = self.state.step
         if logbook is not None:
             logbook.went_back(self.state.step, event)
 

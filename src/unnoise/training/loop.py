@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..errors import IncompatibleParts, TrainingDiverged
+from ..errors import DataError, IncompatibleParts, TrainingDiverged
 from ..objectives.companion import weighed
+from ..objectives.examples import Prepared
 from .batch import accumulated, show
 from .lookout import Broken, Lookout, Made
 from .noise_scale import GradientNorms
@@ -116,7 +117,8 @@ def train(
     Raises:
         TrainingDiverged: The loss, its gradient or a weight is no longer a number; no checkpoint is made of such weights.
         IncompatibleParts: The state was made without what the objective keeps beside the network.
-        DataError: The data cannot be read any more, or a worker that reads it ended; the state is that of the step before.
+        DataError: The data cannot be read any more, or a worker that reads it ended, in one of the processes: all raise it, after
+            a `CheckpointDue` where steps were made.
     """
     settings, module, processes = state.settings, trainee.module, state.processes
     if state.step >= settings.steps:
@@ -129,8 +131,8 @@ def train(
         )
     device = next(module.parameters()).device
     share = processes.share(settings.batch_size)
-    stream = PrefetchedStream(trainee.examples(state), trainee.workers)
-    lookout = Lookout(state, stream.stream, device)
+    stream = PrefetchedStream(trainee.examples(state), trainee.workers, processes)
+    lookout, begun = Lookout(state, stream.stream, device), state.step
     validation, floor = trainee.validation(settings, processes)
     most = min(trainee.micro_batch or MOST_VALIDATED, MOST_VALIDATED)
     gradient = trainee.gradient(state)
@@ -138,7 +140,7 @@ def train(
     while state.step < settings.steps:
         if state.step == 0:  # also where a run went back to its beginning
             yield _validated(validation, module, state, floor, most)
-        batch = stream.step(state.step, device)
+        batch = yield from _read(stream, state, lookout, state.step > begun)
         logged = (state.step + 1) % settings.log_every == 0 or state.step + 1 == settings.steps
         losses, part = accumulated(gradient, batch, share[0], trainee.micro_batch, measure=logged and not trainee.whole)
         show(state, losses, batch, share[0])
@@ -166,6 +168,19 @@ def train(
             yield Finished(step, stopped=True)
             return
     yield Finished(state.step, stopped=False)
+
+
+def _read(
+    stream: PrefetchedStream, state: TrainState, lookout: Lookout, made: bool
+) -> Generator[CheckpointDue, None, Prepared]:
+    """The examples of the next step; where a process cannot read its own, all of them save what was `made`, and end."""
+    try:
+        return stream.step(state.step, lookout.device)
+    except DataError:
+        if made and lookout.look() is None and state.finite():
+            yield CheckpointDue(state.step)
+        state.processes.wait()  # who ends has the others ended, and the first one may still be writing
+        raise
 
 
 def _of_all(loss: Tensor, norm: Tensor, processes: Processes) -> tuple[Tensor, Tensor]:
