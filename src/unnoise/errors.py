@@ -8,7 +8,7 @@
     ├── DataError             data that cannot be read or learned from         (ValueError)
     ├── ModelFolderError      a model folder that cannot be read               (RuntimeError)
     ├── RunFolderError        a run folder that cannot be used                 (RuntimeError)
-    ├── TrainingDiverged      the loss is no longer a number                   (RuntimeError)
+    ├── TrainingDiverged      the loss or its gradient is no longer a number   (RuntimeError)
     ├── OutOfMemory           a step of training takes more than there is      (RuntimeError)
     ├── SamplingDiverged      what comes out of a step is no longer a number   (RuntimeError)
     ├── ToleranceNotMet       adaptive steps cannot be as accurate as asked    (RuntimeError)
@@ -64,7 +64,7 @@ class RunFolderError(UnnoiseError, RuntimeError):
 
 
 class TrainingDiverged(UnnoiseError, RuntimeError):
-    """The loss became infinite or not a number."""
+    """The loss, its gradient or a weight became infinite or not a number."""
 
 
 class OutOfMemory(UnnoiseError, RuntimeError):

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import platform
+import re
 import signal
 import socket
 import subprocess
@@ -9,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -217,11 +220,14 @@ import sys
 import torch
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import Run
+from unnoise.training import lookout
 from unnoise.training.loop import Diverged
 from unnoise.training.parallel import connected, leave, told_by_torchrun
 
-out, recipe, *options = sys.argv[1:]
-checked = load_recipe(recipe, options)
+out, how, recipe, *options = sys.argv[1:]
+checked, most_unseen = load_recipe(recipe, options), lookout.most_unseen
+if how == "gradient":
+    lookout.most_unseen = lambda _, settings: most_unseen(torch.device("cuda"), settings)
 with connected(checked.machine.torch_device(told_by_torchrun().local_rank)) as processes:
     run = Run(checked, out, processes=processes)
     network, forward = run.state.network, run.state.network.forward
@@ -229,24 +235,116 @@ with connected(checked.machine.torch_device(told_by_torchrun().local_rank)) as p
     def spoilt(*asked):
         answer = forward(*asked)
         once = network.training and run.state.step == 15 and float(run.state.rate) == 1
-        return answer * torch.nan if once and processes.rank == processes.count - 1 else answer
+        if not once or processes.rank < processes.count - 1:
+            return answer
+        return answer * torch.nan if how == "loss" else answer + (0 * answer).square().sum().sqrt()
 
     network.forward = spoilt
-    told = [(event.step, run.state.step) for event in run.events() if isinstance(event, Diverged)]
-    assert told == [(16, 10)], told
+    [(event, back)] = [(event, run.state.step) for event in run.events() if isinstance(event, Diverged)]
+    assert (event.step, event.seen, back) == (16, 16 if how == "loss" else 20, 10), (event, back)
+    print("told:", event.what)
 leave()
 """
 
 
-def test_all_processes_go_back_together_where_the_loss_of_one_is_no_number(interpreters, tmp_path):
-    ends = []
+TOLD = {
+    "loss": {1: "the loss is nan: 30 of the batch's 30 samples have none", 2: "the loss is nan: 15 of the batch's 30"},
+    "gradient": dict.fromkeys((1, 2), "the norm of its gradient is nan: the largest loss of the batch's 30 samples is"),
+}
+
+
+@pytest.mark.parametrize("how", TOLD)
+def test_all_processes_go_back_together_where_the_loss_or_gradient_of_one_is_no_number(interpreters, tmp_path, how):
+    ends, named = [], []
     for count in (1, 2):
         out = tmp_path / str(count)
-        interpreters.together(count, SPOILT, out, *RECIPE, "training.validation_size=16")
+        interpreters.said = tmp_path / f"said by {count}"
+        interpreters.together(count, SPOILT, out, how, *RECIPE, "training.validation_size=16")
+        told = [line for line in interpreters.said.read_text().splitlines() if line.startswith("told: ")]
+        assert len(told) == count
+        assert all(TOLD[how][count] in line for line in told)
+        named.append({re.search(r"number (\d+) of the training data", line)[1] for line in told})
         ends.append(newest_whole(out / "checkpoints")[0])
     assert [end.step for end in ends] == [20, 20]
     assert [float(end.tensors["rate"]) for end in ends] == [0.5, 0.5]
     assert furthest(*ends) < 1e-6
+    assert all(len(each) == 1 for each in named)
+    assert how == "loss" or named[0] == named[1]
+
+
+OTHER_DATA = """
+import os, sys
+import torch
+from unnoise.errors import DataError
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
+from unnoise.training.parallel import connected, leave, told_by_torchrun
+
+out, here, recipe, *options = sys.argv[1:]
+os.chdir(os.path.join(here, str(told_by_torchrun().rank)))
+with connected(torch.device("cpu")) as processes:
+    try:
+        Run(load_recipe(recipe, options), out, processes=processes)
+    except DataError as error:
+        print("told:", error)
+    else:
+        print("begun")
+leave()
+"""
+
+
+def test_a_process_with_other_data_than_the_first_one_is_named_before_anything_is_trained(interpreters, tmp_path):
+    points = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    for rank in range(2):
+        (tmp_path / str(rank)).mkdir()
+        np.save(tmp_path / str(rank) / "points.npy", points)
+    command = tmp_path / "run", tmp_path, "spiral", "data.name=array", "data.path=points.npy", "training.batch_size=4"
+    interpreters.together(2, OTHER_DATA, *command)
+    assert interpreters.said.read_text().count("begun") == 2
+    points[7, 1] += 1e-3
+    np.save(tmp_path / "1" / "points.npy", points)
+    interpreters.together(2, OTHER_DATA, *command)
+    told = [line for line in interpreters.said.read_text().splitlines() if line.startswith("told: ")]
+    where = platform.node()
+    assert told == 2 * [
+        f"told: process 1 of 2, on {where}, has other data than the first one: give all machines the same files"
+    ]
+
+
+CANNOT_MEASURE = """
+import sys
+import torch
+from unnoise.errors import DataError
+from unnoise.recipes.judging.while_training import Watcher
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
+from unnoise.training.parallel import connected, leave
+
+def measure(*_):
+    raise DataError("too few samples")
+
+Watcher.measure = measure
+out, recipe, *options = sys.argv[1:]
+with connected(torch.device("cpu")) as processes:
+    try:
+        for _ in Run(load_recipe(recipe, options), out, processes=processes).events():
+            pass
+    except DataError as error:
+        print("told:", processes.rank, error)
+        leave()
+    except RuntimeError:  # of gloo, whose other process is gone
+        leave()
+"""
+
+
+def test_the_first_process_saves_what_was_learned_where_it_alone_cannot_go_on(interpreters, tmp_path):
+    options = "training.steps=20", "training.batch_size=8", "training.validation_size=16", "training.sample_every=0"
+    run = tmp_path / "run"
+    interpreters.together(2, CANNOT_MEASURE, run, "spiral", *options, "evaluation.every=96")
+    assert "told: 0 too few samples" in interpreters.said.read_text()
+    found, damaged = newest_whole(run / "checkpoints")
+    assert (found.step, damaged) == (12, [])
+    assert all(torch.isfinite(tensor).all() for tensor in found.tensors.values())
 
 
 def test_shares_that_were_cut_short_are_passed_over(tmp_path):

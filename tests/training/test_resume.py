@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from unnoise.errors import RunFolderError
 from unnoise.model import Model
 from unnoise.recipes.metrics import read_metrics
 from unnoise.recipes.recipe import load_recipe
@@ -23,6 +26,7 @@ from unnoise.training.checkpoint import (
     remove_partials,
     save_checkpoint,
 )
+from unnoise.training.loop import Stepped
 
 RUN = """
 import os, signal, sys
@@ -154,6 +158,25 @@ def test_a_disk_that_fills_up_on_the_way_costs_nothing_older_than_the_last_check
     assert not list(full.rglob("*.partial"))
     list(Run(recipe, full).events())
     assert final_bytes(straight) == final_bytes(full)
+
+
+def test_a_picture_that_changed_since_a_run_began_stops_it(tmp_path):
+    places = [tmp_path / "pictures" / f"{i}.png" for i in range(12)]
+    places[0].parent.mkdir()
+    for place, pixels in zip(places, np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8), strict=True):
+        Image.fromarray(pixels).save(place)
+    small = "training.batch_size=4", "training.validation_size=16", "network.width=16", "network.multipliers=[1]"
+    steps = "training.steps=6", "training.checkpoint_every=2", "training.sample_every=0", "data.size=8"
+    recipe = load_recipe("images", [f"data.path={places[0].parent}", *small, *steps])
+    for event in Run(recipe, tmp_path / "run").events():
+        if isinstance(event, Stepped) and event.step == 3:
+            break
+    assert Run(recipe, tmp_path / "run").state.step == 2
+    pixels = np.array(Image.open(places[5]))
+    pixels[3, 3] ^= 1
+    Image.fromarray(pixels).save(places[5])
+    with pytest.raises(RunFolderError, match=r"the data has changed since the run in .* was begun: use another --out"):
+        Run(recipe, tmp_path / "run")
 
 
 def test_a_checkpoint_tells_one_flipped_bit(run, tmp_path):

@@ -107,6 +107,52 @@ def kill_a_worker_after_two_steps(run):
                     os.kill(pid, signal.SIGKILL)
 
 
+LOSES_ITS_READER = """
+import contextlib, os, signal, subprocess, sys
+from unnoise.errors import DataError
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
+from unnoise.training import prefetch
+from unnoise.training.loop import Stepped
+from unnoise.training.parallel import connected, leave, told_by_torchrun
+
+prefetch.MOST_AHEAD = 1
+out, *options = sys.argv[1:]
+checked = load_recipe("images", options)
+with connected(checked.machine.torch_device(told_by_torchrun().local_rank)) as processes:
+    run = Run(checked, out, processes=processes)
+    try:
+        for event in run.events():
+            if isinstance(event, Stepped) and event.step == 2 and processes.rank == 1:
+                listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+                for pid in listed.stdout.split():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
+    except DataError as error:
+        print(f"told: stood at {run.state.step}: {error}")
+leave()
+"""
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_processes_of_which_one_loses_its_worker_stop_at_one_step_and_save_it(interpreters, shards, tmp_path, parallel):
+    larger = ["data.size=32", "training.batch_size=32", "training.steps=24", "training.checkpoint_every=24"]
+    recipe = [*options(shards, 1), *larger, "machine.precision=fp32", f"machine.parallel={parallel}"]
+    interpreters.together(2, LOSES_ITS_READER, tmp_path / "run", *recipe)
+    told = [line for line in interpreters.said.read_text().splitlines() if line.startswith("told: ")]
+    found, damaged = newest_whole(tmp_path / "run" / "checkpoints")
+    assert not damaged
+    assert 2 <= found.step < 24
+    why = "process 1 of 2: a worker that reads the data was ended by SIGKILL while it read"
+    assert [line.startswith(f"told: stood at {found.step}: {why}") for line in told] == [True, True], told
+    ends = []
+    for name in ("run", "straight"):
+        for _ in Run(load_recipe("images", recipe), tmp_path / name).events():
+            pass
+        ends.append(newest_whole(tmp_path / name / "checkpoints")[0].part("weights/"))
+    assert max(float((ends[0][name] - ends[1][name]).abs().max()) for name in ends[1]) < 1e-5
+
+
 def children():
     found = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False

@@ -16,6 +16,7 @@ runs/digits/
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -74,7 +75,7 @@ class Run:
 
     Raises:
         RunFolderError: The folder holds another recipe, or something else.
-        DataError: The data cannot be read or learned from.
+        DataError: The data cannot be read or learned from, or a process has other data than the first one.
         BadOption: A batch does not fit in memory, or cannot be shared by so many processes.
     """
 
@@ -90,14 +91,16 @@ class Run:
         self._begun, self._progress = claim(self.folder, recipe, processes.first), progress
         self.work = work_of(recipe, progress)
         self.recipe, self.train_data = self.work.recipe, self.work.train
+        self._fingerprint = self.train_data.fingerprint()
+        self._compare()
         self.trainee, self.state = self._beginning()
         self._known = self.work.skipped
         sizes = self.work.size_notes(sum(p.numel() for p in self.state.parameters))
         self.notes = [*_told(self.work.skipped), *self.work.notes, *sizes]
         self.scores: dict[str, Any] = {}
-        self._fingerprint = self.train_data.fingerprint()
         self.watcher = self.work.watcher()
         self._resume()
+        self._saved = self.state.step
         if processes.first:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self._begun:
@@ -112,6 +115,17 @@ class Run:
         """What the model is made of, of a run that makes a diffusion model."""
         assert isinstance(self.work, DiffusionWork)
         return self.work.blueprint
+
+    def _compare(self) -> None:
+        """Holds what each process has read against what the first one has; all raise where they are not the same."""
+        own = [("other data", self._fingerprint), *((f"another {mark.name}", mark.value) for mark in self.work.marks)]
+        said = self.processes.hear((platform.node(), own))
+        for rank, (node, others) in enumerate(said):
+            for (what, value), (_, firsts) in zip(others, said[0][1], strict=False):
+                if value != firsts:
+                    raise DataError(
+                        f"process {rank} of {len(said)}, on {node}, has {what} than the first one: give all machines the same files"
+                    )
 
     def _beginning(self) -> tuple[Trainee, TrainState]:
         """What is trained, and its state before the first step."""
@@ -247,6 +261,7 @@ class Run:
         if model is not None:
             remove_old(place, self.state.step)
             model.save(self.folder / "model")
+        self._saved = self.state.step
 
     def events(self, stop: Callable[[], bool] = lambda: False) -> Iterator[RunEvent]:
         """Trains from where the run stands, writing as it goes; all processes iterate.
@@ -258,8 +273,10 @@ class Run:
             Every event of the loop, after it was written down.
 
         Raises:
-            TrainingDiverged: The loss is no longer a number, and going back with half the learning rate did not help.
-            DataError: The data cannot be read any more, or a worker that reads it ended; the state is saved.
+            TrainingDiverged: The loss, its gradient or a weight is no longer a number, and going back with half the learning rate
+                did not help.
+            DataError: The data cannot be read any more, or a worker that reads it ended; the state is saved. If a
+                process cannot read its part, all raise it.
             OutOfMemory: The memory does not suffice for as many samples at once as there are; the last checkpoint stays.
             OSError: The disk is full, or may not be written to.
         """
@@ -277,27 +294,31 @@ class Run:
         operations = step_operations(self.state.network, self.work.input_shape, self.recipe.training.batch_size)
         logbook = self._logbook(operations) if self.processes.first else None
         settle_in()
-        begun_at = self.state.step
         try:
             if self.processes.first and self.watcher is not None:  # who alone measures
                 self.watcher.prepare(self._progress)
             with threads_for(operations):
                 yield from CompileChoice(self.folder, self.recipe.machine, self.device).settle(self.trainee, self.state)
-                for event in train_loop(self.trainee, self.state, stop):
+                for event in train_loop(self.trainee, self.state, stop, self._measured):
                     if isinstance(event, Diverged):
                         self._roll_back(event, logbook)
                     self._note(event, logbook)
                     yield event
-                    if isinstance(event, Stepped) and self.watcher is not None:
-                        if self.watcher.due(event.step, event.step == self.recipe.training.steps):
-                            yield from self._evaluate(self.watcher, event.step, logbook)
-        except DataError:  # a shard is gone, or a worker that reads it died: what was learned until then stays
-            if self.processes.count == 1 and self.state.step > begun_at and self.state.finite():
+                    if isinstance(event, Stepped) and self.watcher is not None and self._measured(event.step):
+                        yield from self._evaluate(self.watcher, event.step, logbook)
+        except DataError:
+            # The loop saves before it raises one, in all processes; when it measures, the first one is alone.
+            alone = self.processes.first and not self.state.sharded
+            if alone and self.state.step > self._saved and self.state.finite(alone=True):
                 self.save()
             raise
         finally:
             if logbook is not None:
                 logbook.close()
+
+    def _measured(self, step: int) -> bool:
+        """Whether the model is measured after a step."""
+        return self.watcher is not None and self.watcher.due(step, step == self.recipe.training.steps)
 
     def _logbook(self, operations: float) -> Logbook:
         recipe = self.recipe
@@ -320,6 +341,7 @@ class Run:
         else:
             self._take(found)
         self.state.rate.fill_(0.5)
+        self._saved = self.state.step
         if logbook is not None:
             logbook.went_back(self.state.step, event)
 

@@ -61,7 +61,7 @@ def watch(run: Run, stop: Callable[[], bool] = lambda: False) -> bool:
         Whether all steps are made.
 
     Raises:
-        TrainingDiverged: The loss is no longer a number.
+        TrainingDiverged: The loss, its gradient or a weight is no longer a number.
         OutOfMemory: The memory does not suffice for as many samples at once as there are.
         OSError: The disk is full, or may not be written to.
     """
@@ -95,7 +95,7 @@ def watch(run: Run, stop: Callable[[], bool] = lambda: False) -> bool:
             elif isinstance(event, CompileTrial):
                 say(f"note: {event}")
             elif isinstance(event, Diverged):
-                if event.step != run.state.step:
+                if event.seen != run.state.step:
                     step, what = run.state.step, event.what
                     say(f"step {event.step:>7,}  {what}: going on from step {step:,} with half the learning rate")
                     smoothed = None

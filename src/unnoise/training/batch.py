@@ -1,15 +1,12 @@
-"""The gradient of one batch: in micro batches where it does not fit at once, and what to say when it is no number."""
+"""The gradient of one batch, in micro batches where it does not fit at once."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..objectives.examples import Prepared
 from .memory import most_at_once
-from .parallel import Processes
 from .state import TrainState
 from .trainee import Summing
 
@@ -67,32 +64,3 @@ def show(state: TrainState, losses: Tensor, batch: Prepared, first: int) -> None
     both[:, first : first + len(losses)] = torch.stack([losses, stratum.to(losses)])
     state.processes.add(both)
     state.companion.observe(both[0], both[1].round().long())
-
-
-def broken(
-    loss: float, losses: Tensor, batch: Prepared, numbers: NDArray[np.int64], processes: Processes, whole: int
-) -> str:
-    """What is known of the samples whose loss is no number.
-
-    Args:
-        loss: Of the whole batch.
-        losses: Of this process's samples, shape (B,).
-        batch: These samples.
-        numbers: Theirs in the data, shape (B,).
-        processes: That all call this.
-        whole: Samples of the batch.
-    """
-    bad, t = ~torch.isfinite(losses.cpu()), batch.draws.t
-    known = torch.zeros(processes.count, 4, dtype=torch.float64)
-    if bad.any():
-        first = int(numbers[bad.numpy()][0])
-        known[processes.rank] = torch.tensor([float(bad.sum()), float(t[bad].min()), float(t[bad].max()), float(first)])
-    processes.add(known)
-    rows = known[known[:, 0] > 0]
-    if not len(rows):
-        return f"the loss is {loss}"
-    count = int(known[:, 0].sum())
-    which = f"number {int(rows[0, 3])} of the training data" + (" among them" if count > 1 else "")
-    told = f"the loss is {loss}: {count} of the batch's {whole} samples {'have' if count > 1 else 'has'} none ({which})"
-    where = f", at t = {float(rows[:, 1].min()):.3f} to {float(rows[:, 2].max()):.3f}"
-    return told + where if bool(t.any()) else told  # what has no time is all at 0

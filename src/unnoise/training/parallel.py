@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -81,6 +81,14 @@ class Processes:
         box = [value]
         torch.distributed.broadcast_object_list(box, 0)
         return box[0]
+
+    def hear(self, value: Any) -> list[Any]:
+        """What each process says, by rank, in all of them."""
+        if self.count == 1:
+            return [value]
+        said: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(said, value)
+        return said
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether it is true in one of them at least."""

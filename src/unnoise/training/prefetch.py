@@ -18,8 +18,10 @@ from ..data.base import Dataset
 from ..data.streaming.dataset import ShardedDataset
 from ..data.streaming.reader import Read
 from ..data.streaming.workers import ReadingPool
+from ..errors import DataError
 from ..objectives.base import Prepared
-from .stream import ExampleStream
+from .parallel import ALONE, Processes
+from .stream import HERE, ExampleStream
 
 MOST_AHEAD = 2**28
 """Bytes of examples that are held ready, about; two blocks in any case."""
@@ -35,10 +37,11 @@ class PrefetchedStream:
     Args:
         stream: The examples, as they would be worked out in the loop.
         workers: Processes that read; 0 works everything out when it is asked for.
+        processes: That train together, and go through the steps together.
     """
 
-    def __init__(self, stream: ExampleStream, workers: int) -> None:
-        self.stream, self.workers = stream, workers
+    def __init__(self, stream: ExampleStream, workers: int, processes: Processes = ALONE) -> None:
+        self.stream, self.workers, self.processes = stream, workers, processes
         self.waited = 0.0  # seconds in which the loop had nothing to do
         self._since: float | None = None
         self._block: tuple[int, list[Prepared]] | None = None
@@ -56,18 +59,38 @@ class PrefetchedStream:
         """The examples of one step; see `ExampleStream.step`.
 
         Raises:
-            DataError: The data cannot be read any more, or a worker ended.
+            DataError: The data cannot be read any more, or a worker ended, in this process or in another one.
         """
         number = step // self.stream.block_steps
         if self._block is None or self._block[0] != number:
-            began = time.perf_counter()
-            self._block = number, self.stream.steps_of(self._worked_out(number).to(device))
-            now = time.perf_counter()
-            if self._since is None:
-                self._since = now  # to begin takes its time, and is not counted
-            else:
-                self.waited += now - began
+            self._block = number, self._in_all(number, device)
         return self._block[1][step % self.stream.block_steps]
+
+    def _in_all(self, number: int, device: torch.device) -> list[Prepared]:
+        """The steps of a block, once all processes have theirs: one that stopped alone would leave the others in a step."""
+        if self.processes.count == 1:
+            return self._timed(number, device)
+        made: list[Prepared] | None = None
+        wrong = None
+        try:
+            made = self._timed(number, device)
+        except DataError as error:
+            wrong = str(error)
+        if self.processes.any(made is None, HERE):
+            said = [(rank, line) for rank, line in enumerate(self.processes.hear(wrong)) if line is not None]
+            raise DataError(f"process {said[0][0]} of {self.processes.count}: {said[0][1]}")
+        assert made is not None
+        return made
+
+    def _timed(self, number: int, device: torch.device) -> list[Prepared]:
+        began = time.perf_counter()
+        steps = self.stream.steps_of(self._worked_out(number).to(device))
+        now = time.perf_counter()
+        if self._since is None:
+            self._since = now  # to begin takes its time, and is not counted
+        else:
+            self.waited += now - began
+        return steps
 
     def _worked_out(self, number: int) -> Prepared:
         if self._thread is not None:

@@ -149,10 +149,15 @@ class TrainState:
         if self.sharded:
             forget_gathered(self.network)
 
-    def finite(self) -> bool:
-        """Whether every weight is a finite number."""
+    def finite(self, alone: bool = False) -> bool:
+        """Whether every weight is a finite number.
+
+        Args:
+            alone: Asks only of those that this process holds; otherwise all processes call this.
+        """
         vector = self.masters.vector
-        return not self.processes.any(not bool(torch.isfinite(vector).all()), vector.device)
+        here = bool(torch.isfinite(vector).all())
+        return here if alone else not self.processes.any(not here, vector.device)
 
     @property
     def average(self) -> Flat:

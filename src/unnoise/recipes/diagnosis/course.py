@@ -24,7 +24,7 @@ LEFT_BEHIND, ON_THE_WHOLE = 0.9, 0.5
 
 @checks.register("diverged")
 class Diverged(RunCheck):
-    """A loss or weights that became NaN, after which the run went back or ended."""
+    """A loss, a gradient or weights that became NaN, after which the run went back or ended."""
 
     def look(self, patient: RunPatient) -> Iterator[Finding]:
         """See `RunCheck.look`."""
