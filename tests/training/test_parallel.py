@@ -246,6 +246,13 @@ def test_every_sample_of_a_batch_is_one_processes():
         assert [p for first, last in parts for p in range(first, last)] == list(range(29))
 
 
+@pytest.mark.parametrize(("here", "count"), [({}, 6), ({"LOCAL_WORLD_SIZE": "3"}, 3)])
+def test_torchrun_says_how_many_are_on_this_machine(monkeypatch, here, count):
+    for name, value in {"WORLD_SIZE": "6", "RANK": "4", "LOCAL_RANK": "1", **here}.items():
+        monkeypatch.setenv(name, value)
+    assert told_by_torchrun() == Processes(4, 6, 1, count)
+
+
 def test_more_processes_than_samples_are_refused():
     with pytest.raises(BadOption, match="3 samples cannot be shared by 4 processes: start at most 3"):
         Processes(0, 4).share(3)

@@ -14,7 +14,7 @@ from ..objectives.companion import weighed
 from .batch import accumulated, broken, show
 from .noise_scale import GradientNorms
 from .parallel import STOP_EVERY, Processes
-from .prefetch import PrefetchedStream
+from .prefetch import PrefetchedStream, workers_for
 from .settings import TrainingSettings
 from .state import Averaged, TrainState
 from .trainee import Strata, Trainee, Validating
@@ -117,7 +117,8 @@ def train(trainee: Trainee, state: TrainState, stop: Callable[[], bool] = lambda
         )
     device = next(module.parameters()).device
     share = processes.share(settings.batch_size)
-    stream = PrefetchedStream(trainee.examples(state), trainee.workers)
+    examples = trainee.examples(state)
+    stream = PrefetchedStream(examples, workers_for(trainee.workers, examples.dataset, processes))
     validation, floor = trainee.validation(settings, processes)
     most = min(trainee.micro_batch or MOST_VALIDATED, MOST_VALIDATED)
     gradient = trainee.gradient(state)

@@ -33,11 +33,13 @@ class Processes:
         rank: Which one this is.
         count: How many there are.
         local_rank: Which one this is on its machine.
+        local_count: How many there are on this machine.
     """
 
     rank: int = 0
     count: int = 1
     local_rank: int = 0
+    local_count: int = 1
 
     @property
     def first(self) -> bool:
@@ -100,7 +102,8 @@ def told_by_torchrun() -> Processes:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count < 2:
         return ALONE
-    return Processes(int(os.environ["RANK"]), count, int(os.environ.get("LOCAL_RANK", "0")))
+    local_count = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    return Processes(int(os.environ["RANK"]), count, int(os.environ.get("LOCAL_RANK", "0")), local_count)
 
 
 def _meet(device: torch.device) -> None:
