@@ -20,6 +20,7 @@ from unnoise.precision import (
     keep_little,
     lower,
     multiplies_bf16,
+    processors,
     processors_paid_for,
 )
 
@@ -225,3 +226,11 @@ def test_the_threads_of_a_server_share_two_heaps(tmp_path):
         assert found[1] <= 2
     else:
         assert found == [0, 0]
+
+
+@pytest.mark.parametrize(("paid", "there"), [(None, 6), (2.0, 2), (1.5, 1), (0.5, 1), (64.0, 6)])
+def test_processors_are_those_that_one_may_run_on_and_pays_for(monkeypatch, paid, there):
+    monkeypatch.setattr("unnoise.precision.processors_paid_for", lambda: paid)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert processors() == there

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -205,6 +206,13 @@ def cores_here(machine: Path = Path("/sys/devices/system/cpu")) -> int:
     with suppress(OSError):
         return len({(machine / f"cpu{number}/topology/thread_siblings_list").read_text() for number in mine})
     return len(mine)
+
+
+def processors() -> int:
+    """How many processors this process may use at once: those that it may run on, and no more than its container pays for."""
+    there = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    paid = processors_paid_for()
+    return there if paid is None else max(1, min(there, int(paid)))
 
 
 def processors_paid_for(groups: Path = Path("/sys/fs/cgroup")) -> float | None:

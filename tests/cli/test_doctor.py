@@ -78,3 +78,13 @@ def test_the_checks_can_be_listed(unnoise):
     assert said.code == 0
     assert "signal-left" in said.out
     assert "Signal that is left at t = 1" in said.out
+
+
+def test_an_autoencoder_is_a_patient_too(unnoise, tmp_path):
+    sizes = "{width: 4, multipliers: [1, 2], blocks: 1, latent_channels: 1, attention: false}"
+    (tmp_path / "ae.yaml").write_text(f"kind: autoencoder\ndata: digits\nautoencoder: {sizes}\n")
+    said = unnoise("doctor", tmp_path / "ae.yaml", "training.lr=0.5", "training.steps=3000", "--seconds", 0)
+    assert said.code == 1
+    first, _, fix, *_ = said.out.splitlines()
+    assert first == "error    learning-rate: the learning rate is 0.5, and adamw hardly ever bears more than 0.02"
+    assert fix == "         fix: training.lr=0.001"

@@ -3,17 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from unnoise.model import Model
 from unnoise.nn.base import Network, networks
 from unnoise.recipes.diagnosis import data as data_checks
 from unnoise.recipes.diagnosis import settings as settings_checks
-from unnoise.recipes.diagnosis.base import RecipeCheck, checks
+from unnoise.recipes.diagnosis.base import checks
 from unnoise.recipes.diagnosis.examine import examine_recipe
-from unnoise.recipes.diagnosis.patients import RecipePatient
+from unnoise.recipes.diagnosis.patients import DiffusionPatient
 from unnoise.recipes.diagnosis.trial import overfit
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import prepare
+from unnoise.recipes.works import work_of
 
 HEALTHY = {
     "data": {"name": "moons", "num_points": 400, "noise": 0.06},
@@ -60,7 +62,7 @@ def test_the_shipped_recipes_are_well(name):
     found = examine_recipe(load_recipe(name), seconds=60)
     assert found.findings == ()
     assert found.healthy
-    assert set(found.well) == {name for name, cls in checks.items() if issubclass(cls, RecipeCheck)}
+    assert set(found.well) == {name for name, cls in checks.items() if issubclass(DiffusionPatient, cls.needs)}
 
 
 def test_a_healthy_recipe_is_well():
@@ -103,7 +105,7 @@ def test_a_wrong_setting_is_found_and_its_fix_heals_it(options, check):
 
 
 def test_the_numbers_of_the_signal_left_are_those_of_the_schedule():
-    (finding,) = checks["signal-left"]().look(RecipePatient(recipe("process=linear", "process.num_steps=100")))
+    (finding,) = checks["signal-left"]().look(DiffusionPatient(recipe("process=linear", "process.num_steps=100")))
     alpha_bar = float(np.prod(1 - np.linspace(1e-4, 0.02, 100)))
     assert f"{np.sqrt(alpha_bar / (1 - alpha_bar)):.2g} of the height" in finding.seen  # data of unit height
     assert f"log-SNR {np.log(alpha_bar / (1 - alpha_bar)):.1f}" in finding.seen
@@ -146,6 +148,30 @@ def test_pictures_that_stay_in_255_are_found(tmp_path):
     assert found.named("error", "warning")[0] == "range"
     assert "[" in found.findings[0][1].seen
     assert set(found.named("error", "warning")) <= {"range", "signal-left", "times"}  # of one and the same cause
+
+
+def test_pictures_that_are_all_but_flat_are_found(tmp_path):
+    x, _ = pictures()
+    np.save(tmp_path / "flat.npy", (0.5 + 0.5 * x).clip(0, 1).astype(np.uint8))  # of 0 to 1, where 0 to 255 was meant
+    data = {"name": "array", "path": str(tmp_path / "flat.npy")}
+    found = examine_recipe(recipe("training.steps=500", "training.ema=0.99", data=data, network=UNET), seconds=0)
+    (finding,) = [finding for name, finding in found.findings if name == "range"]
+    assert finding.severity == "warning"
+    assert finding.seen.startswith("all values of the pictures lie in [0, 1] of 255")
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    x, _ = pictures(60)
+    for i, pixels in enumerate((127.5 * (x[:, 0] + 1)).clip(0, 255).astype(np.uint8)):
+        Image.fromarray(pixels).save(tmp_path / f"{i:02}.png")
+    data = {"name": "folder", "path": str(tmp_path), "size": 8, "cache": False}
+    options = ["training.steps=100", "training.ema=0.9", "training.batch_size=32"]
+    assert "unreadable" in examine_recipe(recipe(*options, data=data, network=UNET), seconds=0).well
+    (tmp_path / "07.png").write_bytes(b"no picture")
+    found = dict(examine_recipe(recipe(*options, data=data, network=UNET), seconds=0).findings)
+    assert found["unreadable"].severity == "hint"
+    assert found["unreadable"].seen.startswith("1 files or samples were passed over, such as ")
+    assert "07.png" in found["unreadable"].seen
 
 
 def test_duplicates_are_found(tmp_path):
@@ -217,7 +243,7 @@ def test_labels_that_have_slipped_are_found(tmp_path, shift):
 def test_labels_that_say_nothing_at_all_are_not_called_slipped(tmp_path):
     x, _ = pictures(400)
     labels = np.random.default_rng(1).integers(0, 2, 400)
-    patient = RecipePatient(recipe(data=array(tmp_path, x, labels), network=UNET))
+    patient = DiffusionPatient(recipe(data=array(tmp_path, x, labels), network=UNET))
     assert list(checks["labels-shifted"]().look(patient)) == []
     after = torch.arange(1, 401) % 400
     assert data_checks.agreement(torch.from_numpy(labels), after) == pytest.approx(0.5, abs=0.1)
@@ -280,10 +306,10 @@ def test_weights_without_a_gradient_are_named(half_dead):
 
 
 def test_a_trial_changes_nothing_of_what_it_is_given():
-    prepared = prepare(recipe())
-    before = prepared.recipe.yaml()
-    first, second = overfit(prepared, seconds=60, most=20), overfit(prepared, seconds=60, most=20)
+    work = work_of(recipe())
+    before = work.recipe.yaml()
+    first, second = overfit(work, seconds=60, most=20), overfit(work, seconds=60, most=20)
     assert first == second
     assert len(first.losses) == 20
     assert first.dead == first.broken == ()
-    assert prepared.recipe.yaml() == before
+    assert work.recipe.yaml() == before

@@ -1,23 +1,29 @@
 """Runs that went wrong: each fault is seeded in a real run's folder, and exactly the check that is about it speaks."""
 
+import contextlib
+import io
 import json
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from unnoise.errors import RunFolderError, TrainingDiverged
 from unnoise.model import Model
 from unnoise.objectives.mse import preconditioned
-from unnoise.recipes.diagnosis.base import RunCheck, checks
+from unnoise.recipes.diagnosis import course
+from unnoise.recipes.diagnosis.base import checks
 from unnoise.recipes.diagnosis.examine import examine_run
+from unnoise.recipes.diagnosis.runs import DiffusionRunPatient
 from unnoise.recipes.metrics import read_metrics
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.train import train
 from unnoise.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 
-RUN_CHECKS = {name for name, cls in checks.items() if issubclass(cls, RunCheck)}
+RUN_CHECKS = {name for name, cls in checks.items() if issubclass(DiffusionRunPatient, cls.needs)}
 
 POINTS = {
     "data": {"name": "moons", "num_points": 500, "noise": 0.06},
@@ -248,6 +254,11 @@ def stuck(lines):
     return lines
 
 
+def waiting(lines):
+    told = {"waiting_for_data": 0.4, "samples_per_second": 1000.0}
+    return [{**line, **told} if "gradient_norm" in line else line for line in lines]
+
+
 def stopped(lines):
     return [line for line in lines if line["step"] <= 300]
 
@@ -257,6 +268,7 @@ COURSES = {
     "always-clipped": (cut, "hint", "norm is about 7"),
     "noise-scale": (noisy, "hint", "1,000,000 samples"),
     "noise-levels": (stuck, "hint", "the loss is where it began"),
+    "waiting": (waiting, "warning", "the steps waited for their data in 40% of the time (machine.workers=auto)"),
     "unfinished": (stopped, "hint", "300 of 600 steps"),
 }
 
@@ -269,6 +281,69 @@ def test_the_course_of_a_run_is_read(points, copy_of, check):
     found = found_in(folder)
     assert {name: finding.severity for name, finding in found.items()} == {check: severity}
     assert told in found[check].seen
+
+
+def test_waiting_is_no_matter_where_it_is_a_part_of_almost_nothing(points, copy_of):
+    folder = copy_of(points)
+    rewrite(folder, lambda lines: [{**line, "samples_per_second": 1e6} for line in waiting(lines)])
+    assert "waiting" not in found_in(folder)
+    assert "waiting" in examine_run(folder).well
+
+
+@pytest.fixture
+def on_storage(tmp_path, monkeypatch):
+    """A run whose data is read as it is needed, loose files or shards; it waited for them."""
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    place = tmp_path / "data"
+    place.mkdir()
+
+    def made(packed, **machine):
+        with tarfile.open(place / "0.tar", "w") if packed else contextlib.nullcontext() as tar:
+            for i, pixels in enumerate(pictures(60)):
+                content = io.BytesIO()
+                Image.fromarray(pixels).save(content, "PNG")
+                member = tarfile.TarInfo(f"{i:02}.png")
+                member.size = content.tell()
+                if packed:
+                    tar.addfile(member, io.BytesIO(content.getvalue()))
+                else:
+                    (place / member.name).write_bytes(content.getvalue())
+        training = {**POINTS["training"], "steps": 20, "batch_size": 20, "log_every": 5, "validation_size": 16}
+        values = {**POINTS, "data": {"name": "shards", "path": str(place), "size": 8}, "training": training,
+                  "machine": machine}  # fmt: skip
+        train(load_recipe(values), tmp_path / "run", progress=False)
+        rewrite(tmp_path / "run", waiting)
+        return tmp_path / "run"
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("workers", "there", "more"), [(0, 8, 4), (0, 2, 1), (3, 8, 6), (4, 6, 5), ("auto", 16, 8), ("auto", 6, 5)]
+)
+def test_more_workers_are_advised_while_there_are_processors(on_storage, monkeypatch, workers, there, more):
+    monkeypatch.setattr(course, "processors", lambda: there)
+    folder = on_storage(packed=True)
+    text = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(text.replace("workers: auto", f"workers: {workers}"))
+    finding = found_in(folder, seconds=0)["waiting"]
+    assert f"(machine.workers={workers})" in finding.seen
+    assert "to read and decode it takes longer than to learn from it" in finding.cause
+    again = f"unnoise train {folder / 'recipe.yaml'} machine.workers={more} --out {folder}-2"
+    assert finding.fix == again
+    rewrite(folder, lambda lines: [line for line in lines if line["step"] <= 10])
+    assert found_in(folder, seconds=0)["waiting"].fix == again.removesuffix("-2")  # the same run goes on with them
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_without_processors_for_more_workers_loose_files_are_to_be_packed(on_storage, monkeypatch, packed):
+    monkeypatch.setattr(course, "processors", lambda: 1)
+    folder = on_storage(packed=packed, workers=1)
+    finding = found_in(folder, seconds=0)["waiting"]
+    assert "no processor is left for more workers" in finding.cause
+    place = folder.with_name("data")
+    command = f"unnoise pack {place} -o {place}-shards && unnoise train {folder / 'recipe.yaml'} --data {place}-shards"
+    assert finding.fix == ("" if packed else f"{command} --out {folder}-2")
 
 
 def test_a_damaged_checkpoint_is_found(points, copy_of):

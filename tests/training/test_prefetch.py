@@ -22,7 +22,9 @@ from unnoise.objectives.history import LossHistory
 from unnoise.objectives.mse import MSEObjective
 from unnoise.process.linear import LinearSchedule
 from unnoise.training.draws import DrawStream
-from unnoise.training.prefetch import PrefetchedStream
+from unnoise.training.machine import MachineSettings
+from unnoise.training.parallel import ALONE, Processes
+from unnoise.training.prefetch import PrefetchedStream, workers_for
 
 CPU = torch.device("cpu")
 
@@ -63,6 +65,22 @@ def same(one, other):
     return all(
         torch.equal(getattr(one, name), getattr(other, name)) for name in ("inputs", "target", "noise_level", "weight")
     )
+
+
+@pytest.mark.parametrize(
+    ("there", "processes", "workers"),
+    [(1, 1, 0), (2, 1, 1), (4, 1, 3), (5, 1, 4), (64, 1, 4), (2, 2, 0), (8, 4, 1), (64, 8, 4), (4, 8, 0)],
+)
+def test_where_nobody_says_how_many_workers_there_are_as_many_as_have_a_processor(
+    shards, monkeypatch, there, processes, workers
+):
+    monkeypatch.setattr("unnoise.training.prefetch.processors", lambda: there)
+    together = Processes(0, 2 * processes, 0, processes)  # on two machines
+    assert MachineSettings().workers == "auto"
+    stored, held = ShardsDataset(str(shards)).load(), SpiralDataset(num_points=50).load()
+    assert workers_for("auto", stored, together) == workers
+    assert workers_for("auto", held, together) == 0
+    assert [workers_for(n, each, ALONE) for n in (0, 7) for each in (stored, held)] == [0, 0, 7, 7]
 
 
 def test_noise_that_is_dealt_out_within_groups_is_the_same_with_workers(shards):

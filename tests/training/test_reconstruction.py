@@ -118,7 +118,7 @@ def test_an_autoencoders_recipe_survives_its_file_and_is_no_diffusion_models(dat
     assert load_any_recipe(described) == checked
     (tmp_path / "ae.yaml").write_text(checked.yaml())
     assert load_any_recipe(tmp_path / "ae.yaml") == checked
-    with pytest.raises(BadOption, match=r"ae\.yaml is a recipe of an autoencoder: only `unnoise train` knows"):
+    with pytest.raises(BadOption, match=r"ae\.yaml is a recipe of kind autoencoder, and this takes one of a diffusion"):
         load_recipe(tmp_path / "ae.yaml")
     with pytest.raises(BadOption, match="kind: no kind of recipe is called 'autoencodr'; did you mean 'autoencoder'"):
         load_any_recipe({**described, "kind": "autoencodr"})

@@ -82,6 +82,34 @@ def test_killed_and_resumed_with_another_number_of_workers_the_weights_are_byte_
     assert final_bytes(tmp_path / "straight") == final_bytes(tmp_path / "broken")
 
 
+def test_by_itself_a_run_reads_ahead_where_there_are_processors_and_ends_with_the_same_bytes(
+    shards, tmp_path, monkeypatch
+):
+    for _ in Run(load_recipe("images", options(shards)), tmp_path / "alone").events():
+        pass
+    for there, workers in ((1, 0), (3, 2)):
+        monkeypatch.setattr("unnoise.training.prefetch.processors", lambda n=there: n)
+        before, seen = children(), 0
+        run = Run(load_recipe("images", options(shards, "auto")), tmp_path / str(there))
+        for event in run.events():
+            if isinstance(event, Stepped) and event.step == 5:
+                seen = len(children() - before)
+        assert seen - 1 == workers  # one is who lists them
+        assert final_bytes(tmp_path / "alone") == final_bytes(tmp_path / str(there))
+
+
+def test_a_run_of_an_older_version_goes_on_with_the_workers_that_it_has_now(shards, tmp_path):
+    events = Run(load_recipe("images", options(shards)), tmp_path / "run").events()
+    for event in events:
+        if isinstance(event, Stepped) and event.step == 5:
+            break
+    events.close()
+    text = (tmp_path / "run" / "recipe.yaml").read_text()
+    assert "  workers: 0\n" in text
+    assert load_recipe(tmp_path / "run" / "recipe.yaml").machine.workers == 0
+    assert Run(load_recipe("images", options(shards, "auto")), tmp_path / "run").state.step == 4
+
+
 def test_a_run_whose_worker_is_killed_saves_and_says_why_and_goes_on(shards, tmp_path, monkeypatch):
     monkeypatch.setattr("unnoise.training.prefetch.MOST_AHEAD", 1)  # so that not all of the run is ready by then
     larger = ["data.size=32", "training.batch_size=32", "training.steps=24"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .progress import DataProgress
+from .recipe import STREAM, values_of
 
 if TYPE_CHECKING:
     from ..recipes.diagnosis.examine import Diagnosis
@@ -22,7 +23,7 @@ def doctor(
         list[str] | None, typer.Argument(help="Options of a recipe by path, such as `training.lr=1e-4`.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="Data of yours, as for `unnoise train`.")] = None,
-    stream: Annotated[bool, typer.Option("--stream", help="Read the data as it is needed.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help=STREAM)] = False,
     seconds: Annotated[
         float | None,
         typer.Option(help="For learning one batch of a recipe (0 for none), or for drawing samples of a run.", min=0),
@@ -43,7 +44,7 @@ def doctor(
     """
     from ..errors import BadOption
     from ..recipes.diagnosis.examine import SAMPLE_SECONDS, TRY_SECONDS, examine_recipe, examine_run
-    from ..recipes.recipe import load_recipe, read_values, with_data
+    from ..recipes.recipe import load_any_recipe
 
     if Path(patient).is_dir():
         if overrides or data is not None or stream:
@@ -52,12 +53,7 @@ def doctor(
             )
         found = examine_run(patient, SAMPLE_SECONDS if seconds is None else seconds, DataProgress())
     else:
-        values = read_values(patient)
-        if data is not None:
-            values = with_data(values, data, stream)
-        elif stream:
-            raise BadOption("--stream is about data of yours: give it with --data")
-        checked = load_recipe(values, list(overrides or []))
+        checked = load_any_recipe(values_of(patient, data, stream), list(overrides or []))
         found = examine_recipe(checked, (TRY_SECONDS if seconds is None else seconds) if trial else 0.0, DataProgress())
     typer.echo(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(_lines(found)))
     if not found.healthy:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .progress import DataProgress
+from .recipe import STREAM, values_of
 
 if TYPE_CHECKING:
     from ..recipes.planning import Plan
@@ -19,6 +20,7 @@ def plan(
         list[str] | None, typer.Argument(help="Options by path, such as `training.steps=1000000`.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="Data of yours, as for `unnoise train`.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help=STREAM)] = False,
     gpus: Annotated[int, typer.Option("--gpus", help="Devices that share each batch.", min=1)] = 1,
     device: Annotated[
         str, typer.Option(help="What they are: h100, a100, l40s ..., or `this` for more of what is here.")
@@ -27,21 +29,18 @@ def plan(
     seconds: Annotated[float, typer.Option(help="For which steps are measured here.", min=0)] = 5.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Says what a run would take: memory, time, storage, network and money. Nothing is trained or written.
+    """Says what a run of any kind would take: memory, time, storage, network and money. Nothing of it is trained or written.
 
     - `unnoise plan digits`
 
     - `unnoise plan images --data ~/Pictures/cats --gpus 64 --device h100 --price 2.5 training.batch_size=2048`
     """
     from ..recipes.planning import plan as work_out
-    from ..recipes.recipe import load_recipe, read_values, with_data
-    from ..recipes.run import prepare
+    from ..recipes.recipe import load_any_recipe
+    from ..recipes.works import work_of
 
-    values = read_values(recipe)
-    if data is not None:
-        values = with_data(values, data)
-    checked = load_recipe(values, list(overrides or []))
-    found = work_out(prepare(checked, DataProgress()), gpus, device, price, seconds)
+    checked = load_any_recipe(values_of(recipe, data, stream), list(overrides or []))
+    found = work_out(work_of(checked, DataProgress()), gpus, device, price, seconds)
     typer.echo(json.dumps(found.describe(), indent=2) if as_json else "\n".join(_lines(found)))
 
 

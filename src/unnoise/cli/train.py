@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .progress import DataProgress, StopSignals, say
+from .recipe import STREAM, values_of
 
 if TYPE_CHECKING:
     from ..recipes.run import Run
@@ -21,9 +22,7 @@ def train(
     data: Annotated[
         str | None, typer.Option(help="Data of yours: a folder of images, Parquet, shards, a URL, NPY/NPZ or CSV.")
     ] = None,
-    stream: Annotated[
-        bool, typer.Option("--stream", help="Read the data as it is needed, for data that does not fit into memory.")
-    ] = False,
+    stream: Annotated[bool, typer.Option("--stream", help=STREAM)] = False,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/RECIPE by default.")] = None,
     start: Annotated[
         str | None,
@@ -47,7 +46,7 @@ def train(
 
     - `unnoise train images --data ~/Pictures/cats --out runs/cats data.size=32`
 
-    - `unnoise train images --data 'shards/*.tar' --out runs/big machine.workers=4`
+    - `unnoise train images --data 'shards/*.tar' --out runs/big machine.workers=8`
 
     - `unnoise train images --data ~/Pictures/cats --from runs/animals --lora 8 --out runs/cats start.lora.layers=attention`
 
@@ -56,20 +55,17 @@ def train(
     Ctrl-C and SIGTERM save and stop; kill -9 loses at most the steps since the last checkpoint.
     """
     from ..errors import BadOption
-    from ..recipes.recipe import load_any_recipe, read_values, with_data
+    from ..recipes.recipe import load_any_recipe
     from ..recipes.run import Run
     from ..recipes.works import work_of
     from ..training.parallel import connected, leave, told_by_torchrun
 
-    values, texts = read_values(recipe), list(overrides or [])
+    texts = list(overrides or [])
     if expanded := [text for text in texts if "=" not in text and Path(text).exists()]:
         raise BadOption(
             f"{expanded[0]} is no option: give --data a folder, or a pattern in quotes: --data 'shards/*.tar'"
         )
-    if data is not None:
-        values = with_data(values, data, stream)
-    elif stream:
-        raise BadOption("--stream is about data of yours: give it with --data")
+    values = values_of(recipe, data, stream)
     if lora is not None and start is None and not values.get("start") and not any(t.startswith("start") for t in texts):
         raise BadOption("--lora: adapters stand beside a model that is trained already: give it with --from MODEL")
     given = {"seed": seed, "start.lora.rank": lora, "start.model": start}

@@ -29,6 +29,11 @@ class AnyRecipe(Checked, ABC):
     machine: MachineSettings = option(MachineSettings(), help="how the run is executed: device, precision, processes")
     tracking: TrackingSettings = option(TrackingSettings(), help="where its numbers can be watched")
 
+    @property
+    def begins_anew(self) -> bool:
+        """Whether it begins with weights drawn by chance, and not with those of a model, which may have little left to learn."""
+        return True
+
     def describe(self) -> dict[str, Any]:
         """The recipe as plain values, with every default written out."""
         values = plain(self)

@@ -73,6 +73,7 @@ class AutoencoderWork(Work):
     """
 
     recipe: AutoencoderRecipe
+    shared = ("ddp",)
 
     def __init__(self, recipe: AutoencoderRecipe, progress: Progress | None = None) -> None:
         if recipe.machine.parallel == "fsdp":
@@ -98,6 +99,10 @@ class AutoencoderWork(Work):
     def input_shape(self) -> tuple[int, ...]:
         """See `Work.input_shape`."""
         return self.train.spec.shape
+
+    def seen(self, x: Tensor) -> Tensor:
+        """See `Work.seen`."""
+        return self.codec.data.encode(x)
 
     def trainee(self) -> AutoencoderTrainee:
         """See `Work.trainee`."""

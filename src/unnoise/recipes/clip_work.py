@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..codecs.identity import IdentityCodec
 from ..data.base import Progress
 from ..errors import BadOption, IncompatibleParts
 from ..training.contrast import ClipTrainee
@@ -32,6 +33,8 @@ class ClipWork(Work):
     """
 
     recipe: ClipRecipe
+    shared = ()
+    drawn = False
 
     def __init__(self, recipe: ClipRecipe, progress: Progress | None = None) -> None:
         if recipe.machine.parallel == "fsdp":
@@ -65,6 +68,10 @@ class ClipWork(Work):
     def input_shape(self) -> tuple[int, ...]:
         """See `Work.input_shape`."""
         return self.train.spec.shape
+
+    def seen(self, x: Tensor) -> Tensor:
+        """See `Work.seen`."""
+        return IdentityCodec.pixels().encode(x)
 
     def trainee(self) -> ClipTrainee:
         """See `Work.trainee`."""

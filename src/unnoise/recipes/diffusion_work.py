@@ -52,6 +52,10 @@ class DiffusionWork(Work):
         """See `Work.input_shape`."""
         return self.blueprint.input_shape
 
+    def seen(self, x: Tensor) -> Tensor:
+        """See `Work.seen`."""
+        return self.blueprint.codec.encode(x)
+
     def trainee(self) -> DenoiserTrainee:
         """See `Work.trainee`."""
         recipe, latents = self.recipe, self.prepared.latents

@@ -6,26 +6,23 @@ few steps on this machine, as a share of what it multiplies at best, is what ano
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
 
-from ..denoisers.base import Denoiser
 from ..errors import BadOption, UnknownName
-from ..objectives.mse import preconditioned
+from ..nn.base import Condition
 from ..precision import compute_dtype, lower, settle_in
 from ..training.batch import accumulated
-from ..training.draws import DrawStream
 from ..training.execution import begin_state, checkpoint_blocks
-from ..training.gradient import Gradient
 from ..training.memory import MARGIN, free_bytes, kept_bytes, state_bytes
 from ..training.peak import measured_peak
 from ..training.threads import step_operations, threads_for
-from .prepare import Prepared
+from .work import Work
 
 SCALING = 0.9
 """Share of their speed that many devices keep, about, when gradients are sent over a network made for it."""
@@ -124,13 +121,11 @@ class Plan:
         return asdict(self)
 
 
-def plan(
-    prepared: Prepared, devices: int = 1, device: str = "this", price: float | None = None, seconds: float = 5.0
-) -> Plan:
+def plan(work: Work, devices: int = 1, device: str = "this", price: float | None = None, seconds: float = 5.0) -> Plan:
     """What a run would take.
 
     Args:
-        prepared: A recipe with its data.
+        work: What a recipe of any kind asks for, its data read.
         devices: How many share each batch.
         device: A name in `ACCELERATORS`, or "this" for more of what is here.
         price: Of one device for an hour, in any currency.
@@ -138,9 +133,9 @@ def plan(
 
     Raises:
         UnknownName: There is no such device.
-        BadOption: There are more devices than samples in a batch.
+        BadOption: There are more devices than samples in a batch, or it trains on one alone.
     """
-    recipe = prepared.recipe
+    recipe = work.recipe
     if device != "this" and device not in ACCELERATORS:
         raise UnknownName("device", device, ["this", *ACCELERATORS])
     batch = recipe.training.batch_size
@@ -148,44 +143,31 @@ def plan(
         raise BadOption(
             f"--gpus: {batch} samples a step cannot be shared by {devices} devices: raise training.batch_size"
         )
+    if devices > 1 and not work.shared:
+        raise BadOption(f"--gpus: kind {recipe.kind} trains in one process, on one device: leave it 1")
     here = recipe.machine.torch_device()
-    peak, share = _measured(prepared, batch / devices, here, seconds)
-    network = _network(_begun(prepared))
-    operations = step_operations(network, prepared.blueprint.input_shape, 1)
-    there = ACCELERATORS[device].tflops * 1e12 if device != "this" else peak
-    rate = devices * share * there / operations * (SCALING if devices > 1 else 1.0)
+    measured = _measured(work, batch / devices, here, seconds)
+    trainee, operations = work.trainee(), measured.operations
+    network = trainee.network
+    there = ACCELERATORS[device].tflops * 1e12 if device != "this" else measured.peak
+    rate = devices * measured.share * there / operations * (SCALING if devices > 1 else 1.0)
     weights = sum(p.numel() for p in network.parameters() if p.requires_grad)
     samples = recipe.training.steps * batch
     hours = samples / rate / 3600
     averages = len(recipe.training.averages)
-    checkpoint, model = 4 * weights * (3 + averages), 4 * sum(p.numel() for p in network.parameters())
-    x = prepared.train.spec.shape
-    numbers = 1
-    for size in x:
-        numbers *= size
-    stored = numbers * (1 if prepared.train.spec.kind == "image" else 4)
-    steps_a_second = rate / batch
+    beside = sum(each.numel() * each.element_size() for each in trainee.companion().tensors().values())
+    checkpoint = 4 * weights * (3 + averages) + beside
+    model = 4 * sum(p.numel() for p in network.parameters())
+    spec = work.train.spec
+    stored = math.prod(spec.shape) * (1 if spec.kind == "image" else 4)
+    a_step = _sent(weights, devices)
+    sent: dict[str, float] = {way: a_step[way] * rate / batch for way in work.shared}
     return Plan(
         devices, device, weights, operations / 3, samples, batch / devices,
-        _memory(prepared, devices, device, averages), share, rate, hours,
+        _memory(work, devices, device, averages, measured.cond), measured.share, rate, hours,
         None if price is None else price * devices * hours,
-        checkpoint, model, CHECKPOINTS_KEPT * checkpoint + (1 + averages) * model, stored * rate,
-        {way: bytes_ * steps_a_second for way, bytes_ in _sent(weights, devices).items()},
+        checkpoint, model, CHECKPOINTS_KEPT * checkpoint + (1 + averages) * model, stored * rate, sent,
     )  # fmt: skip
-
-
-def _begun(prepared: Prepared) -> Denoiser:
-    """The denoiser before the first step, with the weights and adapters that a run begins with."""
-    denoiser = prepared.blueprint.build(prepared.recipe.seed)
-    if prepared.start is not None:
-        prepared.start.begin(_network(denoiser), prepared.blueprint, prepared.recipe.seed)
-    return denoiser
-
-
-def _network(denoiser: Denoiser) -> nn.Module:
-    network = preconditioned(denoiser).network
-    assert network is not None
-    return network
 
 
 def _sent(weights: int, devices: int) -> dict[str, float]:
@@ -194,8 +176,8 @@ def _sent(weights: int, devices: int) -> dict[str, float]:
     return {"ddp": 2 * 4 * weights * around, "fsdp": (2 * 2 + 4) * weights * around}
 
 
-def _memory(prepared: Prepared, devices: int, device: str, averages: int) -> tuple[Memory, ...]:
-    recipe = prepared.recipe
+def _memory(work: Work, devices: int, device: str, averages: int, cond: Condition | None) -> tuple[Memory, ...]:
+    recipe = work.recipe
     at_once = -(-recipe.training.batch_size // devices)
     if recipe.machine.micro_batch:
         at_once = min(at_once, recipe.machine.micro_batch)
@@ -205,61 +187,68 @@ def _memory(prepared: Prepared, devices: int, device: str, averages: int) -> tup
         dtype = compute_dtype(recipe.machine.precision, recipe.machine.torch_device())
     found = []
     for forgetting in (False, True):
-        network = _network(_begun(prepared))
+        network = work.trainee().network
         lower(network, dtype)
         if forgetting:
             try:
                 checkpoint_blocks(network)
             except BadOption:
                 break
-        shape = prepared.blueprint.input_shape
-        one, two = (kept_bytes(network, shape, n) for n in (1, 2))
+        one, two = (kept_bytes(network, work.input_shape, n, cond) for n in (1, 2))
         each, fixed = MARGIN * max(two - one, 1), MARGIN * max(2 * one - two, 0)
         state = state_bytes(network, averages)
-        for way, sharers in (("ddp", 1), ("fsdp", devices)):
+        for way in work.shared or ("alone",):
             if way == "fsdp" and devices == 1:
                 continue
-            own = state / sharers + fixed
+            own = state / (devices if way == "fsdp" else 1) + fixed
             fits = None if room is None else max(int((room - own) // each), 0)
             name = f"{way}, activations forgotten" if forgetting else way
             found.append(Memory(name, own, at_once * each, fits))
     return tuple(found)
 
 
-def _measured(prepared: Prepared, batch: float, device: torch.device, seconds: float) -> tuple[float, float]:
-    """What this machine multiplies at best, and the share of it that steps of training reach here."""
-    recipe, blueprint = prepared.recipe, prepared.blueprint
-    denoiser = _begun(prepared)
-    network = _network(denoiser)
-    size = max(1, min(int(batch), 64, len(prepared.train)))
-    operations = step_operations(network, blueprint.input_shape, 1)
+@dataclass(frozen=True)
+class _Measured:
+    """What steps of training reach here.
+
+    Args:
+        operations: Floating-point operations of a step, for each of its samples.
+        peak: What this machine multiplies at best, in operations a second.
+        share: Of the peak, that steps reach.
+        cond: What is told beside two samples; None where nothing is.
+    """
+
+    operations: float
+    peak: float
+    share: float
+    cond: Condition | None
+
+
+def _measured(work: Work, batch: float, device: torch.device, seconds: float) -> _Measured:
+    recipe, shape = work.recipe, work.input_shape
+    trainee = work.trainee()
+    network = trainee.network
+    size = max(1, min(int(batch), 64, len(work.train)))
     if device.type == "cpu":  # a step of a second or so
-        size = max(1, min(size, int(3e11 / operations)))
+        size = max(1, min(size, int(3e11 / step_operations(network, shape, 1))))
     settings = replace(recipe.training, batch_size=size)
     settle_in()
-    companion = recipe.objective.companion(denoiser.schedule)
-    state = begin_state(network, blueprint.input_shape, settings, recipe.machine, device, companion=companion)
-    gradient = Gradient(recipe.objective, denoiser, state, recipe.seed, state.companion)
-    stream = DrawStream(
-        prepared.train,
-        blueprint.codec,
-        denoiser,
-        recipe.objective,
-        size,
-        recipe.seed,
-        state.companion.history,
-        captions=prepared.captions,
+    state = begin_state(
+        network, shape, settings, recipe.machine, device, companion=trainee.companion(), whole=trainee.whole
     )
-    network.train()
-    batch_ = stream.step(0, device)
+    gradient = trainee.gradient(state)
+    trainee.module.train()
+    examples = trainee.examples(state).step(0, device)
+    cond = examples.cond and {name: value[:1].repeat_interleave(2, 0) for name, value in examples.cond.items()}
+    operations = step_operations(network, shape, 1, cond)
     steps, began = 0, 0.0
     with threads_for(operations * size):
         peak = measured_peak(getattr(network, "lowered_to", None) or torch.float32, device, torch.get_num_threads())
         while steps < 4 or time.perf_counter() - began < seconds:
             if steps == 2:  # the first ones set things up
                 began = time.perf_counter()
-            accumulated(gradient, batch_, 0)
+            accumulated(gradient, examples, 0)
             float(state.update())
             steps += 1
         rate = (steps - 2) * size / (time.perf_counter() - began)
-    return peak, rate * operations / peak
+    return _Measured(operations, peak, rate * operations / peak, cond)

@@ -108,6 +108,11 @@ class Recipe(AnyRecipe):
         except (BadOption, UnknownName) as error:
             raise BadOption(f"sampling: {error}") from None
 
+    @property
+    def begins_anew(self) -> bool:
+        """See `AnyRecipe.begins_anew`."""
+        return self.start is None
+
 
 KINDS: dict[str, type[AnyRecipe]] = {each.kind: each for each in (Recipe, AutoencoderRecipe, ClipRecipe)}
 PARTS: dict[str, Registry[Any]] = {
@@ -207,7 +212,10 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     checked = load_any_recipe(recipe, overrides, **more)
     if not isinstance(checked, Recipe):
         name = recipe if isinstance(recipe, (str, Path)) else "this"
-        raise BadOption(f"{name} is a recipe of an {checked.kind}: only `unnoise train` knows what to do with it")
+        raise BadOption(
+            f"{name} is a recipe of kind {checked.kind}, and this takes one of a diffusion model: see `unnoise train`, "
+            "`unnoise doctor` and `unnoise plan`"
+        )
     return checked
 
 

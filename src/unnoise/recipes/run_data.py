@@ -9,6 +9,7 @@ from ..data.base import MOST_IN_PART, AnyDataset, Dataset, DataSource, Progress,
 from ..data.open import source_of
 from ..model import Model
 from ..shipped import folder_of
+from .any_recipe import AnyRecipe
 from .recipe import load_recipe, read_values, with_data
 
 
@@ -20,12 +21,14 @@ class RunData:
         train: What it was trained on; a part of it where that is not in memory.
         held_out: What it never saw; may be empty.
         changed: Whether it is no longer the data that the model was trained on.
+        read: The former as training reads it, whole.
         notes: One line where only a part of the data is here.
     """
 
     train: Dataset
     held_out: Dataset
     changed: bool
+    read: AnyDataset
     notes: tuple[str, ...] = ()
 
 
@@ -64,11 +67,24 @@ def run_data(model: Model, progress: Progress | None = None) -> RunData | None:
     recipe = recipe_beside(model)
     if recipe is None:
         return None
-    settled = load_recipe(read_values(recipe))
-    train, held_out = settled.data.load(progress).split(settled.training.validation_share, settled.seed)
-    changed = model.trained.get("data") not in (None, train.fingerprint())
+    return data_of(load_recipe(read_values(recipe)), model.trained.get("data"), progress)
+
+
+def data_of(recipe: AnyRecipe, known: object, progress: Progress | None = None) -> RunData:
+    """The data of a run of any kind.
+
+    Args:
+        recipe: Of the run.
+        known: The fingerprint of what was learned; None where nobody knows it.
+        progress: Told while data is read.
+
+    Raises:
+        DataError: It cannot be read any more.
+    """
+    train, held_out = recipe.data.load(progress).split(recipe.training.validation_share, recipe.seed)
+    changed = known not in (None, train.fingerprint())
     part, notes = in_memory(train)
-    return RunData(part, held_out.part(), changed, notes)
+    return RunData(part, held_out.part(), changed, train, notes)
 
 
 def source_like(path: str, model: Model | None, size: int = 0) -> DataSource:

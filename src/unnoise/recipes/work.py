@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
 from ..data.base import AnyDataset
+from ..training.machine import Parallel
 from ..training.trainee import Trainee
 from .any_recipe import AnyRecipe
 from .judging.while_training import Watcher
@@ -39,6 +40,10 @@ class Work(ABC):
     skipped: tuple[str, ...]
     marks: Sequence[Mark] = ()
     """What may not change before it goes on."""
+    shared: ClassVar[tuple[Parallel, ...]] = ("ddp", "fsdp")
+    """The ways in which several processes may train it together."""
+    drawn: ClassVar[bool] = True
+    """Whether `draw` has something to draw."""
 
     @property
     def notes(self) -> Sequence[str]:
@@ -53,6 +58,10 @@ class Work(ABC):
     @abstractmethod
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one sample of what the network takes."""
+
+    @abstractmethod
+    def seen(self, x: Tensor) -> Tensor:
+        """Samples of the data, shape (n, ...), as the codec makes them: what the network is to learn."""
 
     @abstractmethod
     def trainee(self) -> Trainee:

@@ -17,6 +17,7 @@ from ..objectives.contrast import contrastive_losses
 from ..objectives.examples import Draws, Prepared
 from ..randomness import address, uniform
 from .captions import Captions, lines
+from .machine import Workers
 from .parallel import ALONE, Processes
 from .settings import TrainingSettings
 from .state import TrainState
@@ -37,7 +38,7 @@ class ClipTrainee(Trainee):
         train: The training data, with captions.
         held_out: Data for validation; empty to validate on the training data.
         seed: Of data order and captions.
-        workers: Processes that read the data ahead; 0 reads it when it is needed.
+        workers: Processes that read the data ahead; see `Trainee.workers`.
     """
 
     clip: Clip
@@ -45,7 +46,7 @@ class ClipTrainee(Trainee):
     train: AnyDataset
     held_out: AnyDataset
     seed: int
-    workers: int = 0
+    workers: Workers = "auto"
     micro_batch = 0
     whole = True
 

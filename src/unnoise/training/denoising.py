@@ -15,6 +15,7 @@ from ..objectives.mse import preconditioned
 from .captions import Captions
 from .draws import DrawStream
 from .gradient import Gradient
+from .machine import Workers
 from .parallel import Processes
 from .recorded_gradient import RecordedGradient, always_alike, recordable
 from .settings import TrainingSettings
@@ -35,7 +36,7 @@ class DenoiserTrainee(Trainee):
         held_out: Data for validation; empty to validate on the training data.
         seed: Of data order, times, noise and condition dropout.
         micro_batch: Most samples that go through the network at once; 0 for no limit.
-        workers: Processes that read the data ahead; 0 reads it when it is needed.
+        workers: Processes that read the data ahead; see `Trainee.workers`.
         captions: How the data's captions are drawn, where they are learned.
     """
 
@@ -46,7 +47,7 @@ class DenoiserTrainee(Trainee):
     held_out: AnyDataset
     seed: int
     micro_batch: int = 0
-    workers: int = 0
+    workers: Workers = "auto"
     captions: Captions | None = None
 
     @property

@@ -16,7 +16,7 @@ from .lookout import Broken, Lookout, Made
 from .memory import enough_for, most_at_once
 from .noise_scale import GradientNorms
 from .parallel import STOP_EVERY, Processes
-from .prefetch import PrefetchedStream
+from .prefetch import PrefetchedStream, workers_for
 from .settings import TrainingSettings
 from .state import Averaged, TrainState
 from .trainee import Strata, Trainee, Validating
@@ -133,8 +133,9 @@ def train(
         )
     device = next(module.parameters()).device
     share, largest = processes.share(settings.batch_size), max(processes.shares(settings.batch_size))
-    stream = PrefetchedStream(trainee.examples(state), trainee.workers, processes)
-    lookout, begun = Lookout(state, stream.stream, device), state.step
+    examples = trainee.examples(state)
+    stream = PrefetchedStream(examples, workers_for(trainee.workers, examples.dataset, processes), processes)
+    lookout, begun = Lookout(state, examples, device), state.step
     validation, floor = trainee.validation(settings, processes)
     gradient = trainee.gradient(state)
     module.train()

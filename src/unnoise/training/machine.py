@@ -11,6 +11,7 @@ from ..options import Checked, option
 from ..precision import Precision, find_device
 
 Parallel = Literal["ddp", "fsdp"]
+Workers = int | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,12 @@ class MachineSettings(Checked):
         help="compile the network with torch.compile, a minute or two at first; auto tries it in runs of half an hour and more "
         "on a GPU, and keeps it where steps are faster",
     )
-    workers: int = option(0, help="processes that prepare the data; 0 leaves that to the training process", low=0)
+    workers: Workers = option(
+        "auto",
+        help="processes that read the data ahead; 0 leaves that to the training process; auto: up to 4, where there are processors "
+        "for them, of data that is read from storage step by step, and none of data in memory",
+        low=0,
+    )
 
     def torch_device(self, local_rank: int = 0) -> torch.device:
         """The device of a process.

@@ -14,18 +14,40 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.base import Dataset
+from ..data.base import AnyDataset, Dataset
 from ..data.streaming.dataset import ShardedDataset
 from ..data.streaming.reader import Read
 from ..data.streaming.workers import ReadingPool
 from ..errors import DataError
 from ..objectives.base import Prepared
+from ..precision import processors
+from .machine import Workers
 from .parallel import ALONE, Processes
 from .stream import HERE, ExampleStream
 
 MOST_AHEAD = 2**28
 """Bytes of examples that are held ready, about; two blocks in any case."""
+MOST_CHOSEN = 4
+"""Processes that read the data where nobody said how many."""
 _LOOK = 0.2  # seconds after which who waits looks whether it should go on waiting
+
+
+def workers_for(workers: Workers, data: AnyDataset, processes: Processes = ALONE) -> int:
+    """How many processes read the data for one process of a run.
+
+    Where nobody said, each process of the run keeps a processor for itself and has a share of the others. On a single processor
+    a worker would only take turns with the step.
+
+    Args:
+        workers: What was asked for.
+        data: What is learned.
+        processes: That train together.
+    """
+    if workers != "auto":
+        return workers
+    if not isinstance(data, ShardedDataset):  # in memory, or mapped into it
+        return 0
+    return max(0, min(MOST_CHOSEN, processors() // processes.local_count - 1))
 
 
 class PrefetchedStream:

@@ -16,6 +16,7 @@ from ..objectives.companion import Companion
 from ..objectives.examples import Draws, Prepared
 from ..objectives.reconstruction import Distance, ReconstructionLoss
 from ..randomness import address, normal_like, uniform
+from .machine import Workers
 from .parallel import ALONE, Processes
 from .settings import TrainingSettings
 from .state import TrainState
@@ -36,7 +37,7 @@ class AutoencoderTrainee(Trainee):
         held_out: Data for validation; empty to validate on the training data.
         seed: Of the data order and of the latents that are drawn.
         micro_batch: Most samples that go through the autoencoder at once; 0 for no limit.
-        workers: Processes that read the data ahead; 0 reads it when it is needed.
+        workers: Processes that read the data ahead; see `Trainee.workers`.
     """
 
     codec: AutoencoderCodec
@@ -46,7 +47,7 @@ class AutoencoderTrainee(Trainee):
     held_out: AnyDataset
     seed: int
     micro_batch: int = 0
-    workers: int = 0
+    workers: Workers = "auto"
 
     @property
     def module(self) -> Autoencoder:

@@ -16,7 +16,9 @@ from .sharded import local
 SMALL_STEP = 1e10  # floating-point operations; below it, waking other threads for every layer costs more than they save
 
 
-def step_operations(network: nn.Module, shape: tuple[int, ...], batch_size: int) -> float:
+def step_operations(
+    network: nn.Module, shape: tuple[int, ...], batch_size: int, cond: Condition | None = None
+) -> float:
     """The floating-point operations of one update, about: three times those of the network's forward pass.
 
     A weight acts at least once a sample, and only once in networks on flat samples; elsewhere the operations are counted.
@@ -25,6 +27,7 @@ def step_operations(network: nn.Module, shape: tuple[int, ...], batch_size: int)
         network: F(x, noise_level, cond), or another one of x alone.
         shape: Of one sample of its input.
         batch_size: Samples an update.
+        cond: What is told beside a sample, of one at least.
     """
     at_least = 6.0 * sum(p.numel() for p in network.parameters()) * batch_size
     if len(shape) == 1 or at_least >= SMALL_STEP:
@@ -45,7 +48,8 @@ def step_operations(network: nn.Module, shape: tuple[int, ...], batch_size: int)
     training = network.training
     network.eval()
     with torch.no_grad(), as_written, device, FlopCounterMode(display=False) as counter:
-        functional_call(network, unreal, inputs_of(network, torch.zeros(1, *shape, dtype=dtype_of(network))))
+        told = None if cond is None else {name: value[:1].to(device) for name, value in cond.items()}
+        functional_call(network, unreal, inputs_of(network, torch.zeros(1, *shape, dtype=dtype_of(network)), told))
     network.train(training)
     return 3.0 * counter.get_total_flops() * batch_size
 

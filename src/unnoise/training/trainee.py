@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..data.base import AnyDataset
 from ..objectives.companion import Companion
 from ..objectives.examples import Prepared
+from .machine import Workers
 from .parallel import ALONE, Processes
 from .settings import TrainingSettings
 from .state import TrainState
@@ -79,8 +80,8 @@ class Trainee(ABC):
     """Of data order, noise, and whatever else is drawn."""
     micro_batch: int
     """Most samples that go through the network at once; 0 for no limit."""
-    workers: int
-    """Processes that read the data ahead; 0 reads it when it is needed."""
+    workers: Workers
+    """Processes that read the data ahead; 0 reads it when it is needed, and "auto" is settled by `workers_for`."""
     whole: ClassVar[bool] = False
     """Whether the loss of a sample depends on all others of its batch, so that no part of a batch can be looked at by itself."""
 

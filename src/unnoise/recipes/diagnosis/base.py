@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ...registry import Registry
-from .patients import RecipePatient, RunPatient
+from .patients import DiffusionPatient, RecipePatient
+from .runs import DiffusionRunPatient, RunPatient
 
 Severity = Literal["error", "warning", "hint"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "hint")
@@ -34,6 +35,9 @@ class Finding:
 class Check(ABC):
     """One thing that may be wrong. Its first line of documentation says which."""
 
+    needs: ClassVar[type]
+    """The patients that it can look at; all others are not asked."""
+
     @abstractmethod
     def look(self, patient: Any) -> Iterator[Finding]:
         """What is wrong; nothing where all is well, or where it cannot be told."""
@@ -44,18 +48,42 @@ class Check(ABC):
 
 
 class RecipeCheck(Check):
-    """A check of a recipe and its data, before anything is trained."""
+    """A check of a recipe of any kind and its data, before anything is trained."""
+
+    needs = RecipePatient
 
     @abstractmethod
     def look(self, patient: RecipePatient) -> Iterator[Finding]:
         """What is wrong with a recipe; nothing where all is well, or where it cannot be told."""
 
 
+class DiffusionCheck(Check):
+    """A check of a recipe of a diffusion model and its data, before anything is trained."""
+
+    needs = DiffusionPatient
+
+    @abstractmethod
+    def look(self, patient: DiffusionPatient) -> Iterator[Finding]:
+        """What is wrong with a recipe; nothing where all is well, or where it cannot be told."""
+
+
 class RunCheck(Check):
-    """A check of a run, by what stands in its folder."""
+    """A check of a run of any kind, by what stands in its folder."""
+
+    needs = RunPatient
 
     @abstractmethod
     def look(self, patient: RunPatient) -> Iterator[Finding]:
+        """What is wrong with a run; nothing where all is well, or where it cannot be told."""
+
+
+class DiffusionRunCheck(Check):
+    """A check of a run of a diffusion model, by what stands in its folder."""
+
+    needs = DiffusionRunPatient
+
+    @abstractmethod
+    def look(self, patient: DiffusionRunPatient) -> Iterator[Finding]:
         """What is wrong with a run; nothing where all is well, or where it cannot be told."""
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import shlex
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from ...data.base import AnyDataset, Dataset
+from ...data.streaming.dataset import ShardedDataset
+from ...precision import processors
 from ...process.base import log_snr_at
+from ...training.prefetch import MOST_CHOSEN
 from ..noising import stand_in
-from .base import Finding, RunCheck, checks
-from .patients import RunPatient
+from .base import DiffusionRunCheck, Finding, RunCheck, checks
+from .runs import DiffusionRunPatient, RunPatient
 
 FEW_STEPS = 50
 NOTHING_LEARNED = 0.95
@@ -20,6 +26,8 @@ SPIKE, MANY_SPIKES = 5.0, 3
 SMALL_BATCH, LARGE_BATCH = 0.01, 10.0
 """Of the gradient noise scale."""
 LEFT_BEHIND, ON_THE_WHOLE = 0.9, 0.5
+WAITED, WAITED_SECONDS = 0.1, 1e-3
+"""Of the time, and of a step: what is waited for less costs nobody anything."""
 
 
 @checks.register("diverged")
@@ -50,7 +58,7 @@ class LossFlat(RunCheck):
     def can_tell(self, patient: RunPatient) -> bool:
         """See `Check.can_tell`; a run that starts from a model may have nothing to learn any more."""
         lines = patient.validations
-        return patient.recipe.start is None and len(lines) >= 2 and lines[-1]["step"] >= FEW_STEPS
+        return patient.recipe.begins_anew and len(lines) >= 2 and lines[-1]["step"] >= FEW_STEPS
 
     def look(self, patient: RunPatient) -> Iterator[Finding]:
         """See `RunCheck.look`."""
@@ -70,11 +78,11 @@ class LossFlat(RunCheck):
 
 
 @checks.register("below-floor")
-class BelowFloor(RunCheck):
+class BelowFloor(DiffusionRunCheck):
     """A loss below the Bayes floor, which no model can have."""
 
-    def look(self, patient: RunPatient) -> Iterator[Finding]:
-        """See `RunCheck.look`."""
+    def look(self, patient: DiffusionRunPatient) -> Iterator[Finding]:
+        """See `DiffusionRunCheck.look`."""
         lines = patient.validations
         if not lines or "bayes_floor" not in lines[-1] or patient.recipe.training.validation_share:
             return
@@ -188,11 +196,11 @@ class NoiseScale(RunCheck):
 
 
 @checks.register("noise-levels")
-class NoiseLevels(RunCheck):
+class NoiseLevels(DiffusionRunCheck):
     """Noise levels at which little was learned, where much was at others."""
 
-    def look(self, patient: RunPatient) -> Iterator[Finding]:
-        """See `RunCheck.look`."""
+    def look(self, patient: DiffusionRunPatient) -> Iterator[Finding]:
+        """See `DiffusionRunCheck.look`."""
         lines = [line for line in patient.validations if (line.get("by_time") or {}).get("floor")]
         if len(lines) < 2 or lines[-1]["step"] < FEW_STEPS:
             return
@@ -216,7 +224,7 @@ class NoiseLevels(RunCheck):
                 patient.again("objective.weighting=uniform", "objective.uncertainty=true"),
             )
 
-    def _fair(self, patient: RunPatient, t: float) -> bool:
+    def _fair(self, patient: DiffusionRunPatient, t: float) -> bool:
         """Whether a network can reach the floor at a time without knowing the data by heart.
 
         The floor is that of who knows the samples. Where noise is smaller than the distance from one sample to the next, it is
@@ -225,6 +233,61 @@ class NoiseLevels(RunCheck):
         model = patient.model
         process = stand_in(patient.recipe.process) if model is None else model.blueprint.process
         return patient.spacing is not None and log_snr_at(process, t) < -2 * math.log(patient.spacing)
+
+
+@checks.register("waiting")
+class Waiting(RunCheck):
+    """Steps that wait for their data."""
+
+    def can_tell(self, patient: RunPatient) -> bool:
+        """See `Check.can_tell`."""
+        return patient.data is not None and bool(self._told(patient))
+
+    def look(self, patient: RunPatient) -> Iterator[Finding]:
+        """See `RunCheck.look`."""
+        told = self._told(patient)
+        if patient.data is None or not told:
+            return
+        share, rate = told[-1]["waiting_for_data"], told[-1]["samples_per_second"]
+        if share <= WAITED or share * patient.recipe.training.batch_size < WAITED_SECONDS * rate:
+            return
+        data, now = patient.data.read, patient.recipe.machine.workers
+        yield Finding(
+            "warning",
+            f"the steps waited for their data in {share:.0%} of the time (machine.workers={now})",
+            *(self._of_memory(patient) if isinstance(data, Dataset) else self._of_storage(patient, data)),
+        )
+
+    def _told(self, patient: RunPatient) -> list[Mapping[str, Any]]:
+        """The lines that tell it, of which each is about all steps since the run was last started."""
+        return [line for line in patient.steps if line.get("samples_per_second") and "waiting_for_data" in line]
+
+    def _of_memory(self, patient: RunPatient) -> tuple[str, str]:
+        """Cause and fix where only the examples have to be made of the data."""
+        if patient.recipe.machine.workers in ("auto", 0):
+            return "its examples are made between the steps; a thread would make them meanwhile", self._with(patient, 1)
+        return "to make its examples takes longer than to learn from them: a faster processor, or a larger network", ""
+
+    def _of_storage(self, patient: RunPatient, data: AnyDataset) -> tuple[str, str]:
+        """Cause and fix where the data is read as it is needed: more workers while there are processors, then large files."""
+        workers, spare = patient.recipe.machine.workers, processors() - 1
+        now = MOST_CHOSEN if workers == "auto" else workers
+        more = min(spare, max(2 * now, MOST_CHOSEN))
+        slow = "to read and decode it takes longer than to learn from it"
+        if more > now:
+            return slow, self._with(patient, more)
+        slow = f"{slow}, and no processor is left for more workers"
+        if isinstance(data, ShardedDataset) and not data.lanes:  # each picture a file of its own
+            path = str(getattr(patient.recipe.data, "path", ""))
+            packed = f"{path.rstrip('/')}-shards"
+            pack = shlex.join(["unnoise", "pack", path, "-o", packed])
+            return f"{slow}: a few large files are read faster", f"{pack} && {patient.again('--data', packed)}"
+        return f"{slow}: store its pictures no larger than they are learned, or on a faster disk", ""
+
+    def _with(self, patient: RunPatient, workers: int) -> str:
+        """The command that goes on with so many workers, or begins again where the run is through."""
+        goes_on = patient.steps_made < patient.recipe.training.steps
+        return (patient.on if goes_on else patient.again)(f"machine.workers={workers}")
 
 
 @checks.register("unfinished")
@@ -238,7 +301,7 @@ class Unfinished(RunCheck):
                 "hint",
                 f"{patient.steps_made:,} of {patient.recipe.training.steps:,} steps are made",
                 "the run was stopped, or still goes on; the same command goes on from its last checkpoint",
-                patient.on,
+                patient.on(),
             )
 
 

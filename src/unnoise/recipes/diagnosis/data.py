@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from ...data.inspect import FEW_SAMPLES, UNBALANCED
-from ...objectives.mse import preconditioned
-from .base import Finding, RecipeCheck, checks
-from .patients import RecipePatient
+from .base import DiffusionCheck, Finding, RecipeCheck, checks
+from .patients import DiffusionPatient, RecipePatient
 
 FAR_OUT, TOO_SMALL = 4.0, 0.1
 """Root mean squares of encoded data: schedules are made for about 1."""
+FAINT = 0.02
+"""A standard deviation of encoded pictures, whose values lie in [-1, 1]: two and a half of 255 steps of brightness."""
 MANY_DUPLICATES = 0.01
 MANY_TIMES = 200
 """Times that each sample is seen before a network that could hold all of them is suspected to."""
@@ -52,30 +53,42 @@ class Constant(RecipeCheck):
         elif x.ndim > 1:
             still = [i for i in range(x.shape[1]) if bool((x[:, i] == x[:1, i].flatten()[0]).all())]
             if still:
+                unfit = patient.work is None
                 yield Finding(
-                    "error" if patient.prepared is None else "warning",
+                    "error" if unfit else "warning",
                     f"{len(still)} of {x.shape[1]} channels never change (the first is number {still[0]})",
                     "they take part in the loss and in every distance, and can only be learned wrong: leave them out",
-                    "codec=identity" if patient.prepared is None else "",
+                    "codec=identity" if unfit and isinstance(patient, DiffusionPatient) else "",
                 )
 
 
 @checks.register("range")
 class Range(RecipeCheck):
-    """Data that the codec does not bring to the height that schedules are made for: about 1, pixels in [-1, 1]."""
+    """Data that does not come to the height that networks and schedules are made for: about 1, pixels in [-1, 1]."""
 
     def look(self, patient: RecipePatient) -> Iterator[Finding]:
         """See `RecipeCheck.look`."""
-        if patient.encoded is None or TOO_SMALL <= patient.height <= FAR_OUT:
-            return
         z = patient.encoded
-        yield Finding(
-            "error",
-            f"encoded data lies in [{float(z.min()):.4g}, {float(z.max()):.4g}], root mean square {patient.height:.3g} and not 1",
-            "the codec leaves the data as it is, and noise of height 1 "
-            + ("never drowns it" if patient.height > 1 else "drowns it at once"),
-            "codec=auto",
-        )
+        if z is None:
+            return
+        if not TOO_SMALL <= patient.height <= FAR_OUT:
+            yield Finding(
+                "error",
+                f"encoded data lies in [{float(z.min()):.4g}, {float(z.max()):.4g}], root mean square {patient.height:.3g} "
+                "and not 1",
+                "the codec leaves the data as it is, and noise of height 1 "
+                + ("never drowns it" if patient.height > 1 else "drowns it at once"),
+                "codec=auto" if isinstance(patient, DiffusionPatient) else "",
+            )
+        report = patient.report
+        if report.kind == "image" and report.std is not None and 0 < report.std < FAINT * 127.5:
+            yield Finding(
+                "warning",
+                f"all values of the pictures lie in [{report.low:g}, {report.high:g}] of 255, with a standard deviation of "
+                f"{report.std:.2g}",
+                "to a network all of them are the same flat picture: floats of 0 to 1 were stored as whole numbers, for instance; "
+                "make them again",
+            )
 
 
 @checks.register("duplicates")
@@ -135,17 +148,20 @@ class FewSamples(RecipeCheck):
         """See `RecipeCheck.look`."""
         training, report = patient.recipe.training, patient.report
         if patient.count < FEW_SAMPLES:
-            yield Finding(
-                "warning",
+            told, cause = (
                 f"there are only {patient.count} samples",
-                "a model will learn them by heart and draw nothing else: find more, or start from a model that knows the kind",
-                "start.model=MODEL start.lora.rank=8",
+                "they will be learned by heart, and nothing else: find more",
             )
+            if isinstance(patient, DiffusionPatient):
+                started = f"{cause}, or start from a model that knows the kind"
+                yield Finding("warning", told, started, "start.model=MODEL start.lora.rank=8")
+            else:
+                yield Finding("warning", told, cause)
             return
         times = training.steps * training.batch_size / patient.count
-        if patient.denoiser is None or report.kind == "points" or times < MANY_TIMES:
+        if patient.network is None or report.kind == "points" or times < MANY_TIMES:
             return
-        weights = sum(p.numel() for p in preconditioned(patient.denoiser).parameters() if p.requires_grad)
+        weights = sum(p.numel() for p in patient.network.parameters() if p.requires_grad)
         numbers = patient.count * report.values_per_sample
         if weights > numbers:
             steps = max(1, MANY_TIMES * patient.count // training.batch_size - 1)
@@ -183,11 +199,11 @@ class BatchAndData(RecipeCheck):
 
 
 @checks.register("labels")
-class Labels(RecipeCheck):
+class Labels(DiffusionCheck):
     """Labels that are unbalanced, without samples, or no labels at all."""
 
-    def look(self, patient: RecipePatient) -> Iterator[Finding]:
-        """See `RecipeCheck.look`."""
+    def look(self, patient: DiffusionPatient) -> Iterator[Finding]:
+        """See `DiffusionCheck.look`."""
         labels = patient.report.labels
         present = {name: count for name, count in labels.items() if count}
         if outside := patient.report.looked_at - sum(labels.values()) if labels else 0:
@@ -207,11 +223,11 @@ class Labels(RecipeCheck):
 
 
 @checks.register("labels-shifted")
-class LabelsShifted(RecipeCheck):
+class LabelsShifted(DiffusionCheck):
     """Labels that belong to the sample before or after."""
 
-    def look(self, patient: RecipePatient) -> Iterator[Finding]:
-        """See `RecipeCheck.look`."""
+    def look(self, patient: DiffusionPatient) -> Iterator[Finding]:
+        """See `DiffusionCheck.look`."""
         if patient.data.labels is None or not patient.in_memory or patient.count < FEW_SAMPLES:
             return
         x = patient.data.x[:_COMPARED].double().flatten(1)

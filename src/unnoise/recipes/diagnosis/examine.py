@@ -9,9 +9,10 @@ from typing import Any
 from ...data.base import Progress
 from ...errors import UnnoiseError
 from ...training.machine import MachineSettings
-from ..recipe import Recipe
-from .base import SEVERITIES, Finding, RecipeCheck, RunCheck, checks
-from .patients import RecipePatient, RunPatient
+from ..any_recipe import AnyRecipe
+from .base import SEVERITIES, Finding, checks
+from .patients import RecipePatient, patient_of
+from .runs import DiffusionRunPatient, RunPatient, run_patient_of
 
 TRY_SECONDS, SAMPLE_SECONDS = 5.0, 10.0
 
@@ -56,53 +57,53 @@ class Diagnosis:
         }
 
 
-def examine_recipe(recipe: Recipe, seconds: float = TRY_SECONDS, progress: Progress | None = None) -> Diagnosis:
+def examine_recipe(recipe: AnyRecipe, seconds: float = TRY_SECONDS, progress: Progress | None = None) -> Diagnosis:
     """What is wrong with a recipe and its data; nothing is trained or written but for a trial of one batch, in memory.
 
     Args:
-        recipe: What is asked for.
+        recipe: What is asked for, of any kind.
         seconds: For the trial, about; 0 for none.
         progress: Told while data is read.
 
     Raises:
         DataError: There is no data that can be read.
     """
-    patient = RecipePatient(recipe, seconds, progress)
+    patient = patient_of(recipe, seconds, progress)
     trial = patient.trial
     notes = () if trial is None else (
         f"tried: {len(trial.losses)} steps on one batch, its loss from {trial.losses[0]:.3g} to {trial.losses[-1]:.3g}",
     )  # fmt: skip
-    return _diagnosis(_looked(RecipeCheck, patient), notes)
+    return _diagnosis(_looked(patient), notes)
 
 
 def examine_run(folder: str | Path, seconds: float = SAMPLE_SECONDS, progress: Progress | None = None) -> Diagnosis:
     """What is wrong with a run, and with its recipe, which may be the cause; the run is not changed.
 
     Args:
-        folder: Of the run.
+        folder: Of a run of any kind.
         seconds: For drawing samples, about.
         progress: Told while data is read.
 
     Raises:
         RunFolderError: It holds no run.
     """
-    patient = RunPatient(folder, seconds, progress)
-    found, notes = _looked(RunCheck, patient), []
-    if patient.samples is not None:
+    patient = run_patient_of(folder, seconds, progress)
+    found, notes = _looked(patient), []
+    if isinstance(patient, DiffusionRunPatient) and patient.samples is not None:
         notes.append(f"drawn: {len(patient.samples)} samples")
     try:
         here = replace(patient.recipe, machine=MachineSettings())  # it may have been trained elsewhere
-        found |= _looked(RecipeCheck, RecipePatient(here, progress=progress))
+        found |= _looked(patient_of(here, progress=progress))
     except UnnoiseError as error:
         notes.append(f"the recipe could not be looked at: {error}")
     return _diagnosis(found, tuple(notes))
 
 
-def _looked(kind: type[Any], patient: RecipePatient | RunPatient) -> dict[str, list[Finding] | None]:
-    """What each check of a kind found; None where it found nothing and cannot tell either."""
+def _looked(patient: RecipePatient | RunPatient) -> dict[str, list[Finding] | None]:
+    """What each check that can look at a patient found; None where it found nothing and cannot tell either."""
     found: dict[str, list[Finding] | None] = {}
     for name, cls in checks.items():
-        if issubclass(cls, kind):
+        if isinstance(patient, cls.needs):
             check = cls()
             found[name] = list(check.look(patient)) or ([] if check.can_tell(patient) else None)
     return found

@@ -15,8 +15,8 @@ from ...samplers.base import samplers
 from ...training.threads import step_operations
 from ...training.validation import Validation
 from ..words import captions_again
-from .base import Finding, RunCheck, checks
-from .patients import RunPatient
+from .base import DiffusionRunCheck, Finding, RunCheck, checks
+from .runs import DiffusionRunPatient, RunPatient
 
 AS_FAR_AS_NOISE = 0.5
 """Of the way from the data to white noise of its mean and spread, by distances to the nearest sample of the data."""
@@ -33,10 +33,10 @@ _TRIPLES, _OPERATIONS = 512, 1e12  # of which the latter limits the former
 _COMPARED = 1000
 
 
-class SamplesCheck(RunCheck):
+class SamplesCheck(DiffusionRunCheck):
     """A check of what the model draws, held against the data."""
 
-    def can_tell(self, patient: RunPatient) -> bool:
+    def can_tell(self, patient: DiffusionRunPatient) -> bool:
         """See `Check.can_tell`."""
         return patient.samples is not None
 
@@ -71,12 +71,11 @@ class DamagedModel(RunCheck):
 
     def look(self, patient: RunPatient) -> Iterator[Finding]:
         """See `RunCheck.look`."""
-        if patient.why_no_model:
-            yield Finding("error", patient.why_no_model, "there is nothing to sample from", patient.on)
-        elif patient.model is not None and patient.model.notes:
-            yield Finding(
-                "warning", patient.model.notes[0], "the model was made again from the newest checkpoint", patient.on
-            )
+        if patient.why_no_outcome:
+            yield Finding("error", patient.why_no_outcome, "there is nothing to work with", patient.on())
+        elif patient.outcome is not None and patient.outcome.notes:
+            told = patient.outcome.notes[0]
+            yield Finding("warning", told, "the model was made again from the newest checkpoint", patient.on())
 
 
 @checks.register("weights")
@@ -115,16 +114,16 @@ class DataChanged(RunCheck):
 
 
 @checks.register("average-lag")
-class AverageLag(RunCheck):
+class AverageLag(DiffusionRunCheck):
     """An averaged model that is much worse than the weights that it is the average of."""
 
-    def can_tell(self, patient: RunPatient) -> bool:
+    def can_tell(self, patient: DiffusionRunPatient) -> bool:
         """See `Check.can_tell`."""
         whole = patient.newest[0] is not None and patient.model is not None and patient.data is not None
-        return whole and patient.recipe.start is None and not patient.broken_weights
+        return whole and patient.recipe.begins_anew and not patient.broken_weights
 
-    def look(self, patient: RunPatient) -> Iterator[Finding]:
-        """See `RunCheck.look`."""
+    def look(self, patient: DiffusionRunPatient) -> Iterator[Finding]:
+        """See `DiffusionRunCheck.look`."""
         checkpoint, _ = patient.newest
         model, recipe = patient.model, patient.recipe
         if not self.can_tell(patient) or checkpoint is None or model is None or patient.data is None:
@@ -154,11 +153,11 @@ class AverageLag(RunCheck):
 
 
 @checks.register("sampling-fails")
-class SamplingFails(RunCheck):
+class SamplingFails(DiffusionRunCheck):
     """Samples that become NaN or infinite on their way."""
 
-    def look(self, patient: RunPatient) -> Iterator[Finding]:
-        """See `RunCheck.look`."""
+    def look(self, patient: DiffusionRunPatient) -> Iterator[Finding]:
+        """See `DiffusionRunCheck.look`."""
         if patient.why_no_samples:
             settings = patient.recipe.sampling
             name = samplers.describe(settings.sampler)["name"]
@@ -174,8 +173,8 @@ class SamplingFails(RunCheck):
 class SamplesNoise(SamplesCheck):
     """Samples that are as far from the data as noise is."""
 
-    def look(self, patient: RunPatient) -> Iterator[Finding]:
-        """See `RunCheck.look`."""
+    def look(self, patient: DiffusionRunPatient) -> Iterator[Finding]:
+        """See `DiffusionRunCheck.look`."""
         pair = _pair(patient)
         if pair is None or _grey(*pair) or _alike(*pair):
             return
@@ -197,7 +196,7 @@ class SamplesNoise(SamplesCheck):
                 f"{whole:.3g}",
                 "the network has learned next to nothing, or these are the weights of another run",
                 patient.again(f"training.steps={10 * steps}") if patient.steps_made >= steps else
-                patient.on,
+                patient.on(),
             )  # fmt: skip
 
 
@@ -205,8 +204,8 @@ class SamplesNoise(SamplesCheck):
 class SamplesGrey(SamplesCheck):
     """Samples of one value each, or with hardly any contrast."""
 
-    def look(self, patient: RunPatient) -> Iterator[Finding]:
-        """See `RunCheck.look`."""
+    def look(self, patient: DiffusionRunPatient) -> Iterator[Finding]:
+        """See `DiffusionRunCheck.look`."""
         pair = _pair(patient)
         if pair is not None and _grey(*pair):
             made, real = (_contrast(x) for x in pair)
@@ -223,8 +222,8 @@ class SamplesGrey(SamplesCheck):
 class SamplesAlike(SamplesCheck):
     """Samples that are all alike."""
 
-    def look(self, patient: RunPatient) -> Iterator[Finding]:
-        """See `RunCheck.look`."""
+    def look(self, patient: DiffusionRunPatient) -> Iterator[Finding]:
+        """See `DiffusionRunCheck.look`."""
         pair = _pair(patient)
         if pair is not None and _alike(*pair) and not _grey(*pair):
             made, real = (_differences(x) for x in pair)
@@ -243,8 +242,8 @@ class SamplesAlike(SamplesCheck):
 class SamplesBright(SamplesCheck):
     """Samples that are brighter or darker than the data as a whole."""
 
-    def look(self, patient: RunPatient) -> Iterator[Finding]:
-        """See `RunCheck.look`."""
+    def look(self, patient: DiffusionRunPatient) -> Iterator[Finding]:
+        """See `DiffusionRunCheck.look`."""
         pair = _pair(patient)
         if pair is None or pair[0].ndim < 3 or _grey(*pair) or _alike(*pair):
             return
@@ -266,8 +265,8 @@ class SamplesBright(SamplesCheck):
 class SamplesSaturated(SamplesCheck):
     """Pictures of which far more is quite black or quite white than of the data."""
 
-    def look(self, patient: RunPatient) -> Iterator[Finding]:
-        """See `RunCheck.look`."""
+    def look(self, patient: DiffusionRunPatient) -> Iterator[Finding]:
+        """See `DiffusionRunCheck.look`."""
         pair = _pair(patient)
         if pair is None or patient.model is None or patient.model.spec.kind != "image":
             return
@@ -287,8 +286,8 @@ class SamplesSaturated(SamplesCheck):
 class Copies(SamplesCheck):
     """Samples that are copies of training data."""
 
-    def look(self, patient: RunPatient) -> Iterator[Finding]:
-        """See `RunCheck.look`."""
+    def look(self, patient: DiffusionRunPatient) -> Iterator[Finding]:
+        """See `DiffusionRunCheck.look`."""
         pair = _pair(patient)
         if pair is None or patient.data is None or _grey(*pair) or _alike(*pair):
             return
@@ -311,7 +310,7 @@ class Copies(SamplesCheck):
             )
 
 
-def _pair(patient: RunPatient) -> tuple[Tensor, Tensor] | None:
+def _pair(patient: DiffusionRunPatient) -> tuple[Tensor, Tensor] | None:
     """Samples, and data spread over the whole, both shape (n, ...), float64; None where there are none."""
     if patient.samples is None or patient.data is None:
         return None

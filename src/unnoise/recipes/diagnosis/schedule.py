@@ -9,8 +9,8 @@ import torch
 from ...denoisers.base import denoisers
 from ...process.base import Schedule, log_snr_at, scales
 from ...samplers.grids import make_grid
-from .base import Finding, RecipeCheck, checks
-from .patients import RecipePatient
+from .base import DiffusionCheck, Finding, checks
+from .patients import DiffusionPatient
 
 LEFT_HINT, LEFT_WARNING, LEFT_ERROR = 0.06, 0.15, 0.5
 """Of what is left of the data at t = 1, as a share of the noise."""
@@ -23,11 +23,11 @@ it says the mean of the data."""
 
 
 @checks.register("no-signal")
-class NoSignal(RecipeCheck):
+class NoSignal(DiffusionCheck):
     """A prediction that says nothing where no signal is left, on a schedule that ends there."""
 
-    def look(self, patient: RecipePatient) -> Iterator[Finding]:
-        """See `RecipeCheck.look`."""
+    def look(self, patient: DiffusionPatient) -> Iterator[Finding]:
+        """See `DiffusionCheck.look`."""
         name, process = patient.recipe.denoiser.name, patient.recipe.process
         if denoisers[name].needs_signal and process.vanishing:
             yield Finding(
@@ -39,11 +39,11 @@ class NoSignal(RecipeCheck):
 
 
 @checks.register("signal-left")
-class SignalLeft(RecipeCheck):
+class SignalLeft(DiffusionCheck):
     """Signal that is left at t = 1, which samples begin without."""
 
-    def look(self, patient: RecipePatient) -> Iterator[Finding]:
-        """See `RecipeCheck.look`."""
+    def look(self, patient: DiffusionPatient) -> Iterator[Finding]:
+        """See `DiffusionCheck.look`."""
         process, height = patient.recipe.process, patient.height
         alpha, sigma = scales(process, 1.0)
         left = alpha * height / sigma
@@ -72,11 +72,11 @@ def _more_noise(process: Schedule, height: float) -> str:
 
 
 @checks.register("sigma-data")
-class SigmaData(RecipeCheck):
+class SigmaData(DiffusionCheck):
     """sigma_data that is not the standard deviation of the encoded data."""
 
-    def look(self, patient: RecipePatient) -> Iterator[Finding]:
-        """See `RecipeCheck.look`."""
+    def look(self, patient: DiffusionPatient) -> Iterator[Finding]:
+        """See `DiffusionCheck.look`."""
         said = patient.recipe.denoiser.sigma_data
         if patient.encoded is None or said == "auto":
             return
@@ -92,11 +92,11 @@ class SigmaData(RecipeCheck):
 
 
 @checks.register("times")
-class Times(RecipeCheck):
+class Times(DiffusionCheck):
     """Times that the sampler visits and training hardly ever does."""
 
-    def look(self, patient: RecipePatient) -> Iterator[Finding]:
-        """See `RecipeCheck.look`."""
+    def look(self, patient: DiffusionPatient) -> Iterator[Finding]:
+        """See `DiffusionCheck.look`."""
         recipe = patient.recipe
         said = recipe.denoiser.sigma_data
         spread = 1.0 if said == "auto" else said

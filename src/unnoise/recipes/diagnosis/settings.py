@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from ...errors import BadOption
 from ...nn.dit import DiTConfig
-from ...objectives.mse import preconditioned
 from ...precision import lower, multiplies_bf16
 from ...training.averages import Average, ExponentialAverage, HalfLifeAverage
 from ...training.execution import checkpoint_blocks, training_dtype
 from ...training.memory import MARGIN, free_bytes, kept_bytes, state_bytes
 from ...training.settings import TrainingSettings
 from ...training.threads import step_operations
-from .base import Finding, RecipeCheck, checks
+from .base import Check, DiffusionCheck, Finding, RecipeCheck, checks
 from .data import Constant, NotFinite
-from .patients import RecipePatient
+from .patients import DiffusionPatient, RecipePatient
 from .schedule import NoSignal
 
 HIGH_RATES = {"adam": 0.02, "adamw": 0.02, "muon": 0.02, "lion": 0.005, "sgd": 2.0}
@@ -25,11 +25,11 @@ REACH = 0.02
 
 
 @checks.register("guidance")
-class Guidance(RecipeCheck):
+class Guidance(DiffusionCheck):
     """Guidance by a null condition that is never trained, or of a model that knows no condition."""
 
-    def look(self, patient: RecipePatient) -> Iterator[Finding]:
-        """See `RecipeCheck.look`."""
+    def look(self, patient: DiffusionPatient) -> Iterator[Finding]:
+        """See `DiffusionCheck.look`."""
         scale, dropout = patient.recipe.sampling.guidance, patient.recipe.objective.condition_dropout
         if not patient.report.labels:
             if scale != 1:
@@ -117,7 +117,7 @@ class LearningRate(RecipeCheck):
                 "every step overshoots: the loss stays high or becomes NaN",
                 f"training.lr={high / 20:g}",
             )
-        elif name != "sgd" and patient.recipe.start is None and (reach := _reach(training)) < REACH:
+        elif name != "sgd" and patient.recipe.begins_anew and (reach := _reach(training)) < REACH:
             more = 20 * REACH / reach
             yield Finding(
                 "warning",
@@ -141,15 +141,18 @@ class Seldom(RecipeCheck):
 
     def look(self, patient: RecipePatient) -> Iterator[Finding]:
         """See `RecipeCheck.look`."""
-        training, evaluation = patient.recipe.training, patient.recipe.evaluation
+        training = patient.recipe.training
         asked = {
-            f"training.{name}": getattr(training, name)
-            for name in ("validate_every", "sample_every", "checkpoint_every", "log_every")
+            "training.validate_every": training.validate_every,
+            "training.sample_every": training.sample_every if patient.work is None or patient.work.drawn else 0,
+            "training.checkpoint_every": training.checkpoint_every,
+            "training.log_every": training.log_every,
         }
         late = {name: every for name, every in asked.items() if every > training.steps}
         fixes = [f"{name}={max(1, training.steps // 5)}" for name in late]
-        if evaluation.every > training.steps * training.batch_size:
-            late["evaluation.every"] = evaluation.every
+        measured = patient.recipe.evaluation.every if isinstance(patient, DiffusionPatient) else 0
+        if measured > training.steps * training.batch_size:
+            late["evaluation.every"] = measured
             fixes.append(f"evaluation.every={max(1, training.steps * training.batch_size // 5)}")
         if late:
             told = ", ".join(f"{name} is {every:,}" for name, every in late.items())
@@ -168,10 +171,13 @@ class Refused(RecipeCheck):
 
     def look(self, patient: RecipePatient) -> Iterator[Finding]:
         """See `RecipeCheck.look`."""
-        error = patient.refusal
-        known = NotFinite(), Constant(), NoSignal()
-        if error is not None and not any(any(True for _ in check.look(patient)) for check in known):
+        error, known = patient.refusal, (NotFinite(), Constant(), NoSignal(), Memory())
+        if error is not None and not any(_speaks(check, patient) for check in known):
             yield Finding("error", str(error), f"training refuses to begin ({type(error).__name__})")
+
+
+def _speaks(check: Check, patient: RecipePatient) -> bool:
+    return isinstance(patient, check.needs) and any(True for _ in check.look(patient))
 
 
 @checks.register("memory")
@@ -181,18 +187,20 @@ class Memory(RecipeCheck):
     def look(self, patient: RecipePatient) -> Iterator[Finding]:
         """See `RecipeCheck.look`."""
         recipe, device = patient.recipe, patient.device
-        if patient.denoiser is None or patient.prepared is None or device is None:
+        if patient.network is None or patient.work is None or device is None:
             return
         free = free_bytes(device)
         if free is None:
             return
-        network = preconditioned(patient.beginning()).network
-        assert network is not None
-        shape, batch = patient.prepared.blueprint.input_shape, recipe.training.batch_size
+        trainee = patient.beginning()
+        network, shape, batch = trainee.network, patient.work.input_shape, recipe.training.batch_size
         if recipe.machine.activation_checkpointing:
-            checkpoint_blocks(network)
+            try:
+                checkpoint_blocks(network)
+            except BadOption:  # which training refuses
+                return
         lower(network, training_dtype(recipe.machine, device, step_operations(network, shape, batch)))
-        at_once = min(recipe.machine.micro_batch or batch, batch)
+        at_once, in_parts = min(recipe.machine.micro_batch or batch, batch), "; in parts the result is the same"
         one, two = kept_bytes(network, shape, 1), kept_bytes(network, shape, 2)
         each = MARGIN * max(two - one, 1)
         fixed = MARGIN * max(2 * one - two, 0) + state_bytes(network, len(recipe.training.averages))
@@ -200,10 +208,12 @@ class Memory(RecipeCheck):
             return
         most = math.floor((free - fixed) / each)
         smaller = "machine.activation_checkpointing=true" if most < 1 else f"machine.micro_batch={most}"
+        if trainee.whole:  # no part of a batch can be worked on by itself
+            smaller = f"training.batch_size={most}" if most > 0 else ""
         yield Finding(
             "error",
             f"{at_once:,} samples at once need about {(fixed + at_once * each) / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
-            "training refuses it" + (": not even one sample fits" if most < 1 else "; in parts the result is the same"),
+            "training refuses it" + (": not even one sample fits" if most < 1 else "" if trainee.whole else in_parts),
             smaller,
         )
 
@@ -225,14 +235,14 @@ class Precision(RecipeCheck):
 
 
 @checks.register("capacity")
-class Capacity(RecipeCheck):
+class Capacity(DiffusionCheck):
     """A network whose answers cannot fill the space of the data: all of them lie in a subspace as wide as its last layer."""
 
-    def look(self, patient: RecipePatient) -> Iterator[Finding]:
-        """See `RecipeCheck.look`."""
-        if patient.prepared is None or patient.denoiser is None:
+    def look(self, patient: DiffusionPatient) -> Iterator[Finding]:
+        """See `DiffusionCheck.look`."""
+        if patient.work is None or patient.network is None:
             return
-        config, shape = patient.recipe.network.config, patient.prepared.blueprint.input_shape
+        config, shape = patient.recipe.network.config, patient.work.input_shape
         option, values = "width", math.prod(shape)
         if isinstance(config, DiTConfig):
             patch = config.patch if isinstance(config.patch, tuple) else (config.patch,) * (len(shape) - 1)

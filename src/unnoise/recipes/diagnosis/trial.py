@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ...objectives.mse import preconditioned
-from ...training.draws import DrawStream
 from ...training.execution import begin_state
-from ...training.gradient import Gradient
 from ...training.optimizers.adamw import AdamWOptimizer
 from ...training.rates import ConstantRate
+from ...training.settings import TrainingSettings
+from ...training.state import TrainState
 from ...training.threads import step_operations, threads_for
-from ..run import Prepared
+from ...training.trainee import Trainee
+from ..work import Work
 
 MOST_STEPS = 200
 ENOUGH_STEPS = 50
@@ -49,51 +49,66 @@ class Trial:
         return last[len(last) // 2] / self.losses[0] if self.losses[0] else 1.0
 
 
-def overfit(prepared: Prepared, seconds: float, most: int = MOST_STEPS) -> Trial:
+def overfit(work: Work, seconds: float, most: int = MOST_STEPS) -> Trial:
     """Learns one batch of at most 16 samples, with fixed times and noise, at the recipe's own learning rate.
 
     Where that fails, it is tried again with an ordinary optimizer and rate, to tell a bad rate from a bad network.
 
     Args:
-        prepared: A recipe with its data; nothing of it is changed.
+        work: What is learned, of any kind; nothing of it is changed.
         seconds: For each of the two, about.
         most: Steps.
 
     Raises:
         BadOption: The batch does not fit in memory.
     """
-    found = _learn(prepared, seconds, most)
-    if found.broken or len(found.losses) < ENOUGH_STEPS or found.left < 0.9 or prepared.start is not None:
+    training = work.recipe.training
+    found = _learn(work, training, seconds, most)
+    if found.broken or len(found.losses) < ENOUGH_STEPS or found.left < 0.9 or not work.recipe.begins_anew:
         return found
-    plain = replace(prepared.recipe.training, optimizer=AdamWOptimizer(), lr=ORDINARY_RATE)
-    other = _learn(replace(prepared, recipe=replace(prepared.recipe, training=plain)), seconds, most)
-    return replace(found, with_ordinary_rate=other.left)
+    plain = replace(training, optimizer=AdamWOptimizer(), lr=ORDINARY_RATE)
+    return replace(found, with_ordinary_rate=_learn(work, plain, seconds, most).left)
 
 
-def _learn(prepared: Prepared, seconds: float, most: int) -> Trial:
-    recipe, blueprint = prepared.recipe, prepared.blueprint
-    size = min(recipe.training.batch_size, _SAMPLES, len(prepared.train))
-    settings = replace(
-        recipe.training, batch_size=size, steps=most, warmup=_WARMUP, decay=ConstantRate(), counted_in="steps"
+@dataclass(frozen=True)
+class Learning:
+    """Training of a few samples, before its first step.
+
+    Args:
+        trainee: What is trained.
+        state: Where it stands.
+    """
+
+    trainee: Trainee
+    state: TrainState
+
+
+def tried(work: Work, training: TrainingSettings, most: int = MOST_STEPS) -> Learning:
+    """The beginning of a run of some work that sees batches of at most 16 samples, at a rate that does not fall.
+
+    Raises:
+        BadOption: A batch does not fit in memory.
+    """
+    size = min(training.batch_size, _SAMPLES, len(work.train))
+    settings = replace(training, batch_size=size, steps=most, warmup=_WARMUP, decay=ConstantRate(), counted_in="steps")
+    machine = replace(work.recipe.machine, compile=False, cuda_graphs=False)
+    trainee, device = work.trainee(), machine.torch_device()
+    state = begin_state(
+        trainee.network, work.input_shape, settings, machine, device, companion=trainee.companion(), whole=trainee.whole
     )
-    device = recipe.machine.torch_device()
-    denoiser = blueprint.build(recipe.seed)
-    network = preconditioned(denoiser).network
-    assert network is not None
-    if prepared.start is not None:
-        prepared.start.begin(network, blueprint, recipe.seed)
-    companion = recipe.objective.companion(denoiser.schedule)
-    machine = replace(recipe.machine, compile=False)
-    state = begin_state(network, blueprint.input_shape, settings, machine, device, companion=companion)
-    gradient = Gradient(recipe.objective, denoiser, state, recipe.seed, state.companion)
-    stream = DrawStream(prepared.train, blueprint.codec, denoiser, recipe.objective, size, recipe.seed,
-                        state.companion.history, captions=prepared.captions)  # fmt: skip
-    batch = stream.step(0, device)
+    return Learning(trainee, state)
+
+
+def _learn(work: Work, training: TrainingSettings, seconds: float, most: int) -> Trial:
+    learning = tried(work, training, most)
+    trainee, state = learning.trainee, learning.state
+    gradient, size = trainee.gradient(state), state.settings.batch_size
+    batch = trainee.examples(state).step(0, next(trainee.module.parameters()).device)
     losses: list[float] = []
     alive, broken = [False] * len(state.names), [False] * len(state.names)
-    network.train()
+    trainee.module.train()
     began = time.perf_counter()
-    with threads_for(step_operations(network, blueprint.input_shape, size)):
+    with threads_for(step_operations(state.network, work.input_shape, size)):
         while len(losses) < most and (len(losses) < 2 or time.perf_counter() - began < seconds):
             losses.append(float(gradient.add(batch, 1 / size).mean()))
             for i, view in enumerate(state.gradients.views):
@@ -105,7 +120,7 @@ def _learn(prepared: Prepared, seconds: float, most: int) -> Trial:
             state.update()
     return Trial(
         tuple(losses),
-        settings.lr,
+        training.lr,
         tuple(name for name, each in zip(state.names, alive, strict=True) if not each),
         tuple(name for name, each in zip(state.names, broken, strict=True) if each),
     )
