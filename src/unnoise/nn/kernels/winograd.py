@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from .library import followed, library, pointer
 
 _TILE, _PLACES, _LANES = 4, 36, 8  # as in winograd.cpp
-_AT_ONCE = 16 * 2**20
+_AT_ONCE = 32 * 2**20
 """Bytes of transformed tiles that are worked on together: what a cache shared by several cores holds."""
 _FEWEST_CHANNELS = 32
-_FEWEST_TILES = 48
-"""Tiles from which transforming the weights is paid back."""
+_FEWEST_TILES, _FEWEST_OF_MANY, _MANY = 32, 64, 2**17
+"""Tiles from which transforming the weights is paid back: of those that a cache holds, and of more."""
 _LEAST_USED = 0.7
 """The share of the places of all tiles that must lie in the picture."""
 
@@ -47,7 +47,8 @@ def fits(x: Tensor, layer: nn.Conv2d) -> bool:
     tiles = len(x) * _across(height) * _across(width)
     used = height * width / (_TILE**2 * _across(height) * _across(width))
     laid_out = x.is_contiguous(memory_format=torch.channels_last)
-    return tiles >= _FEWEST_TILES and used >= _LEAST_USED and laid_out and not followed() and library() is not None
+    fewest = _FEWEST_TILES if channels[0] * channels[1] <= _MANY else _FEWEST_OF_MANY
+    return tiles >= fewest and used >= _LEAST_USED and laid_out and not followed() and library() is not None
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
