@@ -89,6 +89,21 @@ def test_it_can_be_differentiated_twice():
     assert max(far(one, other) for one, other in zip(found, exact, strict=True)) < 1e-4
 
 
+def test_kinds_and_devices_that_stand_for_all_others_do_not_matter():
+    layer, x = Conv2d(32, 32, 3, padding=1), batch(16, 32, 8, 8)
+    found = layer(x)
+    with torch.device("meta"):
+        again = layer(x)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        wide = layer(x)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(found, again)
+    assert torch.equal(found, wide)
+
+
 def test_gradients_that_nobody_asks_for_are_not_made():
     layer, x = Conv2d(32, 32, 3, padding=1), batch(16, 32, 8, 8)
     layer.weight.requires_grad_(False)

@@ -83,8 +83,8 @@ class _Convolution(torch.autograd.Function):
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, back: bool = False) -> Tensor:
     """A convolution, or the one that brings gradients back from its results: shape (B, out or in, H, W)."""
-    transformed = torch.empty(_PLACES, *weight.shape[:2])
     weight = weight.contiguous()
+    transformed = weight.new_empty(_PLACES, *weight.shape[:2])
     _kernels().winograd_weigh(
         pointer(weight), pointer(transformed), *_sizes(*weight.shape[:2]), c_int(back), _threads()
     )
@@ -95,9 +95,9 @@ def _mixed(x: Tensor, transformed: Tensor, bias: Tensor | None) -> Tensor:
     """The results of transformed weights of shape (36, channels of x, channels that leave)."""
     samples, channels, height, width = x.shape
     leaving, kernels = transformed.shape[2], _kernels()
-    out = torch.empty(samples, leaving, height, width, memory_format=torch.channels_last)
+    out = x.new_empty(samples, height, width, leaving).permute(0, 3, 1, 2)
     for first, tiles in _blocks(x, channels + leaving):
-        seen, mixed = torch.empty(_PLACES, tiles, channels), torch.empty(_PLACES, tiles, leaving)
+        seen, mixed = x.new_empty(_PLACES, tiles, channels), x.new_empty(_PLACES, tiles, leaving)
         kernels.winograd_see(pointer(x), pointer(seen), *_sizes(first, tiles, height, width, channels), _threads())
         torch.bmm(seen, transformed, out=mixed)
         sizes = _sizes(first, tiles, height, width, leaving)
@@ -108,14 +108,14 @@ def _mixed(x: Tensor, transformed: Tensor, bias: Tensor | None) -> Tensor:
 def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
     """Shape (channels of the gradient, channels of x, 3, 3)."""
     channels, leaving, kernels = x.shape[1], gradient.shape[1], _kernels()
-    total = torch.zeros(_PLACES, leaving, channels)
+    total = x.new_zeros(_PLACES, leaving, channels)
     for first, tiles in _blocks(x, channels + leaving):
-        seen, spread = torch.empty(_PLACES, tiles, channels), torch.empty(_PLACES, tiles, leaving)
+        seen, spread = x.new_empty(_PLACES, tiles, channels), x.new_empty(_PLACES, tiles, leaving)
         places = first, tiles, *x.shape[2:]
         kernels.winograd_see(pointer(x), pointer(seen), *_sizes(*places, channels), _threads())
         kernels.winograd_spread(pointer(gradient), pointer(spread), *_sizes(*places, leaving), _threads())
         torch.baddbmm(total, spread.mT, seen, out=total)
-    out = torch.empty(leaving, channels, 3, 3)
+    out = x.new_empty(leaving, channels, 3, 3)
     kernels.winograd_unweigh(pointer(total), pointer(out), *_sizes(leaving, channels), _threads())
     return out
 
