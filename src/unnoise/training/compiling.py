@@ -29,7 +29,7 @@ FASTER = 0.97
 TURNS = 3
 """Steps of each kind that are timed; the least counts."""
 TRIED_ON = "cuda"
-"""On a processor our own kernels do what a compiler would, and it does not compile them."""
+"""On a processor a compiled network would go without our own kernels, which a compiler cannot see into."""
 KEPT_IN = "compiled.json"
 
 Compiler = Callable[[nn.Module], None]
