@@ -1,9 +1,9 @@
-// Transforms of convolutions of 3 x 3 places by Winograd's way, in tiles of 4 x 4 results, for pictures whose channels lie innermost.
+// Transforms of convolutions of 3 x 3 places by Winograd's way, in tiles of 4 x 4 results; channels of pictures lie innermost.
 //
 // A tile of results is A^T [(G w G^T) * (B^T d B)] A, with d the 6 x 6 places that it sees. What stands between the transforms is a
 // product of matrices for each of the 36 places of a transformed tile, with a quarter of the multiplications. The points at which
-// polynomials are taken are 0, +-3/4, +-3/2 and infinity, with which results in float32 are as near to the exact ones as those of
-// the plain sum are. Every channel is transformed by itself, and the order of sums does not depend on the number of threads.
+// polynomials are taken are 0, +-3/4, +-3/2 and infinity, with which results in float32 are about as near to the exact ones as
+// those of the plain sum. Every channel is transformed by itself, and the order of sums does not depend on the number of threads.
 
 #include <algorithm>
 

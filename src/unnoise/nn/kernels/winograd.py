@@ -1,7 +1,7 @@
 """Convolutions of 3 x 3 places in float32 on a CPU, with a quarter of the multiplications (Winograd's way).
 
 A processor multiplies float32 at one rate whatever it is for, so what is left to save is multiplications. With a quarter of them a
-convolution takes less than half the time there and back, and by the points that are taken here it is as exact as the plain sum.
+convolution takes half the time there and back, and by the points that are taken here it is about as exact as the plain sum.
 
 References:
     Fast Algorithms for Convolutional Neural Networks (Lavin and Gray, 2015), Section 4, https://arxiv.org/abs/1509.09308
