@@ -107,6 +107,21 @@ def test_options_are_frozen_and_hashable_and_know_their_help():
     assert option_fields(Options)["rate"].metadata["help"] == "how fast"
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (bool | Literal["auto"], "expected auto or true or false, got 'maybe'"),
+        (int | Literal["auto"], "expected auto or a whole number, got 'maybe'"),
+        (float | Literal["auto", "data"], "expected auto or data or a number, got 'maybe'"),
+    ],
+)
+def test_where_a_word_may_stand_for_a_value_both_are_named(kind, told):
+    assert coerce(kind, "auto", "here") == "auto"
+    with pytest.raises(BadOption) as refused:
+        coerce(kind, "maybe", "here")
+    assert str(refused.value) == f"here: {told}"
+
+
 def test_values_are_coerced_by_themselves_too():
     assert coerce(float, "1e-4", "x") == 1e-4
     with pytest.raises(BadOption, match=r"^x\.1: "):

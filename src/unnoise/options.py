@@ -3,11 +3,13 @@
 import dataclasses
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from .errors import BadOption, nearest
 
 T = TypeVar("T")
+
+_VALUES = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def option(
@@ -135,9 +137,19 @@ def coerce(kind: Any, value: Any, where: str) -> Any:
     try:
         return _adapter(kind).validate_python(value)
     except ValidationError as error:
+        if (expected := _words_or_value(kind)) is not None:
+            raise BadOption(f"{where}: expected {expected}, got {value!r}") from None
         first = error.errors()[0]
         inner = "".join(f".{part}" for part in first["loc"])
         raise BadOption(f"{where}{inner}: {first['msg'].lower()} (got {first['input']!r})") from None
+
+
+def _words_or_value(kind: Any) -> str | None:
+    """What is expected where a word such as "auto" may stand for a value; None for other types."""
+    parts = get_args(kind)
+    words = [str(word) for part in parts if get_origin(part) is Literal for word in get_args(part)]
+    values = [_VALUES[part] for part in parts if part in _VALUES]
+    return " or ".join([*words, *values]) if words and len(values) == 1 else None
 
 
 def plain(instance: Any) -> dict[str, Any]:
