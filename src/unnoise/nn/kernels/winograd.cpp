@@ -3,7 +3,7 @@
 // A tile of results is A^T [(G w G^T) * (B^T d B)] A, with d the 6 x 6 places that it sees. What stands between the transforms is a
 // product of matrices for each of the 36 places of a transformed tile, with a quarter of the multiplications. The points at which
 // polynomials are taken are 0, +-3/4, +-3/2 and infinity, with which results in float32 are about as near to the exact ones as
-// those of the plain sum. Every channel is transformed by itself, and the order of sums does not depend on the number of threads.
+// those of the plain sum. Every channel and tile is transformed by itself, alike on any number of threads.
 
 #include <algorithm>
 
@@ -21,16 +21,22 @@ typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias))
 inline const vec& at(const float* x) { return *reinterpret_cast<const vec*>(x); }
 inline vec& at(float* x) { return *reinterpret_cast<vec*>(x); }
 
+// What a point and its opposite give, by the even and the odd powers of two such pairs of points.
+template <int to>
+inline void pairs(const vec& even_a, const vec& odd_a, const vec& even_b, const vec& odd_b, vec* out) {
+    out[to] = even_a + odd_a;
+    out[2 * to] = even_a - odd_a;
+    out[3 * to] = even_b + odd_b;
+    out[4 * to] = even_b - odd_b;
+}
+
 // One dimension of B^T d, of the numbers at d[0], d[step], ...
 template <int step>
 inline void see(const vec* d, vec* out) {
     const vec d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
     const vec even_a = d4 - B2 * d2, odd_a = A * (d3 - B2 * d1), even_b = d4 - A2 * d2, odd_b = B * (d3 - A2 * d1);
     out[0] = A2 * B2 * d0 - (A2 + B2) * d2 + d4;
-    out[step] = even_a + odd_a;
-    out[2 * step] = even_a - odd_a;
-    out[3 * step] = even_b + odd_b;
-    out[4 * step] = even_b - odd_b;
+    pairs<step>(even_a, odd_a, even_b, odd_b, out);
     out[5 * step] = A2 * B2 * d1 - (A2 + B2) * d3 + d5;
 }
 
@@ -51,10 +57,7 @@ inline void spread(const vec* y, vec* out) {
     const vec y0 = y[0], y1 = y[step], y2 = y[2 * step], y3 = y[3 * step];
     const vec even_a = y0 + A2 * y2, odd_a = A * y1 + A3 * y3, even_b = y0 + B2 * y2, odd_b = B * y1 + B3 * y3;
     out[0] = y0;
-    out[to] = even_a + odd_a;
-    out[2 * to] = even_a - odd_a;
-    out[3 * to] = even_b + odd_b;
-    out[4 * to] = even_b - odd_b;
+    pairs<to>(even_a, odd_a, even_b, odd_b, out);
     out[5 * to] = y3;
 }
 
@@ -65,10 +68,7 @@ inline void weigh(const vec* w, vec* out) {
     const vec even_a = SCALE_A * (w0 + A2 * w2), odd_a = (SCALE_A * A) * w1;
     const vec even_b = SCALE_B * (w0 + B2 * w2), odd_b = (SCALE_B * B) * w1;
     out[0] = SCALE_0 * w0;
-    out[to] = even_a + odd_a;
-    out[2 * to] = even_a - odd_a;
-    out[3 * to] = even_b + odd_b;
-    out[4 * to] = even_b - odd_b;
+    pairs<to>(even_a, odd_a, even_b, odd_b, out);
     out[5 * to] = w2;
 }
 
