@@ -13,6 +13,7 @@ from ..precision import dtype_of
 from .blocks import Downsample, SelfAttention, Upsample, group_norm
 from .convolution import convolution
 from .group_norm import best_layout
+from .normed import convolve_normed
 
 QUIET = -6.0
 """The logarithm of the variances of latents, about, before anything is learned."""
@@ -79,8 +80,8 @@ class PlainResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, out_channels, *size) for x of shape (B, channels, *size)."""
-        out: Tensor = self.skip(x) + self.conv_out(self.norm_out(self.conv_in(self.norm_in(x))))
-        return out
+        h = convolve_normed(self.norm_in, self.conv_in, x)  # (B, out_channels, *size)
+        return self.skip(x) + convolve_normed(self.norm_out, self.conv_out, h)
 
 
 def _middle(dims: int, config: AutoencoderConfig) -> nn.Sequential:

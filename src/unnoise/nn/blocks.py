@@ -10,6 +10,7 @@ from .convolution import convolution
 from .dropout import Dropout
 from .group_norm import GroupNorm
 from .linear import Linear
+from .normed import convolve_normed
 from .packing import Packable
 
 
@@ -65,11 +66,11 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         """Shape (B, out_channels, *size) for x of shape (B, channels, *size) and a vector of shape (B, embedding)."""
-        h = self.conv_in(self.norm_in(x))  # (B, out_channels, *size)
+        h = convolve_normed(self.norm_in, self.conv_in, x)  # (B, out_channels, *size)
         scale, shift = self.modulation(told).chunk(2, dim=1)  # (B, out_channels) each
-        h = self.norm_out(h, scale=scale, shift=shift)
-        out: Tensor = self.skip(x) + self.conv_out(self.dropout(h))
-        return out
+        return self.skip(x) + convolve_normed(
+            self.norm_out, self.conv_out, h, scale=scale, shift=shift, dropout=self.dropout
+        )
 
 
 class AddedResidualBlock(nn.Module):
@@ -113,9 +114,10 @@ class AddedResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         """Shape (B, out_channels, *size) for x of shape (B, channels, *size) and a vector of shape (B, embedding)."""
-        h = self.norm_out(self.conv_in(self.norm_in(x)), added=self.project(told))  # (B, out_channels, *size)
-        out: Tensor = self.skip(x) + self.conv_out(self.dropout(h))
-        return out
+        h = convolve_normed(self.norm_in, self.conv_in, x)  # (B, out_channels, *size)
+        return self.skip(x) + convolve_normed(
+            self.norm_out, self.conv_out, h, added=self.project(told), dropout=self.dropout
+        )
 
 
 class SelfAttention(nn.Module):

@@ -28,7 +28,7 @@ def as_built(network: nn.Module, gradients: Mapping[str, Tensor], *kinds: type[n
     """
     weights = dict(network.named_parameters())
     return (
-        all(type(module) in kinds and not _hooked(module) for module in network.modules())
+        all(type(module) in kinds and not hooked(module) for module in network.modules())
         and weights.keys() == gradients.keys()
         and all(
             type(w.data) is Tensor and w.shape == gradients[n].shape and w.dtype == gradients[n].dtype
@@ -37,7 +37,8 @@ def as_built(network: nn.Module, gradients: Mapping[str, Tensor], *kinds: type[n
     )
 
 
-def _hooked(module: nn.Module) -> bool:
+def hooked(module: nn.Module) -> bool:
+    """Whether something else than its own way forward happens where a module is called."""
     hooks = (
         module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks,
         module._compiled_call_impl, "forward" in vars(module),

@@ -38,9 +38,13 @@ class Dropout(nn.Module):
         """What `print` says beside the name."""
         return f"share={self.share}"
 
+    def drops(self) -> bool:
+        """Whether it changes anything as it stands now."""
+        return self.training and self.share != 0
+
     def forward(self, x: Tensor) -> Tensor:
         """Shape of x, (B, ...)."""
-        if not self.training or self.share == 0:
+        if not self.drops():
             return x
         if self.address is None:
             return nn.functional.dropout(x, self.share)

@@ -18,10 +18,15 @@ class Linear(Packable, nn.Linear):
         """Shape (..., out) for x of shape (..., in)."""
         if self.packed is not None and self.takes_blocks(x):
             return self.packed.multiply(x, self)
-        if self.bias is None or torch.compiler.is_compiling() or not better_by_onednn(x, self.weight):
-            return super().forward(x)
-        rows: Tensor = _Affine.apply(x.flatten(0, -2), self.weight, self.bias)  # type: ignore[no-untyped-call]
-        return rows.unflatten(0, x.shape[:-1])
+        return affine_rows(x, self.weight, self.bias)
+
+
+def affine_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x W^T + b by the faster library, shape (..., out), for x of shape (..., in) and W of shape (out, in)."""
+    if bias is None or torch.compiler.is_compiling() or not better_by_onednn(x, weight):
+        return nn.functional.linear(x, weight, bias)
+    rows: Tensor = _Affine.apply(x.flatten(0, -2), weight, bias)  # type: ignore[no-untyped-call]
+    return rows.unflatten(0, x.shape[:-1])
 
 
 class _Affine(torch.autograd.Function):

@@ -85,6 +85,28 @@ void tabulate(const Shape& shape, double* first, double* second, const float* pi
     }
 }
 
+// The results of a sample whose line of the table is known.
+template <class Number>
+void apply(const Number* in, Number* out, const float* line, const Shape& shape, bool silu, int threads) {
+    const int64_t channels = shape.channels;
+    const float *slope = line + SLOPE * channels, *offset = line + OFFSET * channels;
+    each_run(shape, threads, [&](int64_t, int64_t begin, int64_t end) {
+        for (int64_t p = begin; p < end; p++) {
+            const Number* at = in + p * channels;
+            Number* to = out + p * channels;
+            if (silu)
+#pragma omp simd
+                for (int64_t c = 0; c < channels; c++) {
+                    const float z = slope[c] * widen(at[c]) + offset[c];
+                    narrow(z * sigmoid<Number>(z), to + c);
+                }
+            else
+#pragma omp simd
+                for (int64_t c = 0; c < channels; c++) narrow(slope[c] * widen(at[c]) + offset[c], to + c);
+        }
+    });
+}
+
 template <class Number>
 void forward(const Number* x, const float* weight, const float* bias, const float* added, const float* scale,
              const float* shift, Number* y, float* table, Shape shape, float epsilon, bool silu, int threads) {
@@ -93,7 +115,6 @@ void forward(const Number* x, const float* weight, const float* bias, const floa
         const Number* in = x + n * size;
         Number* out = y + n * size;
         float* line = table + n * TABLE * channels;
-        const float *slope = line + SLOPE * channels, *offset = line + OFFSET * channels;
         std::vector<float> pivot(channels), partial(shape.runs() * 2 * channels);
         std::vector<double> first(channels), second(channels);
         for (int64_t c = 0; c < channels; c++) pivot[c] = widen(in[c]);
@@ -114,21 +135,7 @@ void forward(const Number* x, const float* weight, const float* bias, const floa
         const auto of = [&](const float* each) { return each ? each + n * channels : nullptr; };
         tabulate(shape, first.data(), second.data(), pivot.data(), of(added), of(scale), of(shift), weight, bias,
                  epsilon, line);
-        each_run(shape, inner, [&](int64_t, int64_t begin, int64_t end) {
-            for (int64_t p = begin; p < end; p++) {
-                const Number* at = in + p * channels;
-                Number* to = out + p * channels;
-                if (silu)
-#pragma omp simd
-                    for (int64_t c = 0; c < channels; c++) {
-                        const float z = slope[c] * widen(at[c]) + offset[c];
-                        narrow(z * sigmoid<Number>(z), to + c);
-                    }
-                else
-#pragma omp simd
-                    for (int64_t c = 0; c < channels; c++) narrow(slope[c] * widen(at[c]) + offset[c], to + c);
-            }
-        });
+        apply(in, out, line, shape, silu, inner);
     });
 }
 
@@ -213,6 +220,24 @@ void group_norm(const void* x, const float* weight, const float* bias, const flo
     else
         forward(static_cast<const float*>(x), weight, bias, added, scale, shift, static_cast<float*>(y), table, shape,
                 epsilon, silu, threads);
+}
+
+// What `group_norm` gave, once more, by the table that it wrote.
+void group_norm_again(const void* x, void* y, const float* table, int64_t samples, int64_t places, int64_t channels,
+                      int64_t groups, int silu, int half, int threads) {
+    const Shape shape{samples, places, channels, groups};
+    const auto run = [&](auto kind) {
+        using Number = decltype(kind);
+        const int64_t size = places * channels;
+        each_sample(shape, threads, [&](int64_t n, int inner) {
+            apply(static_cast<const Number*>(x) + n * size, static_cast<Number*>(y) + n * size,
+                  table + n * TABLE * channels, shape, silu, inner);
+        });
+    };
+    if (half)
+        run(bf16{});
+    else
+        run(float{});
 }
 
 // `total` has two lines of channels: the gradients of weight and bias.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ctypes import c_float, c_int, c_int64
 from typing import Any
 
@@ -12,6 +13,9 @@ from .library import followed, library, pointer
 
 _TABLE, _SUMS = 5, 5  # as in group_norm.cpp
 _INPUTS = 6
+
+Inputs = Sequence[Tensor | None]
+"""x, weight, bias, added, scale and shift."""
 
 
 def group_norm(
@@ -44,7 +48,7 @@ def group_norm(
     if fits(x):
         out: Tensor = _Fused.apply(x, weight, bias, added, scale, shift, groups, epsilon, silu)  # type: ignore[no-untyped-call]
         return out
-    return _by_torch(x, weight, bias, added, scale, shift, groups, epsilon, silu)
+    return by_torch(x, weight, bias, added, scale, shift, groups, epsilon, silu)
 
 
 def fits(x: Tensor) -> bool:
@@ -65,7 +69,7 @@ def fits(x: Tensor) -> bool:
     )
 
 
-def _by_torch(
+def by_torch(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -76,6 +80,7 @@ def _by_torch(
     epsilon: float,
     silu: bool,
 ) -> Tensor:
+    """`group_norm` by operations that everybody knows."""
     added, scale, shift = (
         None if each is None else each.to(x.dtype)[(..., *[None] * (x.ndim - 2))] for each in (added, scale, shift)
     )
@@ -116,45 +121,70 @@ class _Fused(torch.autograd.Function):
         epsilon: float,
         silu: bool,
     ) -> Tensor:
-        out = torch.empty_like(x)
-        table = x.new_empty(len(x), _TABLE, x.shape[1], dtype=torch.float32)
-        vectors = [_plain(each) for each in (weight, bias, added, scale, shift)]
-        _run("group_norm", x, (x, *vectors, out, table), groups, (c_float(epsilon),), silu)
-        ctx.save_for_backward(x, weight, bias, added, scale, shift, table)
+        inputs = (x, weight, bias, added, scale, shift)
+        out, table = normalized(inputs, groups, epsilon, silu)
+        ctx.save_for_backward(*inputs, table)
         ctx.options = groups, epsilon, silu
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, added, scale, shift, table = ctx.saved_tensors
-        inputs = (x, weight, bias, added, scale, shift)
-        groups, epsilon, silu = ctx.options
+        *inputs, table = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:_INPUTS]
         if torch.is_grad_enabled():  # somebody wants to differentiate once more
-            asked = [each for each, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
-            again = _by_torch(x, weight, bias, added, scale, shift, groups, epsilon, silu)
-            found = iter(torch.autograd.grad(again, asked, gradient, create_graph=True))
-            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:_INPUTS]), None, None, None
-        if gradient.dtype != x.dtype or gradient.stride() != x.stride():
-            gradient = torch.empty_like(x).copy_(gradient)
-        out = torch.empty_like(x)
-        sums = x.new_empty(len(x), _SUMS, x.shape[1], dtype=torch.float32)
-        total = x.new_empty(2, x.shape[1], dtype=torch.float32)
-        vectors = [_plain(each) for each in (weight, bias, scale)]
-        _run("group_norm_backward", x, (gradient, x, *vectors, table, out, sums, total), groups, (), silu)
-        _, _, of_scale, of_shift, of_added = sums.unbind(1)
-        every = (
-            out,
-            *total.unbind(),
-            of_added,
-            of_scale,
-            of_shift,
-        )  # autograd casts each to the dtype of what it is of
-        return (
-            *(each if needed else None for each, needed in zip(every, ctx.needs_input_grad, strict=False)),
-            None,
-            None,
-            None,
-        )
+            again = by_torch(*inputs, *ctx.options)
+            return *derivatives(again, inputs, wanted, gradient), None, None, None
+        groups, _, silu = ctx.options
+        every = pulled_back(gradient, inputs, table, groups, silu)
+        return *(each if needed else None for each, needed in zip(every, wanted, strict=True)), None, None, None
+
+
+def normalized(inputs: Inputs, groups: int, epsilon: float, silu: bool) -> tuple[Tensor, Tensor]:
+    """What `group_norm` gives of a batch that `fits`, and the table that its way back needs.
+
+    Args:
+        inputs: x, weight, bias, added, scale and shift, as in `group_norm`.
+        groups: As in `group_norm`.
+        epsilon: The same.
+        silu: The same.
+    """
+    x, *vectors = inputs
+    assert x is not None
+    table = x.new_empty(len(x), _TABLE, x.shape[1], dtype=torch.float32)
+    out = torch.empty_like(x)
+    _run("group_norm", x, (x, *map(_plain, vectors), out, table), groups, (c_float(epsilon),), silu)
+    return out, table
+
+
+def normalized_again(x: Tensor, table: Tensor, groups: int, silu: bool) -> Tensor:
+    """What `normalized` gave of x, where it gave this table."""
+    out = torch.empty_like(x)
+    _run("group_norm_again", x, (x, out, table), groups, (), silu)
+    return out
+
+
+def pulled_back(
+    gradient: Tensor, inputs: Inputs, table: Tensor, groups: int, silu: bool, out: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of all inputs of `normalized`, for that of its results; some have more digits than what they are of."""
+    x, weight, bias, _, scale, _ = inputs
+    assert x is not None
+    if gradient.dtype != x.dtype or gradient.stride() != x.stride():
+        gradient = torch.empty_like(x).copy_(gradient)
+    out = torch.empty_like(x) if out is None else out
+    sums = x.new_empty(len(x), _SUMS, x.shape[1], dtype=torch.float32)
+    total = x.new_empty(2, x.shape[1], dtype=torch.float32)
+    vectors = map(_plain, (weight, bias, scale))
+    _run("group_norm_backward", x, (gradient, x, *vectors, table, out, sums, total), groups, (), silu)
+    _, _, of_scale, of_shift, of_added = sums.unbind(1)
+    return out, *total.unbind(), of_added, of_scale, of_shift
+
+
+def derivatives(result: Tensor, inputs: Inputs, wanted: Sequence[bool], gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of those inputs that are wanted, such as can be differentiated once more."""
+    asked = [each for each, needed in zip(inputs, wanted, strict=True) if needed and each is not None]
+    found = iter(torch.autograd.grad(result, asked, gradient, create_graph=True))
+    return tuple(next(found) if needed else None for needed in wanted)
 
 
 def _plain(x: Tensor | None) -> Tensor | None:

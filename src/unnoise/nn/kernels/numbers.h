@@ -5,8 +5,20 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 namespace {
+
+// The number of the thread that asks, among those that share a loop.
+inline int this_thread() {
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
 
 using bf16 = std::uint16_t;  // the upper half of a float
 using std::int64_t;

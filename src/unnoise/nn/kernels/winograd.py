@@ -20,11 +20,14 @@ from torch import Tensor, nn
 from .library import followed, library, pointer
 
 _TILE, _PLACES, _LANES = 4, 36, 8  # as in winograd.cpp
+_PAGE, _LINE = 1024, 16  # numbers
 _AT_ONCE = 32 * 2**20
 """Bytes of transformed tiles that are worked on together: what a cache shared by several cores holds."""
+_HELD = 40 * 2**20
+"""Bytes of transformed weights that are held: all of most layers, and panels of the largest one after another."""
 _FEWEST_CHANNELS = 32
-_FEWEST_TILES, _FEWEST_OF_MANY, _MANY = 32, 64, 2**17
-"""Tiles from which transforming the weights is paid back: of those that a cache holds, and of more."""
+_FEWEST_TILES = 32
+"""Tiles from which transforming the weights is paid back."""
 _LEAST_USED = 0.7
 """The share of the places of all tiles that must lie in the picture."""
 
@@ -36,7 +39,13 @@ def fits(x: Tensor, layer: nn.Conv2d) -> bool:
         x: Shape (B, channels, H, W).
         layer: A convolution.
     """
-    if x.ndim != 4 or x.dtype != torch.float32 or layer.weight.dtype != torch.float32 or x.device.type != "cpu":
+    here = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
+    return here and pays(x, layer) and not followed() and library() is not None
+
+
+def pays(x: Tensor, layer: nn.Conv2d) -> bool:
+    """Whether a layer and a batch are of such kinds and sizes that this way is faster, wherever they lie."""
+    if x.ndim != 4 or x.dtype != torch.float32 or layer.weight.dtype != torch.float32:
         return False
     same = (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
     channels = layer.in_channels, layer.out_channels
@@ -46,9 +55,7 @@ def fits(x: Tensor, layer: nn.Conv2d) -> bool:
     height, width = x.shape[2:]
     tiles = len(x) * _across(height) * _across(width)
     used = height * width / (_TILE**2 * _across(height) * _across(width))
-    laid_out = x.is_contiguous(memory_format=torch.channels_last)
-    fewest = _FEWEST_TILES if channels[0] * channels[1] <= _MANY else _FEWEST_OF_MANY
-    return tiles >= fewest and used >= _LEAST_USED and laid_out and not followed() and library() is not None
+    return tiles >= _FEWEST_TILES and used >= _LEAST_USED
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -61,7 +68,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
-        return _convolved(x, weight, bias)
+        return convolved(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -75,49 +82,63 @@ class _Convolution(torch.autograd.Function):
             return tuple(part if asked else None for part, asked in zip(parts, wanted, strict=True))  # type: ignore[return-value]
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         return (
-            _convolved(gradient, weight, None, back=True) if wanted[0] else None,
-            _weight_gradient(gradient, x) if wanted[1] else None,
+            convolved(gradient, weight, None, back=True) if wanted[0] else None,
+            weight_gradient(gradient, x) if wanted[1] else None,
             gradient.sum((0, 2, 3)) if wanted[2] else None,
         )
 
 
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, back: bool = False) -> Tensor:
+def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, back: bool = False, out: Tensor | None = None) -> Tensor:
     """A convolution, or the one that brings gradients back from its results: shape (B, out or in, H, W)."""
+    out = room(x, weight.shape[1 if back else 0]) if out is None else out
     weight = weight.contiguous()
-    transformed = weight.new_empty(_PLACES, *weight.shape[:2])
-    _kernels().winograd_weigh(
-        pointer(weight), pointer(transformed), *_sizes(*weight.shape[:2]), c_int(back), _threads()
-    )
-    return _mixed(x, transformed if back else transformed.mT, bias)
-
-
-def _mixed(x: Tensor, transformed: Tensor, bias: Tensor | None) -> Tensor:
-    """The results of transformed weights of shape (36, channels of x, channels that leave)."""
-    samples, channels, height, width = x.shape
-    leaving, kernels = transformed.shape[2], _kernels()
-    out = x.new_empty(samples, height, width, leaving).permute(0, 3, 1, 2)
-    for first, tiles in _blocks(x, channels + leaving):
-        seen, mixed = x.new_empty(_PLACES, tiles, channels), x.new_empty(_PLACES, tiles, leaving)
-        kernels.winograd_see(pointer(x), pointer(seen), *_sizes(first, tiles, height, width, channels), _threads())
-        torch.bmm(seen, transformed, out=mixed)
-        sizes = _sizes(first, tiles, height, width, leaving)
-        kernels.winograd_gather(pointer(mixed), pointer(bias), pointer(out), *sizes, _threads())
+    _, channels, height, width = x.shape
+    kernels, threads = _kernels(), torch.get_num_threads()
+    rows, panel = kernels.winograd_rows(), kernels.winograd_panel()
+    held = max(1, min(-(-out.shape[1] // panel), _HELD // (4 * _PLACES * channels * panel)))
+    weighed = x.new_empty(held, _PLACES, channels, panel)
+    workspace = x.new_empty(threads, kernels.winograd_workspace())
+    for first, tiles in _blocks(x, channels):
+        seen = _planes(x, -(-tiles // rows) * rows, channels)
+        tensors = map(pointer, (x, weight, bias, out, seen, weighed, workspace))
+        sizes = _sizes(first, tiles, height, width, channels, out.shape[1], seen.stride(0), held)
+        kernels.winograd_convolve(*tensors, *sizes, *map(c_int, (first == 0, back, threads)))
     return out
 
 
-def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
-    """Shape (channels of the gradient, channels of x, 3, 3)."""
-    channels, leaving, kernels = x.shape[1], gradient.shape[1], _kernels()
+def room(x: Tensor, channels: int) -> Tensor:
+    """Where results of that many channels can be written.
+
+    What stays is asked for before what goes again: then the memory of what goes is in one piece, and not between what stays.
+    """
+    samples, _, height, width = x.shape
+    return x.new_empty(samples, height, width, channels).permute(0, 3, 1, 2)
+
+
+def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+    """The gradient of the weights, shape (out, in, 3, 3), for that of the results and what entered."""
+    channels, leaving, kernels, threads = x.shape[1], gradient.shape[1], _kernels(), c_int(torch.get_num_threads())
+    out = x.new_empty(leaving, channels, 3, 3)
     total = x.new_zeros(_PLACES, leaving, channels)
     for first, tiles in _blocks(x, channels + leaving):
-        seen, spread = x.new_empty(_PLACES, tiles, channels), x.new_empty(_PLACES, tiles, leaving)
-        places = first, tiles, *x.shape[2:]
-        kernels.winograd_see(pointer(x), pointer(seen), *_sizes(*places, channels), _threads())
-        kernels.winograd_spread(pointer(gradient), pointer(spread), *_sizes(*places, leaving), _threads())
+        # A row of no tile, so that planes are no power of two apart, and yet one piece for torch's product of them.
+        seen, spread = x.new_empty(_PLACES, tiles + 1, channels), x.new_empty(_PLACES, tiles + 1, leaving)
+        for transform, of, to in ((kernels.winograd_see, x, seen), (kernels.winograd_spread, gradient, spread)):
+            to[:, tiles] = 0
+            sizes = _sizes(first, tiles, *x.shape[2:], to.shape[2], to.stride(0))
+            transform(pointer(of), pointer(to), *sizes, threads)
         torch.baddbmm(total, spread.mT, seen, out=total)
-    out = x.new_empty(leaving, channels, 3, 3)
-    kernels.winograd_unweigh(pointer(total), pointer(out), *_sizes(leaving, channels), _threads())
+    kernels.winograd_unweigh(pointer(total), pointer(out), *_sizes(leaving, channels), threads)
     return out
+
+
+def _planes(like: Tensor, rows: int, columns: int) -> Tensor:
+    """Room for the places of transformed tiles, shape (36, rows, columns).
+
+    A transform writes all 36 at once. A power of two apart they would fall on the same few lines of a cache.
+    """
+    apart = -(-rows * columns // _PAGE) * _PAGE + _LINE
+    return like.new_empty(_PLACES, apart)[:, : rows * columns].view(_PLACES, rows, columns)
 
 
 def _across(size: int) -> int:
@@ -136,11 +157,9 @@ def _sizes(*sizes: int) -> tuple[c_int64, ...]:
     return tuple(map(c_int64, sizes))
 
 
-def _threads() -> c_int:
-    return c_int(torch.get_num_threads())
-
-
 def _kernels() -> CDLL:
     found = library()
     assert found is not None
+    for number in (found.winograd_rows, found.winograd_panel, found.winograd_workspace):
+        number.restype = c_int64
     return found
