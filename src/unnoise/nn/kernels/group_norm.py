@@ -165,7 +165,7 @@ def normalized_again(x: Tensor, table: Tensor, groups: int, silu: bool) -> Tenso
 
 def pulled_back(
     gradient: Tensor, inputs: Inputs, table: Tensor, groups: int, silu: bool, out: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """The gradients of all inputs of `normalized`, for that of its results; some have more digits than what they are of."""
     x, weight, bias, _, scale, _ = inputs
     assert x is not None

@@ -69,9 +69,9 @@ class _Normed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, kernel, level, table = ctx.saved_tensors
-        x, wanted, (groups, epsilon, silu) = inputs[0], ctx.needs_input_grad[:8], ctx.options
+        x, wanted, (groups, _, silu) = inputs[0], ctx.needs_input_grad[:8], ctx.options
         if torch.is_grad_enabled():  # somebody wants to differentiate once more
-            again = _by_torch(group_norm.by_torch(*inputs, groups, epsilon, silu), kernel, level)
+            again = _by_torch(group_norm.by_torch(*inputs, *ctx.options), kernel, level)
             return *group_norm.derivatives(again, (*inputs, kernel, level), wanted, gradient), None, None, None
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_level = gradient.sum((0, 2, 3)) if wanted[7] else None
