@@ -26,12 +26,9 @@ from unnoise.training.machine import MachineSettings
 from unnoise.training.parallel import ALONE, Processes
 from unnoise.training.prefetch import PrefetchedStream, workers_for
 
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
