@@ -57,6 +57,15 @@ def empty_cache(tmp_path, monkeypatch, compiled_kernels):
     return folder
 
 
+@pytest.fixture(scope="module")
+def quick_features():
+    """Features of data are learned from a tenth of what they are usually shown: for tests that need some, and not good ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("SHOWN", "FEW_SHOWN"):
+            patch.setattr(f"unnoise.evaluation.features.own.{name}", 3000)
+        yield
+
+
 INTO_ITS_PLACE = """
 import os, sys
 os.environ.clear()
