@@ -28,11 +28,41 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(skip)
 
 
+@pytest.fixture(scope="session")
+def compiled_kernels(tmp_path_factory):
+    """Where compiled kernels are kept: to compile them takes seconds, which every process with an empty cache would spend anew."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kernels"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory):
+def _own_cache(tmp_path_factory, compiled_kernels):
     """Nothing that a person has cached is seen by the tests, and nothing that they cache is left behind."""
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "kernels").symlink_to(compiled_kernels)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UNNOISE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("UNNOISE_CACHE", str(folder))
+        yield
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch, compiled_kernels):
+    """A cache of this test alone, in which there are the compiled kernels and nothing else."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / "kernels").symlink_to(compiled_kernels)
+    monkeypatch.setenv("UNNOISE_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quick_features():
+    """Features of data are learned from a tenth of what they are usually shown: for tests that need some, and not good ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("SHOWN", "FEW_SHOWN"):
+            patch.setattr(f"unnoise.evaluation.features.own.{name}", 3000)
         yield
 
 

@@ -16,6 +16,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "pictures"
 
 
+@pytest.mark.usefixtures("quick_features")
 def test_a_folder_is_packed_looked_at_and_trained_on(unnoise, folder, tmp_path):
     shards = tmp_path / "shards"
     assert "6 shards" in unnoise("pack", folder, "-o", shards, "--size", "16KB").out

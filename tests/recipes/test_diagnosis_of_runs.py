@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import tarfile
+from functools import cache
 
 import numpy as np
 import pytest
@@ -290,15 +291,16 @@ def test_waiting_is_no_matter_where_it_is_a_part_of_almost_nothing(points, copy_
     assert "waiting" in examine_run(folder).well
 
 
-@pytest.fixture
-def on_storage(tmp_path, monkeypatch):
-    """A run whose data is read as it is needed, loose files or shards; it waited for them."""
-    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
-    place = tmp_path / "data"
-    place.mkdir()
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """Gives a run whose data is read as it is needed, shards or loose files; it waited for them. Each is made once."""
 
-    def made(packed, **machine):
-        with tarfile.open(place / "0.tar", "w") if packed else contextlib.nullcontext() as tar:
+    @cache
+    def made(packed):
+        place = tmp_path_factory.mktemp("stored")
+        data = place / "data"
+        data.mkdir()
+        with tarfile.open(data / "0.tar", "w") if packed else contextlib.nullcontext() as tar:
             for i, pixels in enumerate(pictures(60)):
                 content = io.BytesIO()
                 Image.fromarray(pixels).save(content, "PNG")
@@ -307,25 +309,31 @@ def on_storage(tmp_path, monkeypatch):
                 if packed:
                     tar.addfile(member, io.BytesIO(content.getvalue()))
                 else:
-                    (place / member.name).write_bytes(content.getvalue())
+                    (data / member.name).write_bytes(content.getvalue())
         training = {**POINTS["training"], "steps": 20, "batch_size": 20, "log_every": 5, "validation_size": 16}
-        values = {**POINTS, "data": {"name": "shards", "path": str(place), "size": 8}, "training": training,
-                  "machine": machine}  # fmt: skip
-        train(load_recipe(values), tmp_path / "run", progress=False)
-        rewrite(tmp_path / "run", waiting)
-        return tmp_path / "run"
+        values = {**POINTS, "data": {"name": "shards", "path": str(data), "size": 8}, "training": training}
+        train(load_recipe(values), place / "run", progress=False)
+        rewrite(place / "run", waiting)
+        return place / "run"
 
     return made
+
+
+def with_workers(folder, workers):
+    """The same run, as if it had been trained with so many."""
+    recipe = folder / "recipe.yaml"
+    asked = recipe.read_text().replace("workers: auto", f"workers: {workers}")
+    assert f"  workers: {workers}\n" in asked
+    recipe.write_text(asked)
+    return folder
 
 
 @pytest.mark.parametrize(
     ("workers", "there", "more"), [(0, 8, 4), (0, 2, 1), (3, 8, 6), (4, 6, 5), ("auto", 16, 8), ("auto", 6, 5)]
 )
-def test_more_workers_are_advised_while_there_are_processors(on_storage, monkeypatch, workers, there, more):
+def test_more_workers_are_advised_while_there_are_processors(stored, copy_of, monkeypatch, workers, there, more):
     monkeypatch.setattr(course, "processors", lambda: there)
-    folder = on_storage(packed=True)
-    text = (folder / "recipe.yaml").read_text()
-    (folder / "recipe.yaml").write_text(text.replace("workers: auto", f"workers: {workers}"))
+    folder = with_workers(copy_of(stored(packed=True)), workers)
     finding = found_in(folder, seconds=0)["waiting"]
     assert f"(machine.workers={workers})" in finding.seen
     assert "to read and decode it takes longer than to learn from it" in finding.cause
@@ -336,12 +344,12 @@ def test_more_workers_are_advised_while_there_are_processors(on_storage, monkeyp
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_without_processors_for_more_workers_loose_files_are_to_be_packed(on_storage, monkeypatch, packed):
+def test_without_processors_for_more_workers_loose_files_are_to_be_packed(stored, copy_of, monkeypatch, packed):
     monkeypatch.setattr(course, "processors", lambda: 1)
-    folder = on_storage(packed=packed, workers=1)
+    folder = with_workers(copy_of(stored(packed)), 1)
     finding = found_in(folder, seconds=0)["waiting"]
     assert "no processor is left for more workers" in finding.cause
-    place = folder.with_name("data")
+    place = stored(packed).with_name("data")
     command = f"unnoise pack {place} -o {place}-shards && unnoise train {folder / 'recipe.yaml'} --data {place}-shards"
     assert finding.fix == ("" if packed else f"{command} --out {folder}-2")
 

@@ -18,6 +18,8 @@ from unnoise.pictures.pairs import closest_pairs
 from unnoise.recipes.codec_folder import load_codec, save_codec
 from unnoise.recipes.reconstruct import WORST, reconstruct
 
+pytestmark = pytest.mark.usefixtures("quick_features")
+
 SMALL = AutoencoderConfig(width=8, multipliers=(1, 1), blocks=1, latent_channels=2, attention=False)
 SPEC = Spec("image", (3, 8, 8))
 NOISE = range(3, 3 + 4 * WORST, 4)

@@ -26,12 +26,9 @@ from unnoise.training.machine import MachineSettings
 from unnoise.training.parallel import ALONE, Processes
 from unnoise.training.prefetch import PrefetchedStream, workers_for
 
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -126,6 +123,19 @@ def test_the_thread_of_data_in_memory_changes_nothing_either():
     for step in range(30):
         assert same(alone.step(step, CPU), ahead.step(step, CPU))
     ahead.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_nothing_is_made_for_steps_after_the_last_and_a_run_goes_back_from_there(shards, workers):
+    data = ShardsDataset(str(shards), window=4).load()
+    whole, short = stream(data, 0), stream(data, workers)
+    asked, take = [], short.stream.read
+    short.stream.read = lambda indices: asked.append(len(indices)) or take(indices)
+    short.stream.until(6)
+    for step in (0, 3, 5, 4, 1, 5):
+        assert same(whole.step(step, CPU), short.step(step, CPU)), step
+    assert {24, 12} == set(asked)  # of a block of four steps, and of the two that are left
+    short.close()
 
 
 def test_a_run_may_go_on_anywhere_and_go_back(shards):

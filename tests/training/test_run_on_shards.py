@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from unnoise.recipes.run import Run
 from unnoise.training.checkpoint import newest_whole
 from unnoise.training.loop import Stepped
 
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
 RUN = """
 import os, signal, sys
 from unnoise.recipes.recipe import load_recipe
@@ -32,30 +35,24 @@ for event in Run(load_recipe("images", overrides), folder).events():
 """
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
-
-
 def add(tar, name, content):
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
 
 
-@pytest.fixture
-def shards(tmp_path):
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
     """48 random pictures of 8 x 8 with two labels, in 6 tar shards."""
-    rng = np.random.default_rng(0)
-    (tmp_path / "shards").mkdir()
+    rng, place = np.random.default_rng(0), tmp_path_factory.mktemp("shards")
     for k in range(6):
-        with tarfile.open(tmp_path / "shards" / f"{k}.tar", "w") as tar:
+        with tarfile.open(place / f"{k}.tar", "w") as tar:
             for i in range(8):
                 stream = io.BytesIO()
                 Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(stream, "PNG")
                 add(tar, f"{k}-{i}.png", stream.getvalue())
                 add(tar, f"{k}-{i}.cls", str(i % 2).encode())
-    return tmp_path / "shards"
+    return place
 
 
 def options(shards, workers=0):
@@ -73,20 +70,27 @@ def final_bytes(folder):
     return {file.name: file.read_bytes() for file in files}
 
 
-def test_killed_and_resumed_with_another_number_of_workers_the_weights_are_byte_equal(interpreters, shards, tmp_path):
-    for _ in Run(load_recipe("images", options(shards)), tmp_path / "straight").events():
+@pytest.fixture(scope="module")
+def straight(shards, tmp_path_factory):
+    """What a run ends with that nothing happened to, and whose data nobody reads ahead."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    for _ in Run(load_recipe("images", options(shards)), folder).events():
         pass
+    return final_bytes(folder)
+
+
+def test_killed_and_resumed_with_another_number_of_workers_the_weights_are_byte_equal(
+    interpreters, shards, straight, tmp_path
+):
     assert interpreters.run(RUN, tmp_path / "broken", 6, *options(shards, 2)) == -signal.SIGKILL
     for _ in Run(load_recipe("images", options(shards, 1)), tmp_path / "broken").events():
         pass
-    assert final_bytes(tmp_path / "straight") == final_bytes(tmp_path / "broken")
+    assert straight == final_bytes(tmp_path / "broken")
 
 
 def test_by_itself_a_run_reads_ahead_where_there_are_processors_and_ends_with_the_same_bytes(
-    shards, tmp_path, monkeypatch
+    shards, straight, tmp_path, monkeypatch
 ):
-    for _ in Run(load_recipe("images", options(shards)), tmp_path / "alone").events():
-        pass
     for there, workers in ((1, 0), (3, 2)):
         monkeypatch.setattr("unnoise.training.prefetch.processors", lambda n=there: n)
         before, seen = children(), 0
@@ -95,7 +99,7 @@ def test_by_itself_a_run_reads_ahead_where_there_are_processors_and_ends_with_th
             if isinstance(event, Stepped) and event.step == 5:
                 seen = len(children() - before)
         assert seen - 1 == workers  # one is who lists them
-        assert final_bytes(tmp_path / "alone") == final_bytes(tmp_path / str(there))
+        assert straight == final_bytes(tmp_path / str(there))
 
 
 def test_a_run_of_an_older_version_goes_on_with_the_workers_that_it_has_now(shards, tmp_path):
@@ -112,7 +116,7 @@ def test_a_run_of_an_older_version_goes_on_with_the_workers_that_it_has_now(shar
 
 def test_a_run_whose_worker_is_killed_saves_and_says_why_and_goes_on(shards, tmp_path, monkeypatch):
     monkeypatch.setattr("unnoise.training.prefetch.MOST_AHEAD", 1)  # so that not all of the run is ready by then
-    larger = ["data.size=32", "training.batch_size=32", "training.steps=24"]
+    larger = ["data.size=32", "training.batch_size=32", "training.steps=24", "network.width=8"]
     run = Run(load_recipe("images", [*options(shards, 1), *larger]), tmp_path / "run")
     with pytest.raises(DataError, match=r"a worker that reads the data was ended by SIGKILL while it read \d\.tar"):
         kill_a_worker_after_two_steps(run)
@@ -162,10 +166,26 @@ leave()
 """
 
 
+LARGER = [
+    "data.size=32", "training.batch_size=32", "training.steps=24", "training.checkpoint_every=24", "network.width=8",
+    "machine.precision=fp32",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def larger_straight(shards, tmp_path_factory):
+    """The weights of one process whose worker nobody kills."""
+    folder = tmp_path_factory.mktemp("larger") / "run"
+    for _ in Run(load_recipe("images", [*options(shards, 1), *LARGER]), folder).events():
+        pass
+    return newest_whole(folder / "checkpoints")[0].part("weights/")
+
+
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_processes_of_which_one_loses_its_worker_stop_at_one_step_and_save_it(interpreters, shards, tmp_path, parallel):
-    larger = ["data.size=32", "training.batch_size=32", "training.steps=24", "training.checkpoint_every=24"]
-    recipe = [*options(shards, 1), *larger, "machine.precision=fp32", f"machine.parallel={parallel}"]
+def test_processes_of_which_one_loses_its_worker_stop_at_one_step_and_save_it(
+    interpreters, shards, larger_straight, tmp_path, parallel
+):
+    recipe = [*options(shards, 1), *LARGER, f"machine.parallel={parallel}"]
     interpreters.together(2, LOSES_ITS_READER, tmp_path / "run", *recipe)
     told = [line for line in interpreters.said.read_text().splitlines() if line.startswith("told: ")]
     found, damaged = newest_whole(tmp_path / "run" / "checkpoints")
@@ -173,12 +193,10 @@ def test_processes_of_which_one_loses_its_worker_stop_at_one_step_and_save_it(in
     assert 2 <= found.step < 24
     why = "process 1 of 2: a worker that reads the data was ended by SIGKILL while it read"
     assert [line.startswith(f"told: stood at {found.step}: {why}") for line in told] == [True, True], told
-    ends = []
-    for name in ("run", "straight"):
-        for _ in Run(load_recipe("images", recipe), tmp_path / name).events():
-            pass
-        ends.append(newest_whole(tmp_path / name / "checkpoints")[0].part("weights/"))
-    assert max(float((ends[0][name] - ends[1][name]).abs().max()) for name in ends[1]) < 1e-5
+    for _ in Run(load_recipe("images", recipe), tmp_path / "run").events():
+        pass
+    end = newest_whole(tmp_path / "run" / "checkpoints")[0].part("weights/")
+    assert max(float((end[name] - value).abs().max()) for name, value in larger_straight.items()) < 1e-5
 
 
 def children():
@@ -205,6 +223,7 @@ def test_ctrl_c_saves_and_ends_the_workers_too(shards, tmp_path):
 
 
 def test_a_shard_that_changed_since_a_run_began_stops_it(shards, tmp_path):
+    shards = shutil.copytree(shards, tmp_path / "shards")
     events = Run(load_recipe("images", options(shards)), tmp_path / "run").events()
     for event in events:
         if isinstance(event, Stepped) and event.step == 5:

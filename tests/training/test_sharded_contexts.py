@@ -1,12 +1,14 @@
 """Networks that read words have, spread over two processes and forgetful in their blocks, the gradients that they have alone."""
 
 import json
+import multiprocessing
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
+from torch.multiprocessing import start_processes
 
 from unnoise.conditioning.text.base import text_encoders
 from unnoise.conditioning.text.conditioning import TextConditioning
@@ -21,6 +23,8 @@ from unnoise.training.machine import MachineSettings
 from unnoise.training.parallel import Processes
 from unnoise.training.settings import TrainingSettings
 from unnoise.training.sharded import local, shard
+
+from ..conftest import PRELOADED
 
 SMALL = {
     "latent_unet": {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (0, 1), "heads": 2},
@@ -152,7 +156,8 @@ def work(rank, place):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     place = tmp_path_factory.mktemp("sharded")
-    multiprocessing.spawn(work, (place,), nprocs=2)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    start_processes(work, (place,), nprocs=2, start_method="forkserver")
     return json.loads((place / "found.json").read_text())
 
 

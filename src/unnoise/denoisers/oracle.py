@@ -15,18 +15,26 @@ from ..shapes import over, per_sample
 from .base import Condition, Denoiser
 
 
-def _wanted(owner: Tensor | None, cond: Condition | None, num_classes: int, batch: int) -> Tensor | None:
-    """Which members each sample of the batch may come from, shape (B, K), or None for all."""
+def _asked(owner: Tensor | None, cond: Condition | None, num_classes: int, batch: int) -> Tensor | None:
+    """The label of each sample of the batch, shape (B,), or None where nothing depends on one."""
     if owner is None or cond is None or "label" not in cond:
         return None
-    label = cond["label"].to(owner.device)[:, None]
+    label = cond["label"].to(owner.device)
     if label.shape[0] != batch:
         raise ShapeError(f"expected {batch} labels, got {label.shape[0]}")
     if bool(((label < 0) | (label > num_classes)).any()):
         raise BadOption(
             f"label: expected 0 to {num_classes - 1}, or {num_classes} for none, got {label.flatten().tolist()[:8]}"
         )
-    return (owner[None] == label) | (label == num_classes)
+    return label
+
+
+def _wanted(owner: Tensor | None, cond: Condition | None, num_classes: int, batch: int) -> Tensor | None:
+    """Which members each sample of the batch may come from, shape (B, K), or None for all."""
+    label = _asked(owner, cond, num_classes, batch)
+    if owner is None or label is None:
+        return None
+    return (owner[None] == label[:, None]) | (label[:, None] == num_classes)
 
 
 class GaussianMixtureOracle(Denoiser):
@@ -172,17 +180,29 @@ class DatasetOracle(Denoiser):
         x = x_t.flatten(1).double()
         alpha = per_sample(self.schedule.alpha(t), x_t).to(x)[:, None]
         sigma = per_sample(self.schedule.sigma(t), x_t).to(x)[:, None].clamp(min=1e-12)
-        wanted = _wanted(self.owner, cond, self.num_classes, len(x))
-        # One block of the data at a time: the largest exponent so far, the sum and the weighted sum relative to it.
-        top, total, mean = torch.full_like(sigma, -torch.inf), torch.zeros_like(sigma), torch.zeros_like(x)
-        for first in range(0, len(self.points), self.block):
-            points = self.points[first : first + self.block].flatten(1).to(x)
+        label = _asked(self.owner, cond, self.num_classes, len(x))
+        if label is None or self.owner is None:
+            mean = self._mean(self.points, x, alpha, sigma)
+        else:
+            mean = torch.empty_like(x)
+            for one in label.unique().tolist():  # who may come from one class alone need not be held against the others
+                rows = label == one
+                members = self.points if one == self.num_classes else self.points[self.owner == one]
+                mean[rows] = self._mean(members, x[rows], alpha[rows], sigma[rows])
+        return mean.reshape(x_t.shape).to(x_t.dtype)
+
+    def _mean(self, members: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The mean of some of the data as seen from each x of shape (B, D); NaN where there are none."""
+        likely, mean = torch.full_like(sigma, -torch.inf), torch.zeros_like(x)
+        signs = torch.cat([alpha / sigma**2 * x, -0.5 * (alpha / sigma) ** 2], 1)
+        for part in members.split(self.block) if len(members) else ():
+            points = part.flatten(1).to(x)
             # Distances by one matrix product; in float64, so that the cancellation costs nothing that matters.
-            logits = (alpha * (x @ points.T) - 0.5 * alpha**2 * (points**2).sum(1)) / sigma**2
-            if wanted is not None:
-                logits = torch.where(wanted[:, first : first + self.block].to(x.device), logits, -torch.inf)
-            new_top = torch.maximum(top, logits.amax(1, keepdim=True))
-            keep = torch.where(top.isinf(), 0.0, (top - new_top).exp())
-            weights = torch.where(new_top.isinf(), 0.0, (logits - new_top).exp())
-            total, mean, top = keep * total + weights.sum(1, keepdim=True), keep * mean + weights @ points, new_top
-        return (mean / total).reshape(x_t.shape).to(x_t.dtype)
+            logits = signs @ torch.cat([points, points.square().sum(1, keepdim=True)], 1).T
+            shares = logits.softmax(1)
+            here = (
+                logits.amax(1, keepdim=True) - shares.amax(1, keepdim=True).log()
+            )  # the log of what the shares are of
+            both = torch.logaddexp(likely, here)
+            mean, likely = mean + (here - both).exp() * (shares @ points - mean), both
+        return mean if len(members) else torch.full_like(mean, torch.nan)

@@ -238,7 +238,7 @@ def _measured(work: Work, batch: float, device: torch.device, seconds: float) ->
     )
     gradient = trainee.gradient(state)
     trainee.module.train()
-    examples = trainee.examples(state).step(0, device)
+    examples = trainee.examples(state).until(1).step(0, device)
     cond = examples.cond and {name: value[:1].repeat_interleave(2, 0) for name, value in examples.cond.items()}
     operations = step_operations(network, shape, 1, cond)
     steps, began = 0, 0.0

@@ -124,13 +124,17 @@ def shipped() -> dict[str, str]:
     """The recipes that come with unnoise: name and description."""
     import yaml
 
-    found = {}
-    for file in sorted(files(__package__).iterdir(), key=lambda f: f.name):
-        if file.name.endswith(".yaml"):
-            found[file.name.removesuffix(".yaml")] = str(
-                yaml.safe_load(file.read_text(encoding="utf-8")).get("description", "")
-            )
-    return found
+    return {name: str(yaml.safe_load(_shipped(name)).get("description", "")) for name in shipped_names()}
+
+
+def shipped_names() -> list[str]:
+    """The names of the recipes that come with unnoise; to know them no recipe is read."""
+    found = (file.name for file in files(__package__).iterdir())
+    return sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml"))
+
+
+def _shipped(name: str) -> str:
+    return (files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def read_values(recipe: str | Path) -> dict[str, Any]:
@@ -150,10 +154,10 @@ def read_values(recipe: str | Path) -> dict[str, Any]:
             raise BadOption(f"there is no recipe file {path}") from None
         except UnicodeDecodeError:
             raise BadOption(f"{path} is no recipe: expected a YAML file in UTF-8") from None
-    elif str(recipe) in shipped():
-        text = (files(__package__) / f"{recipe}.yaml").read_text(encoding="utf-8")
+    elif str(recipe) in shipped_names():
+        text = _shipped(str(recipe))
     else:
-        raise UnknownName("recipe", str(recipe), shipped())
+        raise UnknownName("recipe", str(recipe), shipped_names())
     try:
         values = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:  # the latter of a date that there is not

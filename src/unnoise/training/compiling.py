@@ -144,7 +144,7 @@ class CompileChoice:
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine()
 
     def _tried(self, trainee: Trainee, state: TrainState, gradient: Summing) -> Iterator[Compiling | CompileTrial]:
-        batch = trainee.examples(state).step(state.step, self.device)
+        batch = trainee.examples(state).until(state.step + 1).step(state.step, self.device)
         examples = batch.slice(0, min(trainee.micro_batch or len(batch.inputs), len(batch.inputs)))
         processes, began = state.processes, self.clock()
         training = state.network.training

@@ -133,7 +133,7 @@ def train(
         )
     device = next(module.parameters()).device
     share, largest = processes.share(settings.batch_size), max(processes.shares(settings.batch_size))
-    examples = trainee.examples(state)
+    examples = trainee.examples(state).until(settings.steps)
     stream = PrefetchedStream(examples, workers_for(trainee.workers, examples.dataset, processes), processes)
     lookout, begun = Lookout(state, examples, device), state.step
     validation, floor = trainee.validation(settings, processes)

@@ -160,7 +160,7 @@ class _ReadAhead:
         for each in [known for known in self._asked if not number <= known < number + self.ahead]:
             for future in self._asked.pop(each)[2]:
                 future.cancel()
-        for each in range(number, number + self.ahead):
+        for each in range(number, int(min(number + self.ahead, self.stream.blocks))):
             if each not in self._asked:
                 indices = self.stream.order.index_at(self.stream.positions(each))
                 who = self.dataset.readers_of(indices, len(self.pool))
@@ -206,7 +206,7 @@ class _Preparing:
         if self._thread is None:
             self._start(number)
         made, result = self._next()
-        if made != number:  # the loop went back, or began elsewhere
+        if made != number:  # the loop went back, after the last block too, or began elsewhere
             self.end()
             self._start(number)
             made, result = self._next()
@@ -221,7 +221,8 @@ class _Preparing:
                 return self.ready.get(timeout=_LOOK)
             except Empty:
                 assert self._thread is not None
-                assert self._thread.is_alive() or not self.ready.empty()
+                if not self._thread.is_alive() and self.ready.empty():
+                    return -1, EOFError("there is no block after the last")
 
     def _start(self, number: int) -> None:
         self.stop.clear()
@@ -232,7 +233,7 @@ class _Preparing:
 
     def _run(self, number: int) -> None:
         torch.set_num_threads(self._threads)  # a setting of each thread, and sums depend on it
-        while not self.stop.is_set():
+        while number < self.stream.blocks and not self.stop.is_set():
             result: Prepared | BaseException
             try:
                 if self.reading is not None:

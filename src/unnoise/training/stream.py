@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Self
 
 import numpy as np
 import torch
@@ -57,9 +58,20 @@ class ExampleStream(ABC):
         values = batch_size * (math.prod(dataset.spec.shape) + beside)
         target = _TARGET_VALUES if device.type == "cpu" else _TARGET_VALUES_THERE
         self.block_steps = max(1, min(256, target // values))
+        self.steps: int | None = None
         self._block: tuple[int, list[Prepared]] | None = None
         self.order = dataset.order(seed, batch_size)
         self.read: Callable[[Tensor], Dataset] = dataset.take  # whoever reads ahead puts its own here
+
+    def until(self, steps: int) -> Self:
+        """Itself, which makes nothing for later steps than these any more: of a short run a block is a small part."""
+        self.steps = steps
+        return self
+
+    @property
+    def blocks(self) -> float:
+        """How many blocks there are."""
+        return math.inf if self.steps is None else math.ceil(self.steps / self.block_steps)
 
     @abstractmethod
     def block(self, block: int) -> Prepared:
@@ -82,7 +94,8 @@ class ExampleStream(ABC):
 
     def positions(self, block: int) -> Positions:
         """The positions of a block of steps, of this share of every batch."""
-        steps = np.arange(block * self.block_steps, (block + 1) * self.block_steps, dtype=np.int64)
+        end = (block + 1) * self.block_steps
+        steps = np.arange(block * self.block_steps, end if self.steps is None else min(end, self.steps), dtype=np.int64)
         return (steps[:, None] * self.batch_size + np.arange(*self.share, dtype=np.int64)).reshape(-1)
 
     def numbers(self, step: int) -> Positions:

@@ -23,6 +23,7 @@ from .trainee import Strata as Strata
 STRATA = 16
 MOST_FLOOR_TRIPLES = 2**16
 MOST_FLOOR_WORK = 2**33  # numbers of the data times triples: a few seconds on two cores
+MOST_FLOOR_NUMBERS = 2**23  # of the triples' noise, drawn in a second: where a sample has many, few samples are enough
 
 
 class Validation:
@@ -95,8 +96,8 @@ class Validation:
         """
         draws = self.draws if cond is None else self.draws._replace(cond=cond)
         parts = []
-        for i in range(0, len(draws.x_0), 256):
-            parts.append(self.objective.floors(self.denoiser, oracle, draws.take(slice(i, i + 256))))
+        for i in range(0, len(draws.x_0), 512):
+            parts.append(self.objective.floors(self.denoiser, oracle, draws.take(slice(i, i + 512))))
         return self._strata(torch.cat(parts))
 
 
@@ -120,10 +121,11 @@ def bayes_floor(
     """
     if not objective.noise.plain:
         return None
-    numbers = len(dataset) * dataset.x[0].numel()
+    each = dataset.x[0].numel()
+    numbers = len(dataset) * each
     if numbers * size > MOST_FLOOR_WORK * 8:
         return None
-    size = max(size, min(MOST_FLOOR_TRIPLES, MOST_FLOOR_WORK // numbers))
+    size = max(size, min(MOST_FLOOR_TRIPLES, MOST_FLOOR_WORK // numbers, MOST_FLOOR_NUMBERS // each))
     oracle = training_oracle(dataset, codec, denoiser)
     return Validation(dataset, codec, denoiser, objective, size, seed).floor(oracle)
 

@@ -16,6 +16,8 @@ from unnoise.recipes.judging.run import find_subject
 from unnoise.recipes.judging.split import ReconstructionSubject, error_parts
 from unnoise.training.validation import Strata
 
+pytestmark = pytest.mark.usefixtures("quick_features")
+
 ASKED = {"n": 400, "fine": 40}
 
 

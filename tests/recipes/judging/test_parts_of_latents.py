@@ -14,6 +14,8 @@ from unnoise.recipes.judging.split import error_parts
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import Run
 
+pytestmark = pytest.mark.usefixtures("quick_features")
+
 SMALL = AutoencoderConfig(width=8, multipliers=(1, 1), blocks=1, latent_channels=4, attention=False)
 ASKED = {"n": 60, "steps": 4, "fine": 8, "guidance": 2.0, "metric": "kid"}
 

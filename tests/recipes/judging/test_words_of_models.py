@@ -26,6 +26,8 @@ from unnoise.recipes.run import Run
 from unnoise.recipes.tune import _captions
 from unnoise.training.validation import Strata
 
+pytestmark = pytest.mark.usefixtures("quick_features")
+
 COLOURS = {"red": (220, 20, 20), "blue": (20, 20, 220), "green": (20, 150, 20), "black": (10, 10, 10)}
 RECIPE = {
     "data": {"name": "folder", "size": 8, "cache": False, "labels": False},

@@ -109,7 +109,7 @@ class RecipePatient:
             assert self.work is not None
             self.work.watcher()
             learning = tried(self.work, self.recipe.training)
-            learning.trainee.examples(learning.state).step(0, device)
+            learning.trainee.examples(learning.state).until(1).step(0, device)
         except UnnoiseError as error:
             return error
         return None

@@ -103,7 +103,7 @@ def _learn(work: Work, training: TrainingSettings, seconds: float, most: int) ->
     learning = tried(work, training, most)
     trainee, state = learning.trainee, learning.state
     gradient, size = trainee.gradient(state), state.settings.batch_size
-    batch = trainee.examples(state).step(0, next(trainee.module.parameters()).device)
+    batch = trainee.examples(state).until(1).step(0, next(trainee.module.parameters()).device)
     losses: list[float] = []
     alive, broken = [False] * len(state.names), [False] * len(state.names)
     trainee.module.train()
