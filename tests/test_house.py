@@ -103,6 +103,13 @@ def test_an_import_loads_only_what_it_needs(statements):
         assert not set(absent.split()) & set(found.split()), code
 
 
+def test_no_compiler_is_imported_before_one_is_asked_for():
+    found = fresh(
+        "import sys, unnoise.model, unnoise.nn.unet, unnoise.recipes.run\nprint('torch._dynamo' in sys.modules)"
+    )
+    assert found == ["False"]
+
+
 def test_unnoise_imports_in_a_third_of_a_second_over_torch():
     # The time of the processor, which other programs on the machine hardly lengthen.
     code = "import torch, time\nstart = time.process_time()\nimport unnoise\nprint(time.process_time() - start)"

@@ -113,3 +113,19 @@ def test_layers_are_numbered_in_the_order_of_the_network():
     network = torch.nn.Sequential(Dropout(0.1), torch.nn.Sequential(torch.nn.Tanh(), Dropout(0.2)))
     address_dropout(network, KEY, 5)
     assert [network[0].address, network[1][1].address] == [(KEY, 0, 5), (KEY, 1, 5)]
+
+
+def test_a_compiler_that_is_kept_from_it_compiles_nothing_anew_for_another_address():
+    from torch._dynamo.testing import CompileCounter
+
+    network = torch.nn.Sequential(torch.nn.Tanh(), Dropout(0.5), torch.nn.Tanh())
+    network[1].keep_from_compiler()
+    counter, x = CompileCounter(), torch.randn(4, 16)
+    compiled = torch.compile(network, backend=counter)
+    numbers = []
+    for step in range(4):
+        address_dropout(network, (step, step))
+        assert torch.equal(compiled(x), network(x))
+        numbers.append(counter.frame_count)
+    assert numbers[0] > 0
+    assert len(set(numbers)) == 1

@@ -200,9 +200,8 @@ class DatasetOracle(Denoiser):
             # Distances by one matrix product; in float64, so that the cancellation costs nothing that matters.
             logits = signs @ torch.cat([points, points.square().sum(1, keepdim=True)], 1).T
             shares = logits.softmax(1)
-            here = (
-                logits.amax(1, keepdim=True) - shares.amax(1, keepdim=True).log()
-            )  # the log of what the shares are of
+            # The logarithm of what the shares are of, by the largest of them.
+            here = logits.amax(1, keepdim=True) - shares.amax(1, keepdim=True).log()
             both = torch.logaddexp(likely, here)
             mean, likely = mean + (here - both).exp() * (shares @ points - mean), both
         return mean if len(members) else torch.full_like(mean, torch.nan)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +35,7 @@ class Dropout(nn.Module):
         self.share = share
         self.address: tuple[Key, int, int] | None = None
         """Key, number of this layer in the network, and place of the first sample in the batch."""
+        self._draw: Callable[[Dropout, Tensor], Tensor] = _mask
 
     def extra_repr(self) -> str:
         """What `print` says beside the name."""
@@ -50,15 +53,22 @@ class Dropout(nn.Module):
             return nn.functional.dropout(x, self.share)
         if not torch.is_grad_enabled():
             return x
-        return x * self._mask(x)
+        return x * self._draw(self, x)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # it would be compiled anew for every address
-    def _mask(self, x: Tensor) -> Tensor:
-        assert self.address is not None
-        if self.share == 1:
-            return torch.zeros_like(x)
-        key, number, first = self.address
-        return kept(key, number, first, self.share, x.detach()).mul_(1 / (1 - self.share))
+    def keep_from_compiler(self) -> None:
+        """Keeps a compiler away from its masks, which it would compile anew for every address.
+
+        It is no decorator, which alone imports the compiler: two seconds of every command.
+        """
+        self._draw = torch.compiler.disable(_mask)
+
+
+def _mask(layer: Dropout, x: Tensor) -> Tensor:
+    assert layer.address is not None
+    if layer.share == 1:
+        return torch.zeros_like(x)
+    key, number, first = layer.address
+    return kept(key, number, first, layer.share, x.detach()).mul_(1 / (1 - layer.share))
 
 
 def kept(key: Key, number: int, first: int, share: float, like: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ..files import cache_folder, write_atomically
+from ..nn.dropout import Dropout
 from ..objectives.base import Prepared
 from .gradient import Gradient
 from .machine import MachineSettings
@@ -39,6 +40,9 @@ Clock = Callable[[], float]
 def compile_network(network: nn.Module) -> None:
     """Has torch compile a network when it is next called, in place; what was compiled is kept for other runs."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(cache_folder()) / "compiled"))
+    for layer in network.modules():
+        if isinstance(layer, Dropout):
+            layer.keep_from_compiler()
     compiled: Any = network
     compiled.compile(dynamic=False)  # a run has a handful of batch sizes, and each is worth its own code
 
