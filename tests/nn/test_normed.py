@@ -34,7 +34,7 @@ def block_and_inputs(cls, **options):
 
 def learned(block, x, told):
     out = block(x, told)
-    pull = torch.linspace(-1, 1, out.numel()).reshape(out.shape)
+    pull = torch.linspace(-1, 1, out.numel(), device=out.device).reshape(out.shape)
     return out, *torch.autograd.grad(out, (x, told, *block.parameters()), pull)
 
 
@@ -114,6 +114,13 @@ def test_what_will_be_kept_is_foretold_without_memory(monkeypatch):
     monkeypatch.setattr(normed, "fits", lambda *_: False)
     between = 2 * 8 * 64 * 16 * 16 * 4
     assert kept_bytes(network, (64, 16, 16), 8) - as_one == between
+
+
+def test_a_step_without_memory_has_the_shapes_of_one_with_it():
+    block, x, told = block_and_inputs(ResidualBlock)
+    there = [each.detach().to("meta").requires_grad_() for each in (x, told)]
+    found = learned(copy.deepcopy(block).to("meta"), *there)
+    assert [each.shape for each in found] == [each.shape for each in learned(block, x, told)]
 
 
 def test_dropout_between_them_drops(counted):

@@ -134,6 +134,7 @@ def test_gradients_that_nobody_asks_for_are_not_made():
         (Conv2d(32, 32, 3, padding=1), batch(1, 32, 8, 8)),  # too few tiles
         (Conv2d(32, 32, 3, padding=1), batch(64, 32, 5, 5)),  # tiles that hang over
         (Conv2d(32, 32, 3, padding=1), batch(16, 32, 8, 8).to("meta")),
+        (Conv2d(32, 32, 3, padding=1, device="meta"), batch(16, 32, 8, 8)),
         (Conv2d(36, 32, 3, padding=1), batch(16, 36, 8, 8)),
         (Conv2d(32, 8, 3, padding=1), batch(16, 32, 8, 8)),
         (Conv2d(32, 32, 3, padding=1, groups=2), batch(16, 32, 8, 8)),

@@ -45,7 +45,8 @@ def fits(x: Tensor, layer: nn.Conv2d) -> bool:
 
 def pays(x: Tensor, layer: nn.Conv2d) -> bool:
     """Whether a layer and a batch are of such kinds and sizes that this way is faster, wherever they lie."""
-    if x.ndim != 4 or x.dtype != torch.float32 or layer.weight.dtype != torch.float32:
+    alike = x.dtype == layer.weight.dtype == torch.float32 and x.device == layer.weight.device
+    if x.ndim != 4 or not alike:
         return False
     same = (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
     channels = layer.in_channels, layer.out_channels
@@ -89,8 +90,13 @@ class _Convolution(torch.autograd.Function):
 
 
 def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, back: bool = False, out: Tensor | None = None) -> Tensor:
-    """A convolution, or the one that brings gradients back from its results: shape (B, out or in, H, W)."""
+    """A convolution, or the one that brings gradients back from its results: shape (B, out or in, H, W).
+
+    Here and in `weight_gradient` a batch without memory costs nothing.
+    """
     out = room(x, weight.shape[1 if back else 0]) if out is None else out
+    if x.device.type == "meta":
+        return out
     weight = weight.contiguous()
     _, channels, height, width = x.shape
     kernels, threads = _kernels(), torch.get_num_threads()
@@ -117,8 +123,11 @@ def room(x: Tensor, channels: int) -> Tensor:
 
 def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
     """The gradient of the weights, shape (out, in, 3, 3), for that of the results and what entered."""
-    channels, leaving, kernels, threads = x.shape[1], gradient.shape[1], _kernels(), c_int(torch.get_num_threads())
+    channels, leaving = x.shape[1], gradient.shape[1]
     out = x.new_empty(leaving, channels, 3, 3)
+    if x.device.type == "meta":
+        return out
+    kernels, threads = _kernels(), c_int(torch.get_num_threads())
     total = x.new_zeros(_PLACES, leaving, channels)
     for first, tiles in _blocks(x, channels + leaving):
         # A row of no tile, so that planes are no power of two apart, and yet one piece for torch's product of them.
