@@ -123,6 +123,13 @@ def test_a_step_without_memory_has_the_shapes_of_one_with_it():
     assert [each.shape for each in found] == [each.shape for each in learned(block, x, told)]
 
 
+def test_weights_that_lie_elsewhere_are_an_error_and_no_crash():
+    block, *inputs = block_and_inputs(ResidualBlock)
+    block.norm_in.to("meta")
+    with pytest.raises(RuntimeError, match="expected all tensors on the processor, but one is on meta"):
+        block(*inputs)
+
+
 def test_dropout_between_them_drops(counted):
     torch.manual_seed(0)
     norm, conv, x = GroupNorm(8, 64, silu=True), Conv2d(64, 32, 3, padding=1), batch()

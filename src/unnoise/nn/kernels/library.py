@@ -100,8 +100,18 @@ def _build(compiling: list[str], linking: list[str], made: Path) -> None:
 
 
 def pointer(x: Tensor | None) -> ctypes.c_void_p | None:
-    """Where the numbers of a tensor lie; null for none."""
-    return None if x is None else ctypes.c_void_p(x.data_ptr())
+    """Where the numbers of a tensor lie; null for none.
+
+    Raises:
+        RuntimeError: It lies on another device, where a kernel would read what is not there.
+    """
+    if x is None:
+        return None
+    if x.device.type != "cpu":
+        raise RuntimeError(
+            f"expected all tensors on the processor, but one is on {x.device}: move the network as a whole"
+        )
+    return ctypes.c_void_p(x.data_ptr())
 
 
 def followed() -> bool:
