@@ -1,7 +1,10 @@
 """The scale of a guidance that was distilled into a network: asked for, told to every call, kept in files, and not trained anew."""
 
+import json
+
 import pytest
 import torch
+from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 import unnoise
@@ -9,15 +12,23 @@ from unnoise.blueprint import Blueprint
 from unnoise.cli.main import app
 from unnoise.codecs.identity import IdentityCodec
 from unnoise.data.base import Spec
+from unnoise.data.digits import DigitsDataset
+from unnoise.engine.engine import Engine
+from unnoise.engine.results import Results
+from unnoise.engine.shelf import Shelf
 from unnoise.errors import BadOption
 from unnoise.model import Model, SamplingSettings
 from unnoise.nn.base import networks
 from unnoise.nn.flux import Flux
 from unnoise.objectives.mse import preconditioned
 from unnoise.process.flow import FlowSchedule
+from unnoise.recipes.judging.subject import ModelSubject, Request
+from unnoise.recipes.judging.sweep import Axis
 from unnoise.recipes.recipe import load_recipe
 from unnoise.samples import read_recipe
+from unnoise.serving.app import create
 from unnoise.serving.schemas import ImagesAsked, JobAsked
+from unnoise.studio.denoise import brief
 
 FLUX = {"name": "flux", "width": 16, "heads": 2, "double_blocks": 1, "single_blocks": 1}
 REFUSED = (
@@ -113,6 +124,47 @@ def test_a_file_carries_the_scale_and_is_made_again_by_it(tmp_path):
 def test_a_server_is_asked_for_it_by_the_same_name():
     for asked in (JobAsked(embedded_guidance=3.5), ImagesAsked(embedded_guidance=3.5)):
         assert asked.request("model", "").asked()["embedded_guidance"] == 3.5
+
+
+def test_a_front_end_of_the_web_ui_sends_it_to_every_model_and_only_one_that_takes_it_is_told(tmp_path):
+    model = make()
+    model.save(tmp_path / "told")
+    make(guidance=False).save(tmp_path / "plain")
+    shelf = Shelf({name: tmp_path / name for name in ("told", "plain")})
+    assert [card.takes_embedded_guidance for card in shelf.cards()] == [False, True]
+    with TestClient(create(Engine(shelf, Results(tmp_path / "results"))), "http://127.0.0.1") as client:
+        for name, scale in (("told", 3.5), ("plain", None)):
+            asked = {"prompt": "3", "seed": 1, "distilled_cfg_scale": 3.5}
+            asked["override_settings"] = {"sd_model_checkpoint": name}
+            answer = client.post("/sdapi/v1/txt2img", json=asked).json()
+            assert json.loads(answer["info"])["recipe"].get("embedded_guidance") == scale
+        assert [each["embedded_guidance"] for each in map(brief, shelf.cards())] == [False, True]
+
+
+def test_a_model_is_judged_and_swept_by_it():
+    model, digits = make(), DigitsDataset().load()
+    plain, told = (ModelSubject(model, Request(embedded_guidance=scale), digits) for scale in (None, 3.5))
+    assert "embedded_guidance" not in plain.describe()
+    assert told.describe()["embedded_guidance"] == 3.5
+    asked = {"label": told.labels(2).tolist(), "embedded_guidance": 3.5}
+    assert torch.equal(told.samples(0, 2), model.sample(2, **asked).tensor)
+    assert not torch.equal(told.samples(0, 2), plain.samples(0, 2))
+    assert Axis.parse("embedded_guidance=1,3.5").values == ("1", "3.5")
+    with pytest.raises(BadOption) as caught:
+        ModelSubject(make(guidance=False), Request(embedded_guidance=3.5), digits)
+    assert str(caught.value) == REFUSED
+
+
+def test_a_drawing_of_the_way_from_noise_is_made_with_it(tmp_path):
+    make().save(tmp_path / "model")
+    calls = []
+    for scale in ("1", "3.5"):
+        out = tmp_path / f"{scale}.png"
+        args = ["draw", "reverse", str(tmp_path / "model"), "-o", str(out), "-n", "1", "--embedded-guidance", scale]
+        done = CliRunner().invoke(app, args)
+        assert done.exit_code == 0, done.output
+        calls.append(out.read_bytes())
+    assert calls[0] != calls[1]
 
 
 @pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), "much"])

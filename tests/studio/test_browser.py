@@ -72,7 +72,7 @@ class Visit:
 
     def type(self, label, value):
         """Types a number beside a slider."""
-        field = self.page.get_by_label(f"{label}, as a number").first
+        field = self.page.get_by_label(f"{label}, as a number", exact=True).first
         field.fill(str(value))
         field.press("Enter")
         field.blur()

@@ -88,7 +88,7 @@ def grid(
 
     - `unnoise grid runs/spiral --x sampler=ddim,dpmpp_2m,heun --y steps=5,10,20 -n 1000`
 
-    Settings: steps, guidance, sampler, grid, label, seed.
+    Settings: steps, guidance, embedded_guidance, sampler, grid, label, prompt, seed.
     """
     from ..model import Model
     from ..options import build

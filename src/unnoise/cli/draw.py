@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .progress import DataProgress, bar, say
+from .sample import EMBEDDED
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -233,6 +234,7 @@ def reverse(
     n: Number = None,
     steps: Annotated[int | None, typer.Option(help="Steps from noise to data; the model's own by default.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale: 1 is off, 0 unconditional.")] = None,
+    embedded_guidance: Annotated[float | None, typer.Option(help=EMBEDDED)] = None,
     data: Annotated[str | None, typer.Option(help="Data that is drawn faintly behind points.")] = None,
     fps: Annotated[float, typer.Option(help="Frames a second.")] = 8.0,
     seed: Seed = 0,
@@ -256,7 +258,8 @@ def reverse(
     with bar() as progress:
         progress.add_task("sampling", total=None, facts="")
         frames = reverse_animation(
-            loaded, count, data=behind, label=asked, steps=steps, guidance=guidance, seed=seed
+            loaded, count, data=behind, label=asked, steps=steps, guidance=guidance, embedded_guidance=embedded_guidance,
+            seed=seed,
         )  # fmt: skip
     save_animation(frames, out, fps=fps, hold_last=2.0)
     typer.echo(out)
@@ -268,6 +271,7 @@ def attention(
     prompt: Annotated[str, typer.Option(help="What is asked for, in words.")],
     steps: Annotated[int | None, typer.Option(help="Steps from noise to data; the model's own by default.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale: 1 is off, 0 unconditional.")] = None,
+    embedded_guidance: Annotated[float | None, typer.Option(help=EMBEDDED)] = None,
     seed: Seed = 0,
     out: Out = Path("attention.png"),
 ) -> None:
@@ -279,7 +283,7 @@ def attention(
     from ..recipes.attention import attention_picture
 
     _check(out, PICTURES)
-    asked = {"steps": steps, "guidance": guidance}
+    asked = {"steps": steps, "guidance": guidance, "embedded_guidance": embedded_guidance}
     given = {name: value for name, value in asked.items() if value is not None}
     _save(attention_picture(Model.load(model), prompt, seed=seed, **given), out)
 

@@ -13,6 +13,7 @@ import typer
 
 from .places import ADDRESS, DEVICE, ON, PRECISION, WORKERS, place_spec
 from .progress import DataProgress, StopSignals, say
+from .sample import EMBEDDED
 
 if TYPE_CHECKING:
     from ..recipes.judging.run import Judged
@@ -48,6 +49,7 @@ def evaluate(
         str | None, typer.Option(help="At which times: see `unnoise list grids`; or the times themselves: `1,0.5,0`.")
     ] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale: 1 is off, 0 unconditional.")] = None,
+    embedded_guidance: Annotated[float | None, typer.Option(help=EMBEDDED)] = None,
     label: Annotated[
         str | None,
         typer.Option(
@@ -92,7 +94,10 @@ def evaluate(
             memorisation=memorisation, size=size, seed=seed, out=out, progress=DataProgress(), stop=stop,
             place=place_spec(on, workers, address, device), device=device,
             precision=precision, command=command(),  # type: ignore[arg-type]
-            **asked(sampler=parts["sampler"], steps=steps, grid=grid, guidance=guidance, label=label, prompt=prompt),
+            **asked(
+                sampler=parts["sampler"], steps=steps, grid=grid, guidance=guidance, embedded_guidance=embedded_guidance,
+                label=label, prompt=prompt,
+            ),
         )  # fmt: skip
     if judged is None:
         if stop():

@@ -33,6 +33,7 @@ class Card:
         shape: Of one sample.
         labels: Those that it knows.
         takes_words: Whether it takes prompts.
+        takes_embedded_guidance: Whether it is told the scale of a guidance that was distilled into it.
         parts: What it is made of, as its description says.
         sampling: How it is sampled when nothing is said.
         trained: How it came to be.
@@ -48,6 +49,7 @@ class Card:
     shape: tuple[int, ...] = ()
     labels: tuple[str, ...] = ()
     takes_words: bool = False
+    takes_embedded_guidance: bool = False
     parts: Mapping[str, Any] | None = None
     sampling: Mapping[str, Any] | None = None
     trained: Mapping[str, Any] | None = None
@@ -173,6 +175,7 @@ class Shelf:
             return Card(
                 name, path, kind=told.get("kind") or str(data["kind"]), shape=tuple(shape),
                 labels=tuple(map(str, words.get("label", ()))), takes_words="text" in words,
+                takes_embedded_guidance=told.get("network", {}).get("guidance") is True,
                 parts={key: told[key] for key in ("process", "denoiser", "network", "codec") if key in told},
                 sampling=told.get("sampling"), trained=told.get("trained"),
                 bytes=_on_disk(folder) if held is None else held.bytes, loaded=held is not None,

@@ -39,6 +39,9 @@ class TextToImage(Strict):
     seed: int = Field(-1, description="-1 draws one")
     steps: int | None = Field(None, ge=1)
     cfg_scale: float | None = Field(None, ge=0, le=1000)
+    distilled_cfg_scale: float | None = Field(
+        None, ge=0, le=1000, description="told to a model that guidance was distilled into; left aside for any other"
+    )
     sampler_name: str | None = None
     sampler_index: str | None = None
     scheduler: str | None = Field(None, description="the grid of times")
@@ -113,10 +116,11 @@ class _Desk:
         if prompt is not None and not card.takes_words and prompt in card.labels:
             prompt, label = None, prompt
         sampler = asked.sampler_name or asked.sampler_index
+        told = asked.distilled_cfg_scale if card.takes_embedded_guidance else None
         return Wanted(
             model, n=asked.batch_size * asked.n_iter, label=label, prompt=prompt,
             negative_prompt=asked.negative_prompt.strip() or None, sampler=_known(sampler, samplers), steps=asked.steps,
-            guidance=asked.cfg_scale, grid=_known(asked.scheduler, GRIDS),
+            guidance=asked.cfg_scale, embedded_guidance=told, grid=_known(asked.scheduler, GRIDS),
             seed=secrets.randbelow(2**31) if asked.seed == -1 else asked.seed, owner=owner, **begin,
         )  # fmt: skip
 

@@ -96,6 +96,7 @@ def brief(card: Card) -> dict[str, Any]:
         "shape": list(card.shape),
         "labels": list(card.labels),
         "words": card.takes_words,
+        "embedded_guidance": card.takes_embedded_guidance,
         "sampling": dict(card.sampling or {}),
     }
 

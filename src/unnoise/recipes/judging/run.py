@@ -144,7 +144,7 @@ def evaluate(
         progress: Told what is being done.
         stop: Asked between blocks of samples; when true, what is done stays.
         command: The command that a person gave, for the page.
-        **request: How a model is sampled: sampler, steps, grid, guidance, label.
+        **request: How a model is sampled; the options of `Request`.
 
     Returns:
         What was found; None where it was stopped.

@@ -41,6 +41,9 @@ class Request(Checked):
     steps: int | None = option(None, help="from noise to data", low=1)
     grid: str | dict[str, Any] | None = option(None, help="at which times")
     guidance: float | None = option(None, help="guidance scale", low=0.0, high=1000.0)
+    embedded_guidance: float | None = option(
+        None, help="the scale told to a model that guidance was distilled into", low=0.0, high=1000.0
+    )
     label: str | None = option(
         None, help="`data`: as often as in the real data; `none`; or one class for all", one_of=None
     )
@@ -190,7 +193,9 @@ class ModelSubject(Subject):
         if not self.asks and request.guidance is not None and request.guidance != 1:
             self.notes = ("guidance does nothing where no label and no prompt is asked for",)
         probe = model.settle(1, label=self._names(0, 1), prompt=self.prompts(0, 1), **self._how())
-        self.settled = {key: probe[key] for key in ("sampler", "steps", "grid", "guidance", "seed")}
+        model.check(probe)
+        said = "sampler", "steps", "grid", "guidance", "embedded_guidance", "seed"
+        self.settled = {key: probe[key] for key in said if key in probe}
 
     @property
     def asks(self) -> bool:
@@ -263,7 +268,8 @@ class ModelSubject(Subject):
     def _how(self) -> dict[str, Any]:
         r = self.request
         return {
-            "sampler": self._sampler, "steps": r.steps, "grid": r.grid, "guidance": self._guidance, "seed": r.seed,
+            "sampler": self._sampler, "steps": r.steps, "grid": r.grid, "guidance": self._guidance,
+            "embedded_guidance": r.embedded_guidance, "seed": r.seed,
         }  # fmt: skip
 
     def job(self, n: int, extractor: Extractor) -> MakeAndLook:

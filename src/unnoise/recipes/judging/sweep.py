@@ -36,7 +36,7 @@ class Axis:
     """A setting, and the values that it takes.
 
     Args:
-        name: Of the option: steps, guidance, sampler, grid, label or seed.
+        name: Of an option of `Request`, such as steps or guidance.
         values: As they were typed.
     """
 

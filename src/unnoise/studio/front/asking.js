@@ -18,9 +18,10 @@ export function asking(parts, { onModel, counts = true }) {
     label: "Times", name: "grid", choices: [["", "as the model says"], ...parts.grids.map((each) => [each.name, `${each.name.replaceAll("_", " ")}: ${each.summary}`])], value: "",
   });
   const rule = part({ label: "Guidance", parts: parts.guidance, value: { name: "classifier_free" } });
+  const embedded = slider({ label: "Distilled guidance", name: "embedded_guidance", help: "The scale told to this model, into which guidance was distilled; 1 by default.", from: 0, to: 10, low: 0, high: 1000, value: null });
   const n = slider({ label: "Samples", name: "n", from: 1, to: 1000, low: 1, high: 2000, value: 300, whole: true, log: true });
   const seed = slider({ label: "Seed", name: "seed", from: 0, to: 99, low: 0, high: 2 ** 31, value: 0, whole: true });
-  const elements = { model, label, prompt, negative, sampler, steps, grid, rule, n, seed };
+  const elements = { model, label, prompt, negative, sampler, steps, grid, rule, embedded, n, seed };
   let card = null;
 
   function changed() {
@@ -29,6 +30,7 @@ export function asking(parts, { onModel, counts = true }) {
     label.fill([["", "nothing"], ...card.labels.map((each) => [each, each])], "");
     label.element.hidden = !card.labels.length;
     prompt.element.hidden = negative.element.hidden = !card.words;
+    embedded.element.hidden = !card.embedded_guidance;
     rule.element.hidden = !card.labels.length && !card.words;
     const own = card.sampling;
     if (own.sampler) sampler.value = own.sampler;
@@ -42,7 +44,7 @@ export function asking(parts, { onModel, counts = true }) {
 
   return {
     ...elements,
-    fields: h("div", { class: "fields" }, model.element, label.element, prompt.element, negative.element),
+    fields: h("div", { class: "fields" }, model.element, label.element, prompt.element, negative.element, embedded.element),
     counts: counts ? n.element : null,
     changed,
     // Asks for the models anew: some may have come or gone while another room was shown.
@@ -63,6 +65,7 @@ export function asking(parts, { onModel, counts = true }) {
         label: card.labels.length ? label.value || null : null,
         prompt: card.words ? prompt.value.trim() || null : null,
         negative_prompt: card.words ? negative.value.trim() || null : null,
+        embedded_guidance: card.embedded_guidance ? embedded.value : null,
         strict: true,
         ...more,
       };
