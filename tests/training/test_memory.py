@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 from unnoise.errors import BadOption
+from unnoise.nn.attention import attend
 from unnoise.nn.base import networks
+from unnoise.nn.kernels.library import library
 from unnoise.precision import lower
+from unnoise.training.machine import MachineSettings
 from unnoise.training.memory import (
     check_memory,
     free_bytes,
@@ -45,7 +48,34 @@ def test_a_u_net_keeps_what_its_size_says():
     network = cls((3, 16, 16), config=cls.Config(width=16, multipliers=(1, 2)))
     one, two, three = (kept_bytes(network, (3, 16, 16), n) for n in (1, 2, 3))
     assert three - two == two - one > 0
-    assert kept_bytes(network, (3, 32, 32), 1) > 3.5 * one  # attention alone grows faster than the number of places
+    assert kept_bytes(network, (3, 32, 32), 1) > 3.5 * one
+
+
+class Attending(nn.Module):
+    """Attention of four heads to nothing but its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x, noise_level, cond=None):
+        """What it mixes, shape (B, tokens, 4, 8)."""
+        return attend(x, x, x)
+
+
+def test_attention_keeps_what_enters_and_leaves_it_and_no_scores():
+    for tokens in (64, 256):  # and for each token and head the logarithm of a sum
+        assert kept_bytes(Attending(), (tokens, 4, 8), 3) == 3 * tokens * 4 * (2 * 8 + 1) * 4
+
+
+@pytest.mark.skipif(library() is None, reason="there is no C++ compiler here")
+def test_a_gpu_keeps_more_than_a_processor_or_a_compiler():
+    network = networks["ddpm_unet"]((3, 16, 16))
+    here, there = (kept_bytes(network, (3, 16, 16), 4, device=kind) for kind in ("cpu", "cuda"))
+    assert there > 1.5 * here
+    gpu = torch.device("cuda")
+    assert [MachineSettings(compile=each).keeps_as(gpu) for each in (True, False, "auto")] == ["cpu", "cuda", "cuda"]
+    assert MachineSettings().keeps_as(torch.device("cpu")) == "cpu"
 
 
 def test_the_state_is_masters_gradients_average_and_two_moments_beside_what_the_network_has():

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from .attention import attend
 from .convolution import convolution
 from .dropout import Dropout
+from .forgetting import forgetting
 from .group_norm import GroupNorm
 from .linear import Linear
 from .normed import convolve_normed
@@ -147,11 +148,14 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, channels, *size), as x."""
-        tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, places, channels)
-        triples = self.project_in(tokens).unflatten(2, (3, self.heads, -1))  # (B, places, 3, heads, head channels)
+        together: Tensor = forgetting(self.project_in, self._tokens, x)  # (B, places, 3 channels)
+        triples = together.unflatten(2, (3, self.heads, -1))  # (B, places, 3, heads, head channels)
         mixed = attend(*triples.unbind(2))  # (B, places, heads, head channels)
         out: Tensor = self.project_out(mixed.flatten(2))  # (B, places, channels)
         return x + out.transpose(1, 2).reshape(x.shape)
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        return self.norm(x).flatten(2).transpose(1, 2)  # (B, places, channels)
 
 
 class Downsample(nn.Module):

@@ -16,6 +16,7 @@ from .base import Condition, Network, networks
 from .conditions import Context
 from .dropout import Dropout
 from .embedding import ConditionEmbedding
+from .forgetting import forgetting
 from .linear import Linear
 from .modulation import gated, gelu, modulated_norm
 from .patches import check_divides, checked_patch, patchify, positions, unpatchify
@@ -106,11 +107,11 @@ class DiTBlock(nn.Module):
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = steering.chunk(6, dim=1)
         if self.join is not None and skip is not None:
             x = self.join(torch.cat([x, skip], dim=2))
-        x = gated(x, gate, self.attention(modulated_norm(x, shift, scale)))
+        x = gated(x, gate, forgetting(self.attention, modulated_norm, x, shift, scale))
         if self.look_up is not None and context is not None:
             x = x + self.look_up(x, context)
-        hidden = gelu(self.enter(modulated_norm(x, mlp_shift, mlp_scale)))
-        return gated(x, mlp_gate, self.leave(self.dropout(hidden)))
+        hidden = forgetting(self.enter, modulated_norm, x, mlp_shift, mlp_scale)
+        return gated(x, mlp_gate, forgetting(lambda h: self.leave(self.dropout(h)), gelu, hidden))
 
 
 class ContextReader(nn.Module):
@@ -131,7 +132,7 @@ class ContextReader(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Shape (B, tokens, width) for tokens of shape (B, tokens, dim)."""
-        out: Tensor = self.leave(gelu(self.enter(tokens)))
+        out: Tensor = forgetting(self.leave, gelu, self.enter(tokens))
         return out
 
 

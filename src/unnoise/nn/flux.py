@@ -12,6 +12,7 @@ from ..errors import BadOption, IncompatibleParts
 from ..options import option
 from .attention import Attention
 from .base import Condition, networks
+from .forgetting import forgetting
 from .joint import JointBlock, JointConfig, JointNetwork, turned_attention
 from .linear import Linear
 from .modulation import gated, gelu, modulated_norm
@@ -84,9 +85,13 @@ class SingleBlock(nn.Module):
             angles: By which queries and keys are turned, shape (tokens, width / heads / 2).
         """
         shift, scale, gate = self.modulation(told).chunk(3, dim=1)
-        normed = modulated_norm(x, shift, scale)
-        mixed = self.attention.answer(turned_attention(self.attention.ask(normed), mask, angles))
-        return gated(x, gate, self.leave(torch.cat([mixed, gelu(self.enter(normed))], dim=2)))
+        asked, hidden = forgetting(lambda y: (self.attention.ask(y), self.enter(y)), modulated_norm, x, shift, scale)
+        mixed = self.attention.answer(turned_attention(asked, mask, angles))
+        return gated(x, gate, forgetting(self.leave, _beside, mixed, hidden))
+
+
+def _beside(mixed: Tensor, hidden: Tensor) -> Tensor:
+    return torch.cat([mixed, gelu(hidden)], dim=2)
 
 
 @networks.register("flux")

@@ -13,6 +13,7 @@ from ..options import Checked, option
 from .attention import Attention, attend
 from .base import Condition, Network
 from .embedding import ConditionEmbedding
+from .forgetting import forgetting
 from .linear import Linear
 from .modulation import gated, gelu, modulated_norm
 from .patches import check_divides, checked_patch, patchify, rotated, unpatchify
@@ -80,7 +81,7 @@ class Stream(nn.Module):
             x: Shape (B, tokens, width).
             steering: Shape (B, parts width): shift, scale and gate of the attention, those of the MLP, those of the tokens alone.
         """
-        return self.attention.ask(modulated_norm(x, *steering.chunk(self.parts, dim=1)[:2]))
+        return forgetting(self.attention.ask, modulated_norm, x, *steering.chunk(self.parts, dim=1)[:2])
 
     def finish(self, x: Tensor, mixed: Tensor, steering: Tensor) -> Tensor | None:
         """The tokens after the block, shape of x; None where they are left.
@@ -96,8 +97,9 @@ class Stream(nn.Module):
         out = gated(x, gate, self.attention.answer(mixed))
         if self.alone is not None:
             shift, scale, again = second
-            out = gated(out, again, self.alone(modulated_norm(x, shift, scale)))
-        return gated(out, mlp_gate, self.leave(gelu(self.enter(modulated_norm(out, mlp_shift, mlp_scale)))))
+            out = gated(out, again, forgetting(self.alone, modulated_norm, x, shift, scale))
+        hidden = forgetting(self.enter, modulated_norm, out, mlp_shift, mlp_scale)
+        return gated(out, mlp_gate, forgetting(self.leave, gelu, hidden))
 
 
 class JointBlock(nn.Module):

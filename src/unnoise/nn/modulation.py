@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import torch
 from torch import Tensor, nn
 
+from .forgetting import forgetting
 from .kernels.tokens import (
     GELU,
     Gated,
@@ -65,4 +69,4 @@ def geglu(x: Tensor) -> Tensor:
         GLU Variants Improve Transformer (Shazeer, 2020), Equation 5, https://arxiv.org/abs/2002.05202
     """
     h, gate = x.chunk(2, dim=-1)
-    return h * nn.functional.gelu(gate)
+    return forgetting(partial(torch.mul, h), nn.functional.gelu, gate)

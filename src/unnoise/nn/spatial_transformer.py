@@ -10,6 +10,7 @@ from .attention import Attention, CrossAttention
 from .blocks import divisor, group_norm
 from .conditions import Context
 from .dropout import Dropout
+from .forgetting import forgetting
 from .linear import Linear
 from .modulation import geglu
 from .patches import positions
@@ -58,10 +59,12 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, context: Context | None) -> Tensor:
         """Shape (B, tokens, width), as x, for a context; None where there is none."""
-        x = x + self.attention(self.norm_attention(x))
-        if self.look_up is not None and self.norm_context is not None and context is not None:
-            x = x + self.look_up(self.norm_context(x), context)
-        out: Tensor = x + self.leave(self.dropout(geglu(self.enter(self.norm_feed(x)))))
+        x = x + forgetting(self.attention, self.norm_attention, x)
+        look_up = self.look_up
+        if look_up is not None and self.norm_context is not None and context is not None:
+            x = x + forgetting(lambda h: look_up(h, context), self.norm_context, x)
+        hidden: Tensor = forgetting(self.enter, self.norm_feed, x)
+        out: Tensor = x + forgetting(lambda h: self.leave(self.dropout(h)), geglu, hidden)
         return out
 
 

@@ -185,6 +185,7 @@ def _memory(work: Work, devices: int, device: str, averages: int, cond: Conditio
     dtype = torch.float32 if recipe.machine.precision == "fp32" else torch.bfloat16
     if device == "this":
         dtype = compute_dtype(recipe.machine.precision, recipe.machine.torch_device())
+    kind = recipe.machine.keeps_as(recipe.machine.torch_device() if device == "this" else torch.device("cuda"))
     found = []
     for forgetting in (False, True):
         network = work.trainee().network
@@ -194,7 +195,7 @@ def _memory(work: Work, devices: int, device: str, averages: int, cond: Conditio
                 checkpoint_blocks(network)
             except BadOption:
                 break
-        one, two = (kept_bytes(network, work.input_shape, n, cond) for n in (1, 2))
+        one, two = (kept_bytes(network, work.input_shape, n, cond, kind) for n in (1, 2))
         each, fixed = MARGIN * max(two - one, 1), MARGIN * max(2 * one - two, 0)
         state = state_bytes(network, averages)
         for way in work.shared or ("alone",):

@@ -76,7 +76,9 @@ def begin_state(
         recorded = records and recordable and processes.count == 1
         twin, size, averages = without_memory(network), last - first, len(settings.averages)
         lower(twin, dtype)
-        check_memory(twin, shape, size, machine.micro_batch, free, sharers, averages, whole, recorded)
+        check_memory(
+            twin, shape, size, machine.micro_batch, free, machine.keeps_as(device), sharers, averages, whole, recorded
+        )
     if sharded:
         shard(network, dtype, processes, device)
     else:

@@ -55,3 +55,10 @@ class MachineSettings(Checked):
             BadOption: There is no such device here.
         """
         return find_device(self.device, local_rank, "machine.device")
+
+    def keeps_as(self, device: torch.device) -> str:
+        """The kind of device that keeps about as much for the way back as training on this one does.
+
+        A compiler forgets what is soon made again, as our own kernels on a processor do.
+        """
+        return "cpu" if self.compile is True else device.type

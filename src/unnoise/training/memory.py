@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from ..errors import BadOption, OutOfMemory
 from ..nn.base import Condition
+from ..nn.forgetting import forgotten
+from ..nn.kernels.library import meant_for
 from .threads import inputs_of
 
 MARGIN = 1.15
@@ -27,7 +29,9 @@ def without_memory(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, held | {id(b): b.to("meta") for b in network.buffers()})
 
 
-def kept_bytes(network: nn.Module, shape: tuple[int, ...], batch_size: int, cond: Condition | None = None) -> int:
+def kept_bytes(
+    network: nn.Module, shape: tuple[int, ...], batch_size: int, cond: Condition | None = None, device: str = "cpu"
+) -> int:
     """The bytes of activations that a forward pass keeps for the way back; nothing is computed.
 
     Args:
@@ -35,6 +39,7 @@ def kept_bytes(network: nn.Module, shape: tuple[int, ...], batch_size: int, cond
         shape: Of one sample of its input.
         batch_size: Samples.
         cond: Of that many samples.
+        device: The kind of device that will compute: a processor keeps less, by kernels of its own.
     """
     from torch.func import functional_call
 
@@ -46,7 +51,7 @@ def kept_bytes(network: nn.Module, shape: tuple[int, ...], batch_size: int, cond
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
+        if storage._cdata not in own and all(storage._cdata != each._cdata for each in spared):
             seen[storage._cdata] = storage.nbytes()
             alive.append(storage)  # so that no other takes its place
         return tensor
@@ -54,7 +59,8 @@ def kept_bytes(network: nn.Module, shape: tuple[int, ...], batch_size: int, cond
     dtype = getattr(network, "lowered_to", None) or next(iter(weights.values())).dtype
     x = torch.zeros(batch_size, *shape, dtype=dtype, device="meta", requires_grad=True)
     told = None if cond is None else {name: value[:batch_size].to("meta") for name, value in cond.items()}
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with meant_for(device), forgotten() as spared, hooks:
         functional_call(network, {**weights, **buffers}, inputs_of(network, x, told))
     return sum(seen.values())
 
@@ -147,6 +153,7 @@ def check_memory(
     batch_size: int,
     micro_batch: int,
     free: int | None,
+    device: str = "cpu",
     sharers: int = 1,
     averages: int = 1,
     whole: bool = False,
@@ -160,6 +167,7 @@ def check_memory(
         batch_size: Samples of this process.
         micro_batch: Most samples at once; 0 for no limit.
         free: Bytes that may be taken; None where nobody knows.
+        device: The kind of device that will compute.
         sharers: Processes that share the weights.
         averages: How many averages of the weights are kept.
         whole: Whether a batch cannot be worked on in parts.
@@ -171,7 +179,7 @@ def check_memory(
     if free is None:
         return
     at_once, held = most_at_once(batch_size, micro_batch), samples_held(batch_size, micro_batch, recorded)
-    one, two = kept_bytes(network, shape, 1), kept_bytes(network, shape, 2)
+    one, two = (kept_bytes(network, shape, n, device=device) for n in (1, 2))
     each, fixed = MARGIN * max(two - one, 1), MARGIN * max(2 * one - two, 0) + state_bytes(network, averages) / sharers
     if fixed + held * each <= free:
         return

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .library import followed, library, pointer
+from .library import followed, library, on_processor, passing_like, pointer
 
 _TABLE, _SUMS = 5, 5  # as in group_norm.cpp
 _INPUTS = 6
@@ -54,14 +54,14 @@ def group_norm(
 def fits(x: Tensor) -> bool:
     """Whether the kernel can work on a batch: float32 or bfloat16 on a CPU, channels innermost in memory, and nobody traces.
 
-    A tensor without memory counts as one on a CPU in `best_layout`: what a step will take is asked for with such, and the
-    convolutions on them forget the order.
+    A tensor without memory that stands for one on a CPU counts as one in `best_layout`: what a step will take is asked for with
+    such, and the convolutions on them forget the order.
     """
     if followed():
         return False
     laid_out = x.ndim > 3 if x.device.type == "meta" else x.ndim > 2 and x.movedim(1, -1).is_contiguous()
     return (
-        x.device.type in ("cpu", "meta")
+        on_processor(x)
         and x.dtype in (torch.float32, torch.bfloat16)
         and laid_out
         and x.numel() > 0
@@ -151,14 +151,14 @@ def normalized(inputs: Inputs, groups: int, epsilon: float, silu: bool) -> tuple
     x, *vectors = inputs
     assert x is not None
     table = x.new_empty(len(x), _TABLE, x.shape[1], dtype=torch.float32)
-    out = torch.empty_like(x)
+    out = passing_like(x) if x.device.type != "meta" else x.new_empty(x.movedim(1, -1).shape).movedim(-1, 1)
     _run("group_norm", x, (x, *map(_plain, vectors), out, table), groups, (c_float(epsilon),), silu)
     return out, table
 
 
 def normalized_again(x: Tensor, table: Tensor, groups: int, silu: bool) -> Tensor:
     """What `normalized` gave of x, where it gave this table."""
-    out = torch.empty_like(x)
+    out = passing_like(x)
     _run("group_norm_again", x, (x, out, table), groups, (), silu)
     return out
 

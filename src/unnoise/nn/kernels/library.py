@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
@@ -99,6 +103,25 @@ def _build(compiling: list[str], linking: list[str], made: Path) -> None:
     subprocess.run([*linking, *map(str, objects), "-o", str(made)], check=True, timeout=300, **quiet)  # type: ignore[call-overload]
 
 
+_SLACK = 512
+"""Bytes, of which glibc needs some beside a block to hand it out on a border of 64."""
+
+
+def passing(x: Tensor, *shape: int) -> Tensor:
+    """Room for numbers of the kind of x that is soon given back, of that shape, as torch's `new_empty` has it.
+
+    It takes a little more than it needs, so that what stays can be put where it was: glibc puts a block that lies on a border
+    only into a gap that is larger, and memory would fill with gaps that fit nothing.
+    """
+    size = math.prod(shape)
+    return x.new_empty(size + _SLACK // x.element_size())[:size].view(shape)
+
+
+def passing_like(x: Tensor) -> Tensor:
+    """The same of the shape of x, laid out as x is, which fills one piece of memory."""
+    return passing(x, x.numel()).as_strided(x.shape, x.stride())
+
+
 def pointer(x: Tensor | None) -> ctypes.c_void_p | None:
     """Where the numbers of a tensor lie; null for none.
 
@@ -112,6 +135,24 @@ def pointer(x: Tensor | None) -> ctypes.c_void_p | None:
             f"expected all tensors on the processor, but one is on {x.device}: move the network as a whole"
         )
     return ctypes.c_void_p(x.data_ptr())
+
+
+_MEANT: ContextVar[str] = ContextVar("meant", default="cpu")
+
+
+@contextmanager
+def meant_for(kind: str) -> Iterator[None]:
+    """Within it, tensors without memory stand for those on a device of that kind, "cuda" for one; elsewhere for the processor's."""
+    token = _MEANT.set(kind)
+    try:
+        yield
+    finally:
+        _MEANT.reset(token)
+
+
+def on_processor(x: Tensor) -> bool:
+    """Whether a tensor lies in the memory of the processor, or has no memory and stands for one that does."""
+    return x.device.type == "cpu" or (x.device.type == "meta" and _MEANT.get() == "cpu")
 
 
 def followed() -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ctypes import CDLL, c_float, c_int, c_int64
+from ctypes import c_float, c_int, c_int64
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .library import followed, library, pointer
+from .library import followed, library, on_processor, passing_like, pointer
 
 
 def fused(*tensors: Tensor) -> bool:
@@ -18,7 +18,7 @@ def fused(*tensors: Tensor) -> bool:
     kind = tensors[0].dtype
     return (
         kind in (torch.float32, torch.bfloat16)
-        and all(x.device.type == "cpu" and x.dtype == kind for x in tensors)
+        and all(on_processor(x) and x.dtype == kind for x in tensors)
         and not followed()
         and library() is not None
     )
@@ -54,8 +54,8 @@ class GELU(torch.autograd.Function):
         """Shape of x."""
         ctx.save_for_backward(x)
         x = x.contiguous()
-        out = torch.empty_like(x)
-        _kernels().gelu(pointer(x), pointer(out), c_int64(x.numel()), *_how(x))
+        out = passing_like(x)
+        _run("gelu", x, x, out, c_int64(x.numel()))
         return out
 
     @staticmethod
@@ -66,7 +66,7 @@ class GELU(torch.autograd.Function):
             return _to_differentiate(gelu_by_torch, gradient, x)[0]
         gradient, x = gradient.contiguous(), x.contiguous()
         out = torch.empty_like(x)
-        _kernels().gelu_backward(pointer(gradient), pointer(x), pointer(out), c_int64(x.numel()), *_how(x))
+        _run("gelu_backward", x, gradient, x, out, c_int64(x.numel()))
         return out
 
 
@@ -75,7 +75,7 @@ def softmax(scores: Tensor) -> Tensor:
     if torch.is_grad_enabled() or not fused(scores):
         return scores.softmax(dim=-1)  # torch takes that of bfloat16 in float32
     width = scores.shape[-1]
-    _kernels().softmax(pointer(scores), c_int64(scores.numel() // width), c_int64(width), *_how(scores))
+    _run("softmax", scores, scores, c_int64(scores.numel() // width), c_int64(width))
     return scores
 
 
@@ -86,14 +86,14 @@ class ModulatedNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, shift: Tensor, scale: Tensor, epsilon: float) -> Tensor:
         """Shape of x."""
         samples, tokens, width = x.shape
-        statistics = torch.empty(samples, tokens, 2)
+        statistics = torch.empty(samples, tokens, 2, device=x.device)
         ctx.save_for_backward(x, shift, scale, statistics)
         ctx.epsilon = epsilon
         x, shift, scale = x.contiguous(), _rows(shift), _rows(scale)
-        out = torch.empty_like(x)
-        _kernels().modulated_norm(
-            pointer(x), pointer(shift), pointer(scale), c_int64(shift.stride(0)), c_int64(scale.stride(0)), pointer(out),
-            pointer(statistics), c_int64(samples), c_int64(tokens), c_int64(width), c_float(epsilon), *_how(x),
+        out = passing_like(x)
+        _run(
+            "modulated_norm", x, x, shift, scale, c_int64(shift.stride(0)), c_int64(scale.stride(0)), out, statistics,
+            c_int64(samples), c_int64(tokens), c_int64(width), c_float(epsilon),
         )  # fmt: skip
         return out
 
@@ -107,10 +107,10 @@ class ModulatedNorm(torch.autograd.Function):
         samples, tokens, width = x.shape
         gradient, x, scale, parts = gradient.contiguous(), x.contiguous(), _rows(scale), _parts(samples, tokens)
         out = torch.empty_like(x)
-        shifts, scales = torch.empty(2, samples, parts, width)
-        _kernels().modulated_norm_backward(
-            pointer(gradient), pointer(x), pointer(scale), c_int64(scale.stride(0)), pointer(statistics), pointer(out),
-            pointer(shifts), pointer(scales), c_int64(samples), c_int64(tokens), c_int64(width), c_int64(parts), *_how(x),
+        shifts, scales = torch.empty(2, samples, parts, width, device=x.device)
+        _run(
+            "modulated_norm_backward", x, gradient, x, scale, c_int64(scale.stride(0)), statistics, out, shifts, scales,
+            c_int64(samples), c_int64(tokens), c_int64(width), c_int64(parts),
         )  # fmt: skip
         return out, shifts.sum(1).to(x.dtype), scales.sum(1).to(x.dtype), None
 
@@ -133,23 +133,20 @@ class Gated(torch.autograd.Function):
         samples, tokens, width = h.shape
         gradient, gate, h, parts = gradient.contiguous(), _rows(gate), h.contiguous(), _parts(samples, tokens)
         out = torch.empty_like(h)
-        gates = torch.empty(samples, parts, width)
-        _kernels().gated_backward(
-            pointer(gradient), pointer(gate), c_int64(gate.stride(0)), pointer(h), pointer(out), pointer(gates),
-            c_int64(samples), c_int64(tokens), c_int64(width), c_int64(parts), *_how(h),
+        gates = torch.empty(samples, parts, width, device=h.device)
+        _run(
+            "gated_backward", h, gradient, gate, c_int64(gate.stride(0)), h, out, gates,
+            c_int64(samples), c_int64(tokens), c_int64(width), c_int64(parts),
         )  # fmt: skip
         return gradient, gates.sum(1).to(h.dtype), out
 
 
-def _kernels() -> CDLL:
-    found = library()
-    assert found is not None
-    return found
-
-
-def _how(x: Tensor) -> tuple[c_int, c_int]:
-    """Of which kind the numbers are, and on how many threads they are worked on."""
-    return c_int(x.dtype == torch.bfloat16), c_int(torch.get_num_threads())
+def _run(name: str, x: Tensor, *arguments: Tensor | c_int64 | c_float) -> None:
+    """Calls a function of tokens.cpp for numbers of the kind of x; what has no memory costs nothing."""
+    if x.device.type == "meta":
+        return
+    given = (pointer(each) if isinstance(each, Tensor) else each for each in arguments)
+    getattr(library(), name)(*given, c_int(x.dtype == torch.bfloat16), c_int(torch.get_num_threads()))
 
 
 def _rows(x: Tensor) -> Tensor:

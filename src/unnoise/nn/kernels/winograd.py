@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .library import followed, library, pointer
+from .library import followed, library, passing, pointer
 
 _TILE, _PLACES, _LANES = 4, 36, 8  # as in winograd.cpp
 _PAGE, _LINE = 1024, 16  # numbers
@@ -102,8 +102,8 @@ def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, back: bool = False
     kernels, threads = _kernels(), torch.get_num_threads()
     rows, panel = kernels.winograd_rows(), kernels.winograd_panel()
     held = max(1, min(-(-out.shape[1] // panel), _HELD // (4 * _PLACES * channels * panel)))
-    weighed = x.new_empty(held, _PLACES, channels, panel)
-    workspace = x.new_empty(threads, kernels.winograd_workspace())
+    weighed = passing(x, held, _PLACES, channels, panel)
+    workspace = passing(x, threads, kernels.winograd_workspace())
     for first, tiles in _blocks(x, channels):
         seen = _planes(x, -(-tiles // rows) * rows, channels)
         tensors = map(pointer, (x, weight, bias, out, seen, weighed, workspace))
@@ -131,7 +131,7 @@ def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
     total = x.new_zeros(_PLACES, leaving, channels)
     for first, tiles in _blocks(x, channels + leaving):
         # A row of no tile, so that planes are no power of two apart, and yet one piece for torch's product of them.
-        seen, spread = x.new_empty(_PLACES, tiles + 1, channels), x.new_empty(_PLACES, tiles + 1, leaving)
+        seen, spread = (passing(x, _PLACES, tiles + 1, each) for each in (channels, leaving))
         for transform, of, to in ((kernels.winograd_see, x, seen), (kernels.winograd_spread, gradient, spread)):
             to[:, tiles] = 0
             sizes = _sizes(first, tiles, *x.shape[2:], to.shape[2], to.stride(0))
@@ -147,7 +147,7 @@ def _planes(like: Tensor, rows: int, columns: int) -> Tensor:
     A transform writes all 36 at once. A power of two apart they would fall on the same few lines of a cache.
     """
     apart = -(-rows * columns // _PAGE) * _PAGE + _LINE
-    return like.new_empty(_PLACES, apart)[:, : rows * columns].view(_PLACES, rows, columns)
+    return passing(like, _PLACES, apart)[:, : rows * columns].view(_PLACES, rows, columns)
 
 
 def _across(size: int) -> int:

@@ -201,7 +201,7 @@ class Memory(RecipeCheck):
                 return
         lower(network, training_dtype(recipe.machine, device, step_operations(network, shape, batch)))
         at_once, in_parts = min(recipe.machine.micro_batch or batch, batch), "; in parts the result is the same"
-        one, two = kept_bytes(network, shape, 1), kept_bytes(network, shape, 2)
+        one, two = (kept_bytes(network, shape, n, device=recipe.machine.keeps_as(device)) for n in (1, 2))
         each = MARGIN * max(two - one, 1)
         fixed = MARGIN * max(2 * one - two, 0) + state_bytes(network, len(recipe.training.averages))
         if fixed + at_once * each <= free:
