@@ -94,10 +94,8 @@ def evaluate(
             memorisation=memorisation, size=size, seed=seed, out=out, progress=DataProgress(), stop=stop,
             place=place_spec(on, workers, address, device), device=device,
             precision=precision, command=command(),  # type: ignore[arg-type]
-            **asked(
-                sampler=parts["sampler"], steps=steps, grid=grid, guidance=guidance, embedded_guidance=embedded_guidance,
-                label=label, prompt=prompt,
-            ),
+            **asked(sampler=parts["sampler"], steps=steps, grid=grid, guidance=guidance, label=label, prompt=prompt),
+            **asked(embedded_guidance=embedded_guidance),
         )  # fmt: skip
     if judged is None:
         if stop():

@@ -46,10 +46,11 @@ def plan(
 
 def _lines(plan: Plan) -> list[str]:
     devices = "device like this one" if plan.device == "this" else plan.device
+    where = "measured here" if plan.device == "this" else "as measured here, half at most"
     rows = [
         ("network", f"{plan.parameters:,} parameters, {_short(plan.forward_operations)}FLOP for a sample's forward pass"),
         ("run", f"{plan.samples:,} samples, {plan.batch_per_device:,.4g} a step on each of {plan.devices} x {devices}"),
-        ("speed", f"{plan.samples_per_second:,.4g} samples/s, at {plan.share_of_peak:.0%} of the peak (measured here)"),
+        ("speed", f"{plan.samples_per_second:,.4g} samples/s, at {plan.share_of_peak:.0%} of the peak ({where})"),
         ("time", _time(plan.hours) + ("" if plan.price is None else f", {plan.price:,.2f} at the price given")),
         ("storage", f"{_bytes(plan.checkpoint_bytes)} a checkpoint, {_bytes(plan.model_bytes)} the model, "
                     f"{_bytes(plan.storage_bytes)} at any time, beside the data"),

@@ -16,16 +16,20 @@ import torch
 
 from ..errors import BadOption, UnknownName
 from ..nn.base import Condition
-from ..precision import compute_dtype, lower, settle_in
+from ..precision import lower, settle_in
 from ..training.batch import accumulated
-from ..training.execution import begin_state, checkpoint_blocks
+from ..training.execution import begin_state, checkpoint_blocks, training_dtype
 from ..training.memory import MARGIN, free_bytes, kept_bytes, state_bytes
 from ..training.peak import measured_peak
-from ..training.threads import step_operations, threads_for
+from ..training.sharded import gathered_bytes, sent_bytes
+from ..training.threads import SMALL_STEP, step_operations, threads_for
 from .work import Work
 
 SCALING = 0.9
 """Share of their speed that many devices keep, about, when gradients are sent over a network made for it."""
+MOST_SHARE = 0.5
+"""Of another device's peak, that is expected: few networks reach more on a GPU. Here convolutions with a quarter of the
+multiplications reach more than products of matrices do, which says nothing of another device."""
 CHECKPOINTS_KEPT = 2
 
 
@@ -60,7 +64,7 @@ class Memory:
 
     Args:
         way: Its name.
-        state: Weights, gradients, averages and moments.
+        state: Weights, gradients, averages and moments; of shared weights, also those that are whole at a time.
         activations: Kept for the way back, of the samples of a micro batch.
         fits: The most samples at once beside the state; None where nobody knows the device's memory.
     """
@@ -88,7 +92,7 @@ class Plan:
         samples: That the run sees, all in all.
         batch_per_device: Samples of a step.
         memory: For each way of sharing.
-        share_of_peak: Measured here.
+        share_of_peak: That steps are expected to reach: as measured here, of another device `MOST_SHARE` at most.
         samples_per_second: Expected, of all devices.
         hours: Of the run.
         price: Of the run, at the price that was given; None without.
@@ -150,7 +154,8 @@ def plan(work: Work, devices: int = 1, device: str = "this", price: float | None
     trainee, operations = work.trainee(), measured.operations
     network = trainee.network
     there = ACCELERATORS[device].tflops * 1e12 if device != "this" else measured.peak
-    rate = devices * measured.share * there / operations * (SCALING if devices > 1 else 1.0)
+    share = measured.share if device == "this" else min(measured.share, MOST_SHARE)
+    rate = devices * share * there / operations * (SCALING if devices > 1 else 1.0)
     weights = sum(p.numel() for p in network.parameters() if p.requires_grad)
     samples = recipe.training.steps * batch
     hours = samples / rate / 3600
@@ -160,31 +165,38 @@ def plan(work: Work, devices: int = 1, device: str = "this", price: float | None
     model = 4 * sum(p.numel() for p in network.parameters())
     spec = work.train.spec
     stored = math.prod(spec.shape) * (1 if spec.kind == "image" else 4)
-    a_step = _sent(weights, devices)
+    dtype = _dtype(work, device, operations * batch)
+    passes = math.ceil(batch / devices / (recipe.machine.micro_batch or batch))
+    # Rings sum with two passes over everything, and pass on (n - 1) / n of it in each.
+    a_step = {
+        "ddp": 2 * 4 * weights * (devices - 1) / devices, "fsdp": sent_bytes(network, dtype, devices, passes),
+    }  # fmt: skip
     sent: dict[str, float] = {way: a_step[way] * rate / batch for way in work.shared}
     return Plan(
         devices, device, weights, operations / 3, samples, batch / devices,
-        _memory(work, devices, device, averages, measured.cond), measured.share, rate, hours,
+        _memory(work, devices, device, averages, measured.cond, dtype), share, rate, hours,
         None if price is None else price * devices * hours,
         checkpoint, model, CHECKPOINTS_KEPT * checkpoint + (1 + averages) * model, stored * rate, sent,
     )  # fmt: skip
 
 
-def _sent(weights: int, devices: int) -> dict[str, float]:
-    """Bytes that a device sends for a step: rings pass on (n - 1) / n of everything once for each collective."""
-    around = (devices - 1) / devices
-    return {"ddp": 2 * 4 * weights * around, "fsdp": (2 * 2 + 4) * weights * around}
+def _dtype(work: Work, device: str, operations: float) -> torch.dtype:
+    """What a network computes in there, in steps of that many operations."""
+    machine = work.recipe.machine
+    if device == "this":
+        return training_dtype(machine, machine.torch_device(), operations)
+    small = machine.precision == "auto" and operations < SMALL_STEP
+    return torch.float32 if small or machine.precision == "fp32" else torch.bfloat16
 
 
-def _memory(work: Work, devices: int, device: str, averages: int, cond: Condition | None) -> tuple[Memory, ...]:
+def _memory(
+    work: Work, devices: int, device: str, averages: int, cond: Condition | None, dtype: torch.dtype
+) -> tuple[Memory, ...]:
     recipe = work.recipe
     at_once = -(-recipe.training.batch_size // devices)
     if recipe.machine.micro_batch:
         at_once = min(at_once, recipe.machine.micro_batch)
     room = free_bytes(recipe.machine.torch_device()) if device == "this" else ACCELERATORS[device].memory_gb * 1e9
-    dtype = torch.float32 if recipe.machine.precision == "fp32" else torch.bfloat16
-    if device == "this":
-        dtype = compute_dtype(recipe.machine.precision, recipe.machine.torch_device())
     kind = recipe.machine.keeps_as(recipe.machine.torch_device() if device == "this" else torch.device("cuda"))
     found = []
     for forgetting in (False, True):
@@ -197,11 +209,11 @@ def _memory(work: Work, devices: int, device: str, averages: int, cond: Conditio
                 break
         one, two = (kept_bytes(network, work.input_shape, n, cond, kind) for n in (1, 2))
         each, fixed = MARGIN * max(two - one, 1), MARGIN * max(2 * one - two, 0)
-        state = state_bytes(network, averages)
+        state, gathered = state_bytes(network, averages), gathered_bytes(network, dtype)
         for way in work.shared or ("alone",):
             if way == "fsdp" and devices == 1:
                 continue
-            own = state / (devices if way == "fsdp" else 1) + fixed
+            own = (state / devices + gathered if way == "fsdp" else state) + fixed
             fits = None if room is None else max(int((room - own) // each), 0)
             name = f"{way}, activations forgotten" if forgetting else way
             found.append(Memory(name, own, at_once * each, fits))

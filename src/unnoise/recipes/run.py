@@ -195,7 +195,7 @@ class Run:
 
     def _reached(self, path: Path) -> Checkpoint:
         try:
-            return load_checkpoint(path)
+            return load_checkpoint(path, every_byte=False)  # which the first one has looked at
         except ValueError as error:
             raise RunFolderError(
                 f"process {self.processes.rank} cannot read the checkpoint that the first one found ({error}): "

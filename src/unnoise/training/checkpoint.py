@@ -1,6 +1,6 @@
 """Checkpoints: one safetensors file each, or a folder of the shares of several processes; written whole or not at all.
 
-The newest whole one is what a run goes on from. A file has a checksum, a folder the sizes of its files.
+The newest whole one is what a run goes on from. A file has a checksum, and so has each file of a folder.
 """
 
 from __future__ import annotations
@@ -115,8 +115,12 @@ class Checkpoint:
             state.restored(self.step, load_shares(self.path, state))
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, every_byte: bool = True) -> Checkpoint:
     """A checkpoint.
+
+    Args:
+        path: Where it stands.
+        every_byte: Whether the shares of several processes are held against their checksums, which reads all of them.
 
     Raises:
         ValueError: It is damaged.
@@ -125,7 +129,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     try:
         if path.suffix == SHARDED:
-            about = read_facts(path)
+            about = read_facts(path, every_byte)
             return Checkpoint(path, int(about["step"]), about["facts"], None)
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["run"])

@@ -15,6 +15,8 @@ from ..errors import BadOption, OutOfMemory
 from ..nn.base import Condition
 from ..nn.forgetting import forgotten
 from ..nn.kernels.library import meant_for
+from ..precision import dtype_of
+from .sharded import gathered_bytes
 from .threads import inputs_of
 
 MARGIN = 1.15
@@ -181,6 +183,8 @@ def check_memory(
     at_once, held = most_at_once(batch_size, micro_batch), samples_held(batch_size, micro_batch, recorded)
     one, two = (kept_bytes(network, shape, n, device=device) for n in (1, 2))
     each, fixed = MARGIN * max(two - one, 1), MARGIN * max(2 * one - two, 0) + state_bytes(network, averages) / sharers
+    if sharers > 1:
+        fixed += gathered_bytes(network, dtype_of(network) or torch.float32)
     if fixed + held * each <= free:
         return
     room = math.floor((free - fixed) / each)

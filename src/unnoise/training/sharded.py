@@ -54,6 +54,47 @@ def shard(network: nn.Module, dtype: torch.dtype, processes: Processes, device: 
     network.works_together = True  # type: ignore[assignment]
 
 
+def gathered_bytes(network: nn.Module, dtype: torch.dtype) -> int:
+    """The most bytes that a process holds of whole weights and their gradients while a network that was spread out works.
+
+    What stands in no block is together for the whole step, and of blocks two are: the one at work, and the next, which is sent
+    meanwhile.
+
+    Args:
+        network: As it was before it was spread.
+        dtype: What it computes in.
+    """
+    blocks, rest = _spread(network)
+    return 2 * dtype.itemsize * (rest + 2 * max(blocks, default=0))
+
+
+def sent_bytes(network: nn.Module, dtype: torch.dtype, count: int, passes: int = 1) -> float:
+    """Bytes that a process sends in a step of a network that is spread out.
+
+    Rings pass on (n - 1) / n of all that is brought together or summed: blocks once for each way, what stands in none once, and
+    gradients in float32.
+
+    Args:
+        network: As it was before it was spread.
+        dtype: What it computes in.
+        count: Processes.
+        passes: Micro batches of a step.
+    """
+    blocks, rest = _spread(network)
+    learned = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return passes * (dtype.itemsize * (2 * sum(blocks) + rest) + 4 * learned) * (count - 1) / count
+
+
+def _spread(network: nn.Module) -> tuple[list[int], int]:
+    """How many weights each block has, and how many stand in none; without those that every process keeps."""
+    weights = sum(p.numel() for p in network.parameters())
+    if not isinstance(network, Network):
+        return [], weights
+    blocks = [sum(p.numel() for p in block.parameters()) for block in network.checkpointed_blocks()]
+    apart = sum(p.numel() for part in network.asked_alone() for p in part.parameters())
+    return blocks, weights - sum(blocks) - apart
+
+
 def forget_gathered(network: nn.Module) -> None:
     """Lets go of the whole weights that a network keeps after a forward pass alone: they are about to change."""
     forget: Any = getattr(network, "reshard", None)

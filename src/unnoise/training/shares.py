@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import warnings
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from .state import TrainState
 
 SHARDED = ".sharded"
 _FACTS = "facts.json"
+_AT_ONCE = 2**24
+"""Bytes of a file that are read at once."""
 
 
 def save_shares(folder: Path, state: TrainState, facts: Mapping[str, object], processes: Processes) -> Path:
@@ -48,7 +51,9 @@ def save_shares(folder: Path, state: TrainState, facts: Mapping[str, object], pr
     processes.wait()
     try:
         _write(making, state)
-        wrong = _completed(making, path, {"step": state.step, "facts": facts}) if processes.first else None
+        sums = {name: each for own in processes.hear(_own_sums(making, processes.rank)) for name, each in own.items()}
+        about = {"step": state.step, "facts": facts, "sums": sums}
+        wrong = _completed(making, path, about) if processes.first else None
         if told := processes.tell(wrong):
             assert isinstance(told, OSError)
             raise told
@@ -74,6 +79,20 @@ def _write(folder: Path, state: TrainState) -> None:
         raise OSError(number, os.strerror(number) if isinstance(met, OSError) else str(met), str(folder)) from None
 
 
+def _own_sums(folder: Path, rank: int) -> dict[str, str]:
+    """The checksums of what a process wrote; of the first one, that of what says where all stands, too."""
+    own = [*folder.glob(f"__{rank}_*"), *(folder.glob(".metadata") if rank == 0 else ())]
+    return {file.name: _checksum(file) for file in own}
+
+
+def _checksum(file: Path) -> str:
+    value = 0
+    with file.open("rb") as opened:
+        while some := opened.read(_AT_ONCE):
+            value = zlib.crc32(some, value)
+    return f"{value:08x}"
+
+
 def _completed(making: Path, path: Path, about: dict[str, Any]) -> OSError | None:
     """Says what the folder holds and gives it its name; or returns what went wrong."""
     try:
@@ -86,11 +105,15 @@ def _completed(making: Path, path: Path, about: dict[str, Any]) -> OSError | Non
     return None
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """What a checkpoint of shares holds: step, sizes and facts.
+def read_facts(path: Path, every_byte: bool = True) -> dict[str, Any]:
+    """What a checkpoint of shares holds: step, sizes, checksums and facts.
+
+    Args:
+        path: Of its folder.
+        every_byte: Whether its files are held against their checksums, and not against their sizes alone.
 
     Raises:
-        ValueError: A file of it is missing or cut short.
+        ValueError: A file of it is missing, cut short or damaged.
         OSError: It cannot be read.
     """
     about: dict[str, Any] = json.loads((path / _FACTS).read_text(encoding="utf-8"))
@@ -98,6 +121,9 @@ def read_facts(path: Path) -> dict[str, Any]:
         file = path / name
         if not file.is_file() or file.stat().st_size != size:
             raise ValueError(f"{path.name}: {name} is missing or cut short")
+    for name, known in about.get("sums", {}).items() if every_byte else ():  # checkpoints had none once
+        if _checksum(path / name) != known:
+            raise ValueError(f"{path.name}: the checksum of {name} does not fit")
     return about
 
 
@@ -137,9 +163,16 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _read(path: Path, into: dict[str, Tensor], alone: bool) -> None:
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which is what was asked for
-        load(into, storage_reader=FileSystemReader(path), no_dist=alone)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which is what was asked for
+            load(into, storage_reader=FileSystemReader(path), no_dist=alone)
+    except CheckpointException as error:  # which is no Exception, and holds what each process met
+        met = " ".join(str(next(iter(error.failures.values()))[0]).split())
+        raise RunFolderError(
+            f"{path} cannot be read ({met}): remove it, and the same command goes on from the checkpoint before"
+        ) from None
