@@ -3,13 +3,14 @@
 import json
 import os
 import struct
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from unnoise.errors import MissingExtra, UnknownName
+from unnoise.errors import BadOption, MissingExtra, UnknownName
 from unnoise.recipes.logbook import Logbook, Pace, StepCost
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import Run
@@ -151,8 +152,8 @@ def test_wandb_goes_on_with_the_run_that_it_began_and_gets_numbers_and_pictures(
 def test_mlflow_goes_on_with_the_run_that_it_began_and_gets_numbers_and_pictures(tmp_path, monkeypatch):
     from mlflow import MlflowClient
 
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database takes seconds to be made
-    uri = (tmp_path / "mlruns").as_uri()
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    uri = str(tmp_path / "mlruns")
     told = TrackedRun(tmp_path, {"a": {"b": 1}}, TrackingSettings(trackers=("mlflow",), uri=uri), 0)
     for step in (1, 2):
         tracker = trackers["mlflow"](told)
@@ -171,6 +172,50 @@ def test_mlflow_goes_on_with_the_run_that_it_began_and_gets_numbers_and_pictures
     ]
     assert np.array_equal(pixels_of(client.download_artifacts(found.info.run_id, "samples/2.png")), pixels)
     assert found.info.status == "FINISHED"
+
+
+def test_mlflow_without_what_speaks_to_its_database_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "unnoise.recipes.tracking.mlflow.find_spec", lambda name: None if name == "alembic" else find_spec("json")
+    )
+    for uri, wants in (
+        ("", "tracking.trackers=mlflow without a folder or server as tracking.uri (sqlite:///{here}/mlflow.db)"),
+        ("sqlite:///a.db", "tracking.uri=sqlite:///a.db"),
+    ):
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        monkeypatch.chdir(tmp_path)
+        told = TrackedRun(tmp_path, {}, TrackingSettings(trackers=("mlflow",), uri=uri), 0)
+        with pytest.raises(MissingExtra) as refused:
+            trackers["mlflow"](told)
+        assert str(refused.value) == (
+            f"{wants.format(here=tmp_path)} needs alembic, which is not installed: pip install 'unnoise[mlflow]'"
+        )
+
+
+def test_what_mlflow_refuses_at_the_beginning_is_one_line_and_later_it_does_not_end_the_run(
+    tmp_path, monkeypatch, capsys
+):
+    from mlflow.exceptions import MlflowException
+
+    settings = TrackingSettings(trackers=("mlflow",), uri=str(tmp_path / "mlruns"))
+    tracker = trackers["mlflow"](TrackedRun(tmp_path, {}, settings, 0))
+
+    def fail(*_, **__):
+        raise MlflowException("the server is away. It may come back.")
+
+    monkeypatch.setattr("mlflow.MlflowClient.log_metric", fail)
+    for step in (1, 2):
+        tracker.numbers({"loss": 0.5}, step)
+    tracker.close()
+    told = "note: MLflow does not take all of the run's numbers and pictures any more: the server is away"
+    assert " ".join(capsys.readouterr().err.split()) == told
+    (tmp_path / ".mlflow-id").write_text("0" * 32)
+    with pytest.raises(BadOption) as refused:
+        trackers["mlflow"](TrackedRun(tmp_path, {}, settings, 0))
+    assert str(refused.value) == (
+        f"tracking.uri: MLflow refuses {tmp_path / 'mlruns'}: Run '{'0' * 32}' not found: give a folder or a server that it "
+        "can write to, or leave mlflow out of tracking.trackers"
+    )
 
 
 def test_numbers_by_time_get_the_time_into_their_names():
