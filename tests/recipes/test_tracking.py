@@ -1,8 +1,10 @@
 """Where the numbers of a run can be watched."""
 
+import errno
 import json
 import os
 import struct
+import threading
 from importlib.util import find_spec
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from unnoise.cli.main import one_line
 from unnoise.errors import BadOption, MissingExtra, UnknownName
 from unnoise.recipes.logbook import Logbook, Pace, StepCost
 from unnoise.recipes.recipe import load_recipe
@@ -46,6 +49,30 @@ def test_tensorboard_shows_the_numbers_of_the_file_the_loss_of_each_time_and_the
     assert sum(tag.startswith("loss_by_time/") for tag in tags["scalars"]) == 16
     assert {"gradient_norm", "samples_per_second", "peak_memory_gb", "validation_loss"} <= set(tags["scalars"])
     assert tags["images"] == ["samples"]
+
+
+def test_a_disk_that_is_full_is_told_once_and_by_the_folder_that_was_written_to(tmp_path, capsys):
+    heard, before = threading.excepthook, set(threading.enumerate())
+    tracker = trackers["tensorboard"](TrackedRun(tmp_path, {}, TrackingSettings(), 0))
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def train():
+        for step in range(1, 100):
+            tracker.numbers({"loss": 0.5}, step)
+            writer.join(0.1)
+
+    [writer] = set(threading.enumerate()) - before
+    writer._record_writer.write = full
+    with pytest.raises(OSError, match="No space left on device") as refused:
+        train()
+    folder = tmp_path / "tensorboard"
+    assert one_line(refused.value) == (f"no space left on device: {folder}: free some space, or write elsewhere")
+    with pytest.raises(OSError, match="No space left on device"):
+        tracker.close()
+    assert capsys.readouterr().err == ""
+    assert threading.excepthook is heard
 
 
 def test_what_no_two_runs_have_alike_stands_last_in_a_line(tmp_path):
