@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import DataError
+from .._pixels import EMBED
 from ..augmentation import Augmentation
 from ..base import MOST_IN_PART, AnyDataset, Dataset, Spec
 from ..order import InterleavedOrder, Order, ShuffledOrder
@@ -104,9 +105,10 @@ class ShardedDataset(AnyDataset):
             if not again.broken:
                 read.x[place] = again.x[0]
                 return other, again.captions[0]
+        what_to_do = "" if read.broken[place].endswith(EMBED) else ": remove it or make it again"
         raise DataError(
             f"none of the {last - first} samples of {self.reader.entries[shard].shard.name} can be read, e.g. "
-            f"{read.broken[place]}: remove it or make it again"
+            f"{read.broken[place]}{what_to_do}"
         )
 
     def _ends(self) -> NDArray[np.int64]:
