@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...errors import BadOption, MissingExtra
-from ..watch import say
 from .base import TrackedRun, Tracker, trackers
 
 ID_FILE = ".mlflow-id"
@@ -84,6 +83,8 @@ class MLflowTracker(Tracker):
             yield
         except MlflowException as error:
             if not self._failed:
+                from ..watch import say
+
                 say(f"note: MLflow does not take all of the run's numbers and pictures any more: {_line(error)}")
             self._failed = True
 
