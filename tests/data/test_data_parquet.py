@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from unnoise.data.parquet import ParquetDataset
+from unnoise.data.shards import ShardsDataset
 from unnoise.errors import DataError
 
 
@@ -103,9 +104,28 @@ def test_words_of_a_dictionary_column_are_labels(tmp_path, images):
     assert load(write(tmp_path / "a.parquet", {"image": images, "label": words})).labels.tolist() == [1, 0, 1, 0, 1]
 
 
+def test_images_of_which_only_the_path_is_there_are_said_to_be_not_embedded(tmp_path, images):
+    told = (
+        "its bytes are not embedded, there is only the path b.png: embed the files (datasets: cast the column to Image(), then "
+        "push_to_hub() or save_to_disk()), or give their folder"
+    )
+    one = write(tmp_path / "one.parquet", {"image": [images[0], {"bytes": None, "path": "b.png"}]})
+    assert load(one).skipped == (f"one.parquet row 1: {told}",)
+    streamed = ShardsDataset(str(one)).load()
+    assert streamed.take(torch.arange(2)).skipped == (f"one.parquet row 1: {told}; replaced by its neighbour",)
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    none = write(tmp_path / "none.parquet", {"image": pa.array([{"bytes": None, "path": "b.png"}] * 3, kind)})
+    with pytest.raises(DataError) as refused:
+        load(none)
+    assert str(refused.value) == f"none of the 3 images can be read, e.g. none.parquet row 0: {told}"
+    with pytest.raises(DataError) as refused:
+        ShardsDataset(str(none)).load().take(torch.arange(2))
+    assert str(refused.value) == f"none of the 3 samples of none.parquet can be read, e.g. none.parquet row 0: {told}"
+
+
 def test_broken_images_are_skipped_with_their_labels_and_captions(tmp_path, pixels, images):
     images[1] = {"bytes": b"no picture", "path": None}
-    images[3] = {"bytes": None, "path": "elsewhere.png"}
+    images[3] = {"bytes": None, "path": None}
     path = write(tmp_path / "a.parquet", {"image": images, "label": [0, 1, 2, 3, 4], "text": list("abcde")})
     for _ in range(2):
         data = load(path)

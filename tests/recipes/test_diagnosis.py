@@ -1,5 +1,8 @@
 """Faults are seeded one by one, and exactly the check that is about them speaks; without the fault all are silent."""
 
+import io
+import tarfile
+
 import numpy as np
 import pytest
 import torch
@@ -199,6 +202,22 @@ def test_values_that_are_not_finite_are_found_where_they_are(tmp_path):
     found = examine_recipe(recipe(data=array(tmp_path, x), network=UNET), seconds=0)
     assert found.named("error") == ["not-finite"]
     assert found.findings[0][1].seen == "1 values in 1 samples are NaN or infinite, first in sample 17"
+
+
+def test_a_sample_of_shards_that_is_no_number_is_called_by_its_number_in_the_whole_data(tmp_path, monkeypatch):
+    monkeypatch.setattr("unnoise.recipes.diagnosis.patients.MOST_LOOKED_AT", 64)
+    values = np.random.default_rng(0).standard_normal((400, 2)).astype(np.float32)
+    values[250] = np.nan
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        for i, each in enumerate(values):
+            stream = io.BytesIO()
+            np.save(stream, each)
+            member = tarfile.TarInfo(f"{i:03}.npy")
+            member.size = stream.tell()
+            stream.seek(0)
+            tar.addfile(member, stream)
+    found = examine_recipe(recipe(data={"name": "shards", "path": str(tmp_path / "all.tar")}), seconds=0)
+    assert found.findings[0][1].seen == "2 values in 1 samples are NaN or infinite, first in sample 250"
 
 
 def test_data_that_never_changes_is_found(tmp_path):

@@ -1,15 +1,19 @@
 """Where the numbers of a run can be watched."""
 
+import errno
 import json
 import os
 import struct
+import threading
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from unnoise.errors import MissingExtra, UnknownName
+from unnoise.cli.main import one_line
+from unnoise.errors import BadOption, MissingExtra, UnknownName
 from unnoise.recipes.logbook import Logbook, Pace, StepCost
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import Run
@@ -45,6 +49,30 @@ def test_tensorboard_shows_the_numbers_of_the_file_the_loss_of_each_time_and_the
     assert sum(tag.startswith("loss_by_time/") for tag in tags["scalars"]) == 16
     assert {"gradient_norm", "samples_per_second", "peak_memory_gb", "validation_loss"} <= set(tags["scalars"])
     assert tags["images"] == ["samples"]
+
+
+def test_a_disk_that_is_full_is_told_once_and_by_the_folder_that_was_written_to(tmp_path, capsys):
+    heard, before = threading.excepthook, set(threading.enumerate())
+    tracker = trackers["tensorboard"](TrackedRun(tmp_path, {}, TrackingSettings(), 0))
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def train():
+        for step in range(1, 100):
+            tracker.numbers({"loss": 0.5}, step)
+            writer.join(0.1)
+
+    [writer] = set(threading.enumerate()) - before
+    writer._record_writer.write = full
+    with pytest.raises(OSError, match="No space left on device") as refused:
+        train()
+    folder = tmp_path / "tensorboard"
+    assert one_line(refused.value) == (f"no space left on device: {folder}: free some space, or write elsewhere")
+    with pytest.raises(OSError, match="No space left on device"):
+        tracker.close()
+    assert capsys.readouterr().err == ""
+    assert threading.excepthook is heard
 
 
 def test_what_no_two_runs_have_alike_stands_last_in_a_line(tmp_path):
@@ -151,8 +179,8 @@ def test_wandb_goes_on_with_the_run_that_it_began_and_gets_numbers_and_pictures(
 def test_mlflow_goes_on_with_the_run_that_it_began_and_gets_numbers_and_pictures(tmp_path, monkeypatch):
     from mlflow import MlflowClient
 
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database takes seconds to be made
-    uri = (tmp_path / "mlruns").as_uri()
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    uri = str(tmp_path / "mlruns")
     told = TrackedRun(tmp_path, {"a": {"b": 1}}, TrackingSettings(trackers=("mlflow",), uri=uri), 0)
     for step in (1, 2):
         tracker = trackers["mlflow"](told)
@@ -171,6 +199,50 @@ def test_mlflow_goes_on_with_the_run_that_it_began_and_gets_numbers_and_pictures
     ]
     assert np.array_equal(pixels_of(client.download_artifacts(found.info.run_id, "samples/2.png")), pixels)
     assert found.info.status == "FINISHED"
+
+
+def test_mlflow_without_what_speaks_to_its_database_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "unnoise.recipes.tracking.mlflow.find_spec", lambda name: None if name == "alembic" else find_spec("json")
+    )
+    for uri, wants in (
+        ("", "tracking.trackers=mlflow without a folder or server as tracking.uri (sqlite:///{here}/mlflow.db)"),
+        ("sqlite:///a.db", "tracking.uri=sqlite:///a.db"),
+    ):
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        monkeypatch.chdir(tmp_path)
+        told = TrackedRun(tmp_path, {}, TrackingSettings(trackers=("mlflow",), uri=uri), 0)
+        with pytest.raises(MissingExtra) as refused:
+            trackers["mlflow"](told)
+        assert str(refused.value) == (
+            f"{wants.format(here=tmp_path)} needs alembic, which is not installed: pip install 'unnoise[mlflow]'"
+        )
+
+
+def test_what_mlflow_refuses_at_the_beginning_is_one_line_and_later_it_does_not_end_the_run(
+    tmp_path, monkeypatch, capsys
+):
+    from mlflow.exceptions import MlflowException
+
+    settings = TrackingSettings(trackers=("mlflow",), uri=str(tmp_path / "mlruns"))
+    tracker = trackers["mlflow"](TrackedRun(tmp_path, {}, settings, 0))
+
+    def fail(*_, **__):
+        raise MlflowException("the server is away. It may come back.")
+
+    monkeypatch.setattr("mlflow.MlflowClient.log_metric", fail)
+    for step in (1, 2):
+        tracker.numbers({"loss": 0.5}, step)
+    tracker.close()
+    told = "note: MLflow does not take all of the run's numbers and pictures any more: the server is away"
+    assert " ".join(capsys.readouterr().err.split()) == told
+    (tmp_path / ".mlflow-id").write_text("0" * 32)
+    with pytest.raises(BadOption) as refused:
+        trackers["mlflow"](TrackedRun(tmp_path, {}, settings, 0))
+    assert str(refused.value) == (
+        f"tracking.uri: MLflow refuses {tmp_path / 'mlruns'}: Run '{'0' * 32}' not found: give a folder or a server that it "
+        "can write to, or leave mlflow out of tracking.trackers"
+    )
 
 
 def test_numbers_by_time_get_the_time_into_their_names():

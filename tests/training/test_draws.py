@@ -7,10 +7,13 @@ import torch
 from unnoise.codecs.identity import IdentityCodec
 from unnoise.data.base import Dataset, Spec, datasets
 from unnoise.denoisers.base import denoisers
+from unnoise.denoisers.learned_variance import LearnedVarianceDenoiser
+from unnoise.denoisers.v import VDenoiser
 from unnoise.errors import IncompatibleParts
 from unnoise.nn.base import networks
 from unnoise.objectives.base import objectives
 from unnoise.process.flow import FlowSchedule
+from unnoise.process.linear import LinearSchedule
 from unnoise.training.draws import DrawStream, who_recalls
 from unnoise.training.validation import Validation, bayes_floor
 
@@ -127,6 +130,14 @@ def test_no_floor_is_claimed_where_the_noise_is_another_one():
     for noise, known in ({}, True), ({"perturbation": 0.1}, True), ({"pairing": 16}, False):
         objective = objectives.build({"name": "mse", "noise": noise})
         floor = bayes_floor(data, IdentityCodec(), denoiser_of(data), objective, 64)
+        assert (floor is not None) == known
+
+
+def test_no_floor_is_claimed_of_a_bound_whose_floor_is_not_known():
+    data, denoiser = points(100), LearnedVarianceDenoiser(VDenoiser(None, LinearSchedule()))
+    for weight, known in (0.001, False), (0.0, True):
+        objective = objectives.build({"name": "hybrid", "vlb_weight": weight})
+        floor = bayes_floor(data, IdentityCodec(), denoiser, objective, 64)
         assert (floor is not None) == known
 
 

@@ -19,7 +19,7 @@ from unnoise.nn.base import networks
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import Run
 from unnoise.training.checkpoint import newest_whole
-from unnoise.training.parallel import ALONE, Processes, connected, told_by_torchrun
+from unnoise.training.parallel import ALONE, Processes, connected, first_to_say, told_by_torchrun
 from unnoise.training.settings import TrainingSettings
 from unnoise.training.shares import read_facts
 from unnoise.training.state import TrainState
@@ -359,6 +359,36 @@ def test_every_sample_of_a_batch_is_one_processes():
 def test_more_processes_than_samples_are_refused():
     with pytest.raises(BadOption, match="3 samples cannot be shared by 4 processes: start at most 3"):
         Processes(0, 4).share(3)
+
+
+def test_a_line_is_first_said_by_whoever_comes_first_in_each_life_of_the_processes(monkeypatch):
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True)
+    told = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    assert [first_to_say("a") for _ in range(2)] == [True, True]  # nobody keeps what was said
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    assert [first_to_say(line) for line in "abab"] == [True, True, False, False]
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert [first_to_say(line) for line in "aa"] == [True, False]
+
+
+@pytest.mark.slow
+def test_an_error_that_all_processes_know_is_told_once_and_one_that_one_knows_by_that_one(tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    unnoise = [sys.executable, "-m", "unnoise", "train", "spiral", "--out", str(tmp_path / "run")]
+    told = subprocess.run([*torchrun, *unnoise, "training.batch_size=1"], capture_output=True, text=True)
+    assert told.returncode != 0
+    line = "unnoise: training.batch_size: 1 samples cannot be shared by 2 processes: start at most 1"
+    assert [each for each in told.stderr.splitlines() if each.startswith("unnoise: ")] == [line]
+    script = 'test "$RANK" = 0 && exec sleep 60; exec "$@" training.steps=-1'  # the first process knows of nothing
+    told = subprocess.run([*torchrun, "sh", "-c", script, "sh", *unnoise], capture_output=True, text=True)
+    assert told.returncode != 0
+    [line] = [each for each in told.stderr.splitlines() if each.startswith("unnoise: ")]
+    assert line.startswith("unnoise: training.steps: must be at least ")
 
 
 def test_a_finished_run_without_its_model_gets_it_again_from_several_processes(train_together, tmp_path):

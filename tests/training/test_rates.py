@@ -35,6 +35,19 @@ def test_laws_at_known_places():
     assert at({"name": "trapezoid", "share": 0.0}, 1.0) == 1.0
 
 
+def test_a_warm_up_and_a_fall_that_overlap_are_multiplied():
+    law = learning_rates.build({"name": "inverse_sqrt", "reference": 25.0})
+    rates = [law.at(Progress(now, 100, 1000)) for now in range(400)]
+    assert rates[24] == 0.25
+    assert rates[35] == pytest.approx(0.36 / math.sqrt(35 / 25))
+    assert rates[98:102] == pytest.approx([0.99 / math.sqrt(98 / 25), 1 / math.sqrt(99 / 25), 0.5, math.sqrt(25 / 101)])
+    # It rises linearly to the reference, with the root of the updates to the end of the warm-up, and then falls.
+    assert max(abs(after - before) for before, after in zip(rates, rates[1:], strict=False)) == pytest.approx(0.01)
+    at_the_end = learning_rates.build({"name": "inverse_sqrt", "reference": 100.0})
+    warming = [at_the_end.at(Progress(now, 100, 1000)) for now in range(101)]
+    assert warming == [min((now + 1) / 100, 1.0) for now in range(101)]
+
+
 def test_in_images_a_law_does_not_change_with_the_batch():
     law = learning_rates.build({"name": "inverse_sqrt", "reference": 5000.0})
     small = [law.at(Progress(32 * step, 1000, 64000), 32) for step in range(2000)]

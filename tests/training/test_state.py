@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unnoise.errors import RunFolderError
+from unnoise.errors import BadOption, RunFolderError
 from unnoise.training.averages import ExponentialAverage, PowerAverage
 from unnoise.training.flat import Flat
 from unnoise.training.optimizers.base import optimizers
@@ -187,3 +187,10 @@ def test_weights_of_another_network_are_refused_with_the_first_that_differs():
     tensors["weights/0.weight"] = torch.zeros(1)
     with pytest.raises(RunFolderError, match=r"another network \(it differs in weights/0.weight\)"):
         state.restore(tensors, 1)
+
+
+def test_an_optimizer_of_whole_matrices_is_called_by_its_name_where_weights_are_shared_out(monkeypatch):
+    monkeypatch.setattr("unnoise.training.state.local", lambda p: p.detach())
+    with pytest.raises(BadOption) as refused:
+        TrainState(net(), replace(SETTINGS, optimizer="muon"))
+    assert str(refused.value) == "training.optimizer: muon needs whole matrices: set machine.parallel=ddp"

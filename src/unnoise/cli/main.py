@@ -106,13 +106,23 @@ def run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (UnnoiseError, OSError) as error:
-        print(f"unnoise: {one_line(error)}", file=sys.stderr)
+        _tell(f"unnoise: {one_line(error)}")
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        print("unnoise: the memory does not suffice: take a smaller batch or a smaller network", file=sys.stderr)
+        _tell("unnoise: the memory does not suffice: take a smaller batch or a smaller network")
         sys.exit(2)
+
+
+def _tell(line: str) -> None:
+    """Says a line on stderr; one that several processes of torchrun come to say is said once."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from ..training.parallel import first_to_say
+
+        if not first_to_say(line):
+            return
+    print(line, file=sys.stderr)
 
 
 def one_line(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..files import cache_folder
-from ._pixels import LARGEST_INFERRED_SIZE, Picture, Pixels, common_size, decode_all
+from ._pixels import EMBED, LARGEST_INFERRED_SIZE, Picture, Pixels, common_size, decode_all
 from ._room import cache_limit, make_room
 from .base import Progress
 
@@ -168,7 +168,8 @@ def _decode_into(out: _PixelFile, album: Album, progress: Progress | None) -> tu
         if progress is not None and (i % 64 == 63 or i == album.total - 1):
             progress("decoding images", i + 1, album.total)
     if out.count == 0:
-        raise DataError(f"none of the {album.total} images can be read, e.g. {skipped[0]}: save them as PNG or JPEG")
+        what_to_do = "" if skipped[0].endswith(EMBED) else ": save them as PNG or JPEG"
+        raise DataError(f"none of the {album.total} images can be read, e.g. {skipped[0]}{what_to_do}")
     out.finish()
     return broken, skipped
 

@@ -19,7 +19,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import BadOption
 
-Picture = tuple[str, bytes | Path | None]  # its name in messages, and the encoded picture or where it lies
+Picture = tuple[str, bytes | Path | str | None]
+"""Its name in messages, and the encoded picture, its place, or why it is missing."""
+
 Pixels = NDArray[np.uint8]  # shape (C, size, size)
 
 CHANNELS = (0, 1, 3, 4)
@@ -27,6 +29,9 @@ LARGEST_INFERRED_SIZE = 256
 MEASURED = 1000  # a size is inferred from so many pictures at most
 _CHUNK = 16
 _COMMON = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+EMBED = (
+    "embed the files (datasets: cast the column to Image(), then push_to_hub() or save_to_disk()), or give their folder"
+)
 _NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # EPS among them: Pillow hands it to another program
 
 
@@ -138,12 +143,17 @@ def _decode_chunk(chunk: list[Picture], size: int, channels: int) -> list[Pixels
     results: list[Pixels | str] = []
     for name, source in chunk:
         try:
-            if source is None:
-                raise ValueError("there is no image")
+            if source is None or isinstance(source, str):
+                raise ValueError(source or "there is no image")
             results.append(decode(source, size, channels))
         except Exception as error:  # Pillow raises nearly anything for a broken file, and one must not end the load
             results.append(f"{name}: {why_not(error)}")
     return results
+
+
+def not_embedded(path: str) -> str:
+    """Why a picture of a table is not there of which only the path is."""
+    return f"its bytes are not embedded, there is only the path {path}: {EMBED}"
 
 
 @contextmanager
@@ -193,7 +203,7 @@ def common_size(pictures: Iterable[Picture]) -> int | None:
     with bombs_refused():
         for _, source in islice(pictures, MEASURED):
             try:
-                if source is not None:
+                if isinstance(source, (bytes, Path)):
                     stream = io.BytesIO(source) if isinstance(source, bytes) else source
                     with Image.open(stream, formats=formats()) as image:
                         sizes[image.size] += 1

@@ -74,8 +74,16 @@ class AnyDataset(ABC):
         """
 
     @abstractmethod
+    def spread(self, most: int = MOST_IN_PART) -> Tensor:
+        """The numbers of the samples that `part` gives, of shape (n,), in rising order."""
+
     def part(self, most: int = MOST_IN_PART) -> Dataset:
         """All samples if they are in memory already; else up to `most` of them, from places spread over the whole."""
+        return self.take(self.spread(most))
+
+    def called(self, index: int) -> str:
+        """How a message calls a sample, so that a person finds it."""
+        return f"number {index}"
 
     @abstractmethod
     def split(self, fraction: float, seed: int = 0) -> tuple[AnyDataset, AnyDataset]:
@@ -115,7 +123,8 @@ class AnyDataset(ABC):
         """
         if len(self) == 0:
             raise DataError("the data set has no samples")
-        self.part(MOST_CHECKED).check()
+        numbers = self.spread(MOST_CHECKED)
+        _refuse_useless(self.take(numbers).x, numbers, self)
 
 
 @dataclass(frozen=True)
@@ -149,6 +158,10 @@ class Dataset(AnyDataset):
         texts = None if self.texts is None else tuple(self.texts[int(i)] for i in indices)
         regions = None if self.regions is None else self.regions.take(indices)
         return Dataset(self.x[indices], self.spec, labels, texts, augmentation=self.augmentation, regions=regions)
+
+    def spread(self, most: int = MOST_IN_PART) -> Tensor:
+        """All of them."""
+        return torch.arange(len(self))
 
     def part(self, most: int = MOST_IN_PART) -> Dataset:
         """The data set as it is."""
@@ -185,19 +198,32 @@ class Dataset(AnyDataset):
         """
         if len(self) == 0:
             raise DataError("the data set has no samples")
-        if self.x.dtype.is_floating_point:
-            bad = ~torch.isfinite(self.x).flatten(1).all(1)
-            if bad.any():
-                first = int(bad.nonzero()[0])
-                raise DataError(
-                    f"{int(bad.sum())} of {len(self)} samples hold NaN or infinity (the first is number {first}): "
-                    "remove or repair them"
-                )
-        if bool((self.x == self.x[:1]).all()):
+        _refuse_useless(self.x, self.spread(), self)
+
+
+def _refuse_useless(x: Tensor, numbers: Tensor, whole: AnyDataset) -> None:
+    """Refuses samples that are not finite, or all the same.
+
+    Args:
+        x: Shape (n, ...).
+        numbers: Shape (n,): which samples of the data they are.
+        whole: The data.
+
+    Raises:
+        DataError: They are.
+    """
+    looked_at = f"{len(x)} samples" + (f" (looked at, of {len(whole)})" if len(x) < len(whole) else "")
+    if x.dtype.is_floating_point:
+        bad = ~torch.isfinite(x).flatten(1).all(1)
+        if bad.any():
+            first = whole.called(int(numbers[bad][0]))
             raise DataError(
-                f"all {len(self)} samples are the same, so there is nothing to learn: "
-                "look at the data with `unnoise data`"
+                f"{int(bad.sum())} of {looked_at} hold NaN or infinity (the first is {first}): remove or repair them"
             )
+    if bool((x == x[:1]).all()):
+        raise DataError(
+            f"all {looked_at} are the same, so there is nothing to learn: look at the data with `unnoise data`"
+        )
 
 
 class DataSource(Checked, ABC):

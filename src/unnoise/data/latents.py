@@ -120,10 +120,10 @@ class LatentDataset(AnyDataset):
             augmentation=self.augmentation,
         )
 
-    def part(self, most: int = MOST_IN_PART) -> Dataset:
+    def spread(self, most: int = MOST_IN_PART) -> Tensor:
         """Up to `most` samples, spread evenly over the data."""
         count = min(most, len(self))
-        return self.take(torch.arange(count) * len(self) // max(count, 1))
+        return torch.arange(count) * len(self) // max(count, 1)
 
     def split(self, fraction: float, seed: int = 0) -> tuple[LatentDataset, LatentDataset]:
         """The samples in two parts, the same as those of the data that they are latents of; see `AnyDataset.split`."""

@@ -17,7 +17,7 @@ from ..options import option
 from ._boxes import read_objects, size_of
 from ._cache import Album, cache_key, load_pictures
 from ._columns import class_names, numeric_columns, read_labels, read_numbers, read_texts
-from ._pixels import MEASURED, Picture, check_channels
+from ._pixels import MEASURED, Picture, check_channels, not_embedded
 from ._splits import of_split
 from .augmentation import Augmentation
 from .base import Dataset, DataSource, Progress, Spec, datasets
@@ -153,12 +153,12 @@ class ParquetDataset(DataSource):
             images = (picture for i, picture in enumerate(islice(_rows(files, self.image_column), total)) if i in there)
             pairs = zip(images, rows.column(self.objects_column).to_pylist(), strict=True)
             boxes, names = boxes_of(
-                [read_objects(name, each, size_of(source or b"")) for (name, source), each in pairs]
+                [read_objects(name, each, size_of(_there(source))) for (name, source), each in pairs]
             )
             found = replace(found, boxes=boxes, box_names=names)
         if self.map_column in wanted:
             encoded = islice(_rows(files, self.map_column), total)
-            every = [decode_map(source or b"", f"{name} of {self.map_column}", size) for name, source in encoded]
+            every = [decode_map(_there(source), f"{name} of {self.map_column}", size) for name, source in encoded]
             maps, names = numbered([every[i] for i in kept], (), self.map_column)
             found = replace(found, maps=maps, map_names=names)
         return found
@@ -219,6 +219,11 @@ def find_files(path: str) -> list[Path]:
     raise DataError(f"there is no file {where}: give a .parquet file, a pattern such as train-*.parquet, or a folder")
 
 
+def _there(source: bytes | Path | str | None) -> bytes | Path:
+    """An encoded picture; nothing where it is missing."""
+    return source if isinstance(source, (bytes, Path)) else b""
+
+
 def _rows(files: Sequence[Path], column: str) -> Iterator[Picture]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -227,13 +232,15 @@ def _rows(files: Sequence[Path], column: str) -> Iterator[Picture]:
         row = 0
         with pq.ParquetFile(file) as opened:
             for batch in opened.iter_batches(batch_size=_BATCH, columns=[column]):
-                values = batch.column(0)
+                values, paths = batch.column(0), None
                 if pa.types.is_struct(values.type) and values.type.get_field_index("bytes") >= 0:
+                    paths = values.field("path") if values.type.get_field_index("path") >= 0 else None
                     values = values.field("bytes")
                 if not (pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)):
                     raise DataError(
                         f"column {column!r} of {file} holds {values.type}, no images: see data.image_column"
                     )
-                for encoded in values.to_pylist():
-                    yield f"{file.name} row {row}", encoded
+                for i, encoded in enumerate(values.to_pylist()):
+                    path = paths[i].as_py() if encoded is None and paths is not None else None
+                    yield f"{file.name} row {row}", not_embedded(path) if path else encoded
                     row += 1

@@ -44,6 +44,11 @@ class Objective(Checked, ABC):
     def floors(self, denoiser: Denoiser, oracle: Denoiser, draws: Draws) -> Tensor:
         """The loss of every example that the exact denoiser of the data would have, shape (B,), float64."""
 
+    @property
+    def has_floor(self) -> bool:
+        """Whether `floors` are those of the whole loss, so that no model can come below them on average."""
+        return True
+
     def companion(self, schedule: Schedule) -> Companion:
         """What goes beside the network through a run on a schedule; empty for most."""
         return Companion(history=self.times.history(schedule))

@@ -73,6 +73,9 @@ class SNRWeighting(Weighting):
 class MinSNRWeighting(Weighting):
     """The signal-to-noise ratio, cut at gamma, so that low noise does not outweigh the rest.
 
+    Where a schedule ends without any signal, t = 1 has the weight 0 for v and for the clean data, as in the paper: what a
+    sampler asks first is not learned there.
+
     References:
         Efficient Diffusion Training via Min-SNR Weighting Strategy (Hang et al., 2023), Section 3.4,
         https://arxiv.org/abs/2303.09556

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files import write_atomically
+from ..files import naming, write_atomically
 
 
 class MetricsFile:
@@ -23,7 +23,7 @@ class MetricsFile:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        path = folder / "metrics.jsonl"
+        self._path = path = folder / "metrics.jsonl"
         self.kept = [line for line in read_metrics(path) if line["step"] <= step and step > 0]
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in self.kept).encode())
         self._file = path.open("a", encoding="utf-8")
@@ -34,17 +34,20 @@ class MetricsFile:
         Raises:
             OSError: The disk is full.
         """
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
 
     def flush(self) -> None:
         """Makes sure that all lines are on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Ends the file."""
-        self._file.close()
+        with naming(self._path):
+            self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ STOP_EVERY = 10
 
 TO_MEET = timedelta(minutes=2)
 """How long processes wait for each other when they begin."""
+
+TO_BE_HEARD = timedelta(seconds=5)
+"""How long a process that ends waits for torchrun to hear it."""
 
 PATIENCE = timedelta(hours=6)
 """How long processes wait for one of them, as when the first one draws or measures samples; torchrun sees those that ended."""
@@ -114,6 +118,30 @@ def told_by_torchrun() -> Processes:
     return Processes(int(os.environ["RANK"]), count, *here)
 
 
+def first_to_say(line: str) -> bool:
+    """Whether none of the processes that torchrun started has said a line yet: what all of them know is told to a person once.
+
+    An error that one process alone knows is told by that one, whichever it is. It goes by a store that torchrun itself keeps, which
+    answers whatever has become of the other processes; without torchrun, each speaks for itself.
+    """
+    if told_by_torchrun().count < 2 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return True
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        store = TCPStore(*place, is_master=False, timeout=TO_BE_HEARD)
+        return store.add(f"{_life()}/said/{hashlib.sha256(line.encode()).hexdigest()}", 1) == 1
+    except RuntimeError:  # torchrun is gone: better twice than never
+        return True
+
+
+def _life() -> str:
+    """Which start of the processes by torchrun this is."""
+    names = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "WORLD_SIZE"
+    return "/".join(os.environ.get(name, "") for name in names)
+
+
 def _meet(device: torch.device) -> None:
     """Joins the other processes; one that does not come in time is an error, which torchrun answers by starting all again."""
     from torch.distributed.distributed_c10d import PrefixStore, _set_pg_timeout
@@ -121,10 +149,7 @@ def _meet(device: torch.device) -> None:
 
     store, rank, count = next(rendezvous("env://", timeout=TO_MEET))
     # Processes that torchrun starts again find what those before them said in the store, and would call the dead.
-    life = "/".join(
-        os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "WORLD_SIZE")
-    )
-    own = PrefixStore(life, store)
+    own = PrefixStore(_life(), store)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     torch.distributed.init_process_group(backend, timeout=TO_MEET, store=own, rank=rank, world_size=count)
     _set_pg_timeout(PATIENCE)

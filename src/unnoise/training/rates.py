@@ -90,8 +90,10 @@ class CosineRate(LearningRate):
 class InverseSqrtRate(LearningRate):
     """The peak until a reference point, then falling with the root of what was seen; it does not know where the run ends.
 
+    Warm-up and fall are multiplied, so that a reference before the end of the warm-up leaves no jump: the peak is not reached then.
+
     References:
-        Analyzing and Improving the Training Dynamics of Diffusion Models (Karras et al., 2024), Appendix B,
+        Analyzing and Improving the Training Dynamics of Diffusion Models (Karras et al., 2024), Equation 67,
         https://arxiv.org/abs/2312.02696
     """
 
@@ -101,11 +103,16 @@ class InverseSqrtRate(LearningRate):
         """See `LearningRate.factor`."""
         return 1 / math.sqrt(max(progress.now / self.reference, 1.0))
 
+    def at(self, progress: Progress, update: float = 1.0) -> float:
+        """See `LearningRate.at`; already falling during a warm-up that ends after the reference."""
+        rate = super().at(progress, update)
+        return rate * self.factor(progress) if progress.now < progress.warm else rate
+
 
 @learning_rates.register("trapezoid")
 @dataclass(frozen=True)
 class TrapezoidRate(LearningRate):
-    """Warm-up, the peak, and a fall in the last share of the run: to train longer, only the fall is done again.
+    """Warm-up, the peak, and a fall in the last share of what comes after it: to train longer, only the fall is done again.
 
     References:
         MiniCPM (Hu et al., 2024), Section 4 (warmup-stable-decay), https://arxiv.org/abs/2404.06395
@@ -113,7 +120,7 @@ class TrapezoidRate(LearningRate):
         https://arxiv.org/abs/2405.18392
     """
 
-    share: float = option(0.2, help="share of the run in which it falls", low=0.0, high=1.0)
+    share: float = option(0.2, help="share of what comes after the warm-up in which it falls", low=0.0, high=1.0)
     shape: Literal["sqrt", "linear"] = option("sqrt", help="of the fall: 1 - sqrt(x), or a line")
     floor: float = option(0.0, help="share of the peak at the end", low=0.0, high=1.0)
 

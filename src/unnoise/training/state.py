@@ -59,7 +59,8 @@ class TrainState:
         for flat in self.averages.values():
             flat.vector.copy_(self.masters.vector)
         if self.sharded and not settings.optimizer.elementwise:
-            raise BadOption(f"training.optimizer: {settings.optimizer} needs whole matrices: set machine.parallel=ddp")
+            name = settings.optimizer.registered_name  # type: ignore[attr-defined]
+            raise BadOption(f"training.optimizer: {name} needs whole matrices: set machine.parallel=ddp")
         self.memory = settings.optimizer.begin(self.masters, self.gradients)
         self.memory.processes = ALONE if self.sharded else processes
         self.rate = torch.ones(())  # halved when a run that diverged goes on

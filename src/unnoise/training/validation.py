@@ -117,9 +117,10 @@ def bayes_floor(
         seed: Which.
 
     Returns:
-        None where it would take too long, or the objective's noise is not the plain noise of the process.
+        None where it would take too long, the objective's noise is not the plain noise of the process, or a part of its loss has
+        no floor that is known.
     """
-    if not objective.noise.plain:
+    if not (objective.noise.plain and objective.has_floor):
         return None
     each = dataset.x[0].numel()
     numbers = len(dataset) * each

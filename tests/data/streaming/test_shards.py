@@ -306,3 +306,22 @@ def test_several_data_sets_that_were_saved_together_must_be_chosen_from(tmp_path
     (tmp_path / "train" / "data.arrow").write_bytes(b"")
     with pytest.raises(DataError, match=r"holds several data sets \(train, test\): give one of them"):
         load(tmp_path)
+
+
+def test_a_sample_that_is_no_number_is_called_by_its_number_in_the_whole_data_and_by_its_shard(tmp_path, made, rng):
+    values = rng.standard_normal((400, 2)).astype(np.float32)
+    values[250, 1] = np.nan
+    for shard in range(4):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
+            for i in range(100 * shard, 100 * shard + 100):
+                stream = io.BytesIO()
+                np.save(stream, values[i])
+                made.add(tar, f"{i:03}.npy", stream.getvalue())
+    data = load(tmp_path / "*.tar")
+    assert len(data.part(256)) == 256
+    with pytest.raises(DataError) as refused:
+        data.check()
+    assert str(refused.value) == (
+        "1 of 256 samples (looked at, of 400) hold NaN or infinity (the first is number 250, 2.tar sample 50 (250)): "
+        "remove or repair them"
+    )

@@ -1,5 +1,7 @@
 """The loss of a denoiser at each noise level, beside the floor, another model, or the best linear denoiser of the data."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,10 @@ from unnoise.process.base import schedules
 from unnoise.recipes.judging.levels import LINEAR, Levels, Reference, measure_levels
 from unnoise.recipes.judging.real import RealData
 from unnoise.recipes.judging.split import error_parts
+from unnoise.recipes.recipe import load_recipe
+from unnoise.recipes.run import Run
 from unnoise.sampling import SamplingSettings
+from unnoise.training.loop import Validated
 from unnoise.training.validation import Strata
 
 from ...conftest import make_model
@@ -173,3 +178,15 @@ def test_a_reference_is_asked_for_by_its_folder_and_drawn(moons, tmp_path):
     assert found.levels.reference.name == str(moons)
     assert max(map(abs, found.levels.excess)) < 1e-3
     assert f"At no noise level does it err more than {moons}." in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_a_model_that_learned_a_variance_is_held_against_the_floor_of_the_squared_error(tmp_path):
+    asked = ["objective=hybrid", "objective.vlb_weight=10", "denoiser.learned_variance=true", "process=linear",
+             "training.steps=2", "training.validation_size=16", "network.width=16", "tracking.trackers=[]"]  # fmt: skip
+    run = Run(load_recipe("spiral", asked), tmp_path / "run")
+    assert [event.floor for event in run.events() if isinstance(event, Validated)] == [None, None]
+    data = run.train_data.part()
+    levels = measure_levels(Model.load(tmp_path / "run" / "model"), RealData(data, data, None))
+    assert levels.loss.loss > 0.9 * levels.floor.loss
+    with_bound = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["validation_loss"]
+    assert levels.loss.loss < 0.5 * with_bound

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import DataError
+from .._pixels import EMBED
 from ..augmentation import Augmentation
 from ..base import MOST_IN_PART, AnyDataset, Dataset, Spec
 from ..order import InterleavedOrder, Order, ShuffledOrder
@@ -104,9 +105,10 @@ class ShardedDataset(AnyDataset):
             if not again.broken:
                 read.x[place] = again.x[0]
                 return other, again.captions[0]
+        what_to_do = "" if read.broken[place].endswith(EMBED) else ": remove it or make it again"
         raise DataError(
             f"none of the {last - first} samples of {self.reader.entries[shard].shard.name} can be read, e.g. "
-            f"{read.broken[place]}: remove it or make it again"
+            f"{read.broken[place]}{what_to_do}"
         )
 
     def _ends(self) -> NDArray[np.int64]:
@@ -114,17 +116,23 @@ class ShardedDataset(AnyDataset):
         ends = np.cumsum(self.counts)
         return ends if self.rows is None else np.searchsorted(self.rows, ends)
 
-    def part(self, most: int = MOST_IN_PART) -> Dataset:
-        """Up to `most` samples, or 2 GB of them, in memory: runs of neighbours, from places spread evenly over the data."""
+    def called(self, index: int) -> str:
+        """See `AnyDataset.called`; with the shard that holds it, and its name in there."""
+        shards, rows = self.places(np.array([index]))
+        [record] = self.reader.records(int(shards[0]), [int(rows[0])])
+        return f"number {index}, {record.name}"
+
+    def spread(self, most: int = MOST_IN_PART) -> Tensor:
+        """Up to `most` samples, or 2 GB of them: runs of neighbours, from places spread evenly over the data."""
         one = int(np.prod(self.spec.shape)) * (1 if self.spec.kind == "image" else 4)
         count = min(most, len(self), max(1, LARGEST_PART // one))
         if count == len(self):
-            return self.take(torch.arange(count))
+            return torch.arange(count)
         runs = min(_RUNS, count)
         lengths = [count // runs + (i < count % runs) for i in range(runs)]
         starts = [i * len(self) // runs for i in range(runs)]
         chosen = [torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)]
-        return self.take(torch.cat(chosen))
+        return torch.cat(chosen)
 
     def split(self, fraction: float, seed: int = 0) -> tuple[AnyDataset, AnyDataset]:
         """The samples in two parts, chosen one by one and not by shards; see `AnyDataset.split`."""

@@ -19,11 +19,13 @@ class Record(NamedTuple):
         name: In messages.
         value: An encoded picture, or numbers; None where there is neither.
         caption: Its caption, or None.
+        missing: Why there is no value, where that is known.
     """
 
     name: str
     value: bytes | NDArray[Any] | None
     caption: str | None
+    missing: str = ""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,9 @@ class Reader:
     def _values(self, record: Record) -> Values:
         value = record.value
         if value is None:
-            raise ValueError("there is no image" if self.pictures else "there is no array that can be read")
+            raise ValueError(
+                record.missing or "there is no image" if self.pictures else "there is no array that can be read"
+            )
         if isinstance(value, bytes):
             if not self.pictures:
                 raise DataError(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
+from .._pixels import not_embedded
 from .formats import OpenShard, Record, Scan, ShardFormat
 from .store import Shard, Store
 
@@ -225,14 +226,16 @@ class _OpenTable(OpenShard):
             cells = [table.column(column)[row].as_py() for column in self.columns]
             return Record(name, np.array([np.nan if cell is None else cell for cell in cells], np.float32), caption)
         value = table.column(self.columns[0])[row].as_py()
+        missing = ""
         if isinstance(value, dict):
+            missing = not_embedded(value["path"]) if value.get("bytes") is None and value.get("path") else ""
             value = value.get("bytes")
         if value is not None and not isinstance(value, bytes):
             kind = table.column(self.columns[0]).type
             raise DataError(
                 f"column {self.columns[0]!r} of {self.shard.name} holds {kind}, no images: see data.image_column"
             )
-        return Record(name, value, caption)
+        return Record(name, value, caption, missing)
 
     def close(self) -> None:
         """See `OpenShard.close`."""

@@ -31,7 +31,7 @@ class NotFinite(RecipeCheck):
         """See `RecipeCheck.look`."""
         if patient.report.not_finite:
             bad = ~torch.isfinite(patient.data.x.float()).flatten(1).all(1)
-            first = int(bad.nonzero()[0])
+            first = int(patient.numbers[bad][0])
             yield Finding(
                 "error",
                 f"{patient.report.not_finite:,} values in {int(bad.sum()):,} samples are NaN or infinite, first in sample {first}",

@@ -51,6 +51,8 @@ class RecipePatient:
             self._unfit, data = error, recipe.data.load(progress)
         self.count, self.in_memory = len(data), isinstance(data, Dataset)
         self.data: Dataset = data.part(MOST_LOOKED_AT)
+        self.numbers = data.spread(MOST_LOOKED_AT)
+        """Which samples of the whole data `data` holds, shape (n,)."""
         self.held_out: Dataset | None = (
             held_out.part(MOST_LOOKED_AT) if held_out is not None and len(held_out) else None
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from ...denoisers.linear import LinearDenoiser
 from ...errors import IncompatibleParts
 from ...model import Model
 from ...objectives.base import Objective
+from ...objectives.hybrid import HybridObjective
 from ...objectives.mse import MSEObjective
 from ...training.captions import Captions, whole_condition
 from ...training.validation import Strata, Validation, bayes_floor
@@ -102,7 +103,7 @@ class Levels:
 
 
 def measure_levels(model: Model, real: RealData, reference: Model | None = None) -> Levels:
-    """The loss of a model by noise level, as its run would have measured it.
+    """The loss of a model by noise level, as its run would have measured it; of the hybrid objective, the squared error.
 
     Where neither a reference is given nor the floor is known, the model is held against the best linear denoiser of the data
     that it learned.
@@ -140,8 +141,11 @@ def _learned_by(model: Model, data: Dataset) -> tuple[Objective, Captions | None
     if recipe is None:
         return MSEObjective(), None
     settled = load_recipe(read_values(recipe))
+    objective = settled.objective
+    if isinstance(objective, HybridObjective):  # what it is held against is known of the squared error alone
+        objective = replace(objective, vlb_weight=0.0)
     words = None if data.texts is None else captions_again(settled.conditioning, model.blueprint.text)
-    return settled.objective, words
+    return objective, words
 
 
 def _beside_model(validation: Validation, model: Model, reference: Model, data: Dataset) -> Reference:

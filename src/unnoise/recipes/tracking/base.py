@@ -22,7 +22,7 @@ class TrackingSettings(Checked):
     )
     project: str = option("unnoise", help="under which the run is filed: project in W&B, experiment in MLflow")
     name: str = option("", help="of the run there; its folder's name by default")
-    uri: str = option("", help="of the server; that of the tracker's own settings by default")
+    uri: str = option("", help="of the server, of MLflow a folder too; that of the tracker's own settings by default")
 
     def __post_init__(self) -> None:
         super().__post_init__()
