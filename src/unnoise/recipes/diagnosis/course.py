@@ -156,7 +156,7 @@ class AlwaysClipped(RunCheck):
         cut = sum(norm > training.clip for norm in norms)
         if cut >= 0.95 * len(norms):
             usual = statistics.median(norms)
-            plain = training.optimizer.registered_name == "sgd"  # type: ignore[attr-defined]
+            plain = training.optimizer.proportional
             yield Finding(
                 "warning" if plain else "hint",
                 f"the gradient's norm is about {usual:.3g}, and {cut} of {len(norms)} logged steps were cut to {training.clip:g}",

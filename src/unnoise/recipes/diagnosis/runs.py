@@ -7,7 +7,7 @@ import math
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ...data.base import Progress
 from ...errors import RunFolderError, SamplingDiverged, UnnoiseError
 from ...model import Model
 from ...training.checkpoint import Checkpoint, newest_whole
+from ...training.machine import MachineSettings
 from ..any_recipe import AnyRecipe
 from ..autoencoder import AutoencoderRecipe
 from ..clip import ClipRecipe
@@ -28,6 +29,7 @@ from ..codec_folder import read_codec
 from ..metrics import read_metrics
 from ..recipe import Recipe, load_any_recipe, read_values
 from ..run_data import RunData, data_of
+from .patients import RecipePatient, patient_of
 
 MOST_SAMPLES, MOST_POINTS = 256, 2048
 _AT_ONCE, _POINTS_AT_ONCE = 16, 256
@@ -143,6 +145,27 @@ class RunPatient:
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest whole checkpoint, and a line about each damaged one."""
         return newest_whole(self.folder / "checkpoints")
+
+    @cached_property
+    def begun(self) -> RecipePatient | UnnoiseError:
+        """The recipe of the run, to be examined as if it were begun here; why it cannot be, where it cannot."""
+        try:  # it may have been trained elsewhere
+            return patient_of(replace(self.recipe, machine=MachineSettings()), progress=self._progress)
+        except UnnoiseError as error:
+            return error
+
+    @cached_property
+    def foreign_weight(self) -> str:
+        """The first weight in which the newest checkpoint differs from the network of the recipe; empty where none is known to."""
+        newest, begun = self.newest[0], self.begun
+        if newest is None or not isinstance(begun, RecipePatient) or begun.network is None:
+            return ""
+        if self.data is not None and self.data.changed:  # which may ask for another network
+            return ""
+        asked = {name: tuple(p.shape) for name, p in begun.network.named_parameters() if p.requires_grad}
+        stored = {name: tuple(tensor.shape) for name, tensor in newest.part("weights/").items()}
+        wrong = [name for name in asked.keys() | stored.keys() if asked.get(name) != stored.get(name)]
+        return min(wrong, default="")
 
     @cached_property
     def _data(self) -> RunData | UnnoiseError | None:

@@ -117,7 +117,7 @@ class LearningRate(RecipeCheck):
                 "every step overshoots: the loss stays high or becomes NaN",
                 f"training.lr={high / 20:g}",
             )
-        elif name != "sgd" and patient.recipe.begins_anew and (reach := _reach(training)) < REACH:
+        elif not training.optimizer.proportional and patient.recipe.begins_anew and (reach := _reach(training)) < REACH:
             more = 20 * REACH / reach
             yield Finding(
                 "warning",
