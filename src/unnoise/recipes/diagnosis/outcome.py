@@ -203,14 +203,15 @@ class SamplesNoise(SamplesCheck):
         own, away, whole = _nearest(real, None), _nearest(made, real), _nearest(noise, real)
         if whole > TELLS_NOISE * own and away - own > AS_FAR_AS_NOISE * (whole - own):
             what = "white noise" if away - own < 2 * (whole - own) else "further from the data than white noise"
-            steps = patient.recipe.training.steps
+            steps, astray = patient.recipe.training.steps, bool(patient.went_back or patient.exploded)
+            longer = [f"training.steps={10 * steps}"] if patient.steps_made >= steps and not patient.exploded else []
             yield Finding(
                 "error",
                 f"samples are {what}: the nearest of the data is {away:.3g} away, from one of the data {own:.3g}, from noise "
                 f"{whole:.3g}",
+                "its steps went astray, as the log of the run says" if astray else
                 "the network has learned next to nothing, or these are the weights of another run",
-                patient.again(f"training.steps={10 * steps}") if patient.steps_made >= steps else
-                patient.on(),
+                patient.again(*longer, *(patient.calmer if astray else ())) if longer or astray else patient.on(),
             )  # fmt: skip
 
 

@@ -26,10 +26,11 @@ from ..autoencoder import AutoencoderRecipe
 from ..clip import ClipRecipe
 from ..clip_folder import TrainedClip, load_clip
 from ..codec_folder import read_codec
-from ..metrics import read_metrics
+from ..metrics import exploded, read_metrics
 from ..recipe import Recipe, load_any_recipe, read_values
 from ..run_data import RunData, data_of
 from .patients import RecipePatient, patient_of
+from .rates import HIGH_RATES
 
 MOST_SAMPLES, MOST_POINTS = 256, 2048
 _AT_ONCE, _POINTS_AT_ONCE = 16, 256
@@ -100,6 +101,28 @@ class RunPatient:
     def validations(self) -> list[Mapping[str, Any]]:
         """The lines about validations whose loss is a number."""
         return [line for line in self.lines if math.isfinite(line.get("validation_loss", math.nan))]
+
+    @property
+    def went_back(self) -> list[str]:
+        """What made the run go back to a checkpoint, a line each."""
+        return [str(line["went_back"]) for line in self.lines if "went_back" in line]
+
+    @cached_property
+    def exploded(self) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+        """See `metrics.exploded`."""
+        return exploded(self.lines)
+
+    @property
+    def calmer(self) -> list[str]:
+        """The options with which a run whose steps went too far may be begun again."""
+        training = self.recipe.training
+        name = training.optimizer.registered_name  # type: ignore[attr-defined]
+        high = HIGH_RATES.get(name, math.inf)
+        rate = high / 20 if training.lr > high else training.lr / 3
+        clip = [] if training.clip else ["training.clip=1"]
+        half = training.steps * (training.batch_size if training.counted_in == "images" else 1) // 2
+        warmup = max(min(2 * training.warmup, half), min(100, half))
+        return [f"training.lr={rate:.2g}", f"training.warmup={warmup}", *clip]
 
     def again(self, *options: str) -> str:
         """The command that trains the recipe of this run anew with other options, beside it."""

@@ -16,10 +16,9 @@ from ...training.threads import step_operations
 from .base import Check, DiffusionCheck, Finding, RecipeCheck, checks
 from .data import Constant, NotFinite
 from .patients import DiffusionPatient, RecipePatient
+from .rates import HIGH_RATES
 from .schedule import NoSignal
 
-HIGH_RATES = {"adam": 0.02, "adamw": 0.02, "muon": 0.02, "lion": 0.005, "sgd": 2.0}
-"""Learning rates above which hardly any network is trained, by optimizer; ten times as much none."""
 REACH = 0.02
 """How far a weight must at least be able to move in a whole run."""
 

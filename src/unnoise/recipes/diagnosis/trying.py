@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ...training.settings import TrainingSettings
 from .base import Finding, RecipeCheck, checks
 from .patients import RecipePatient
-from .settings import HIGH_RATES
+from .rates import HIGH_RATES
 from .trial import ENOUGH_STEPS, ORDINARY_CLIP, ORDINARY_RATE, Trial
 
 ENOUGH_FOR_GRADIENTS = 8
