@@ -75,6 +75,8 @@ class Blueprint:
             try:
                 network = networks[self.network.name](entering, out_shape, self.spec.num_classes, self.network.config)
             except IncompatibleParts as error:
+                if told := self.spec.channels_last:
+                    raise IncompatibleParts(f"{told} ({str(error).partition(': ')[0]})") from None
                 if not self.codec.learned:
                     raise
                 made = f"the codec (codec.path) makes latents of shape {shape} of data of shape {self.spec.shape}"

@@ -286,6 +286,23 @@ def test_a_rate_with_which_one_batch_blows_up_is_named():
     assert "too high" in found.findings[0][1].cause
 
 
+STANDSTILLS = {
+    "sgd, all but clipped away": (["training.optimizer=sgd", "training.clip=1e-6"], "and sgd makes no step of it"),
+    "adam, all but clipped away": (["training.optimizer=adam", "training.clip=1e-12"], "and adam makes no step of it"),
+    "sgd, a rate that is ordinary for adam": (["training.optimizer=sgd", "training.lr=1e-6"], "of 1e-06 is too low for sgd"),
+    "lion": (["training.optimizer=lion", "training.lr=1e-5", "training.steps=10000"], "of 1e-05 is too low for lion"),
+    "adam, too high": (["training.optimizer=adam", "training.lr=1", "training.clip=0"], "of 1 is too high: the steps overshoot"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "why"), STANDSTILLS.values(), ids=STANDSTILLS)
+def test_why_a_batch_is_not_learned_is_told_by_what_its_loss_did(options, why):
+    finding = dict(examine_recipe(recipe(*options), seconds=60).findings)["one-batch"]
+    assert finding.severity == "error"
+    assert why in finding.cause
+    assert "one-batch" not in examine_recipe(recipe(*options, *finding.fix.split()), seconds=60).named()
+
+
 def test_what_training_refuses_is_told_and_not_called_well(tmp_path):
     assert spoken("objective.noise.offset=0.1") == ["refused"]
     found = examine_recipe(recipe("objective.noise.offset=0.1"), seconds=60)

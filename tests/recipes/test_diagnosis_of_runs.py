@@ -366,6 +366,24 @@ def test_a_damaged_checkpoint_is_found(points, copy_of):
     assert found_in(folder)["checkpoint"].severity == "error"
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_checkpoint_of_another_network_is_found_and_nothing_else_is_upset(points, copy_of, tmp_path, alone):
+    small = {**POINTS["training"], "steps": 700, "checkpoint_every": 700, "validation_size": 16}
+    train(load_recipe({**POINTS, "network": {"name": "mlp", "width": 8, "depth": 2}, "training": small}), tmp_path / "small",
+          progress=False)  # fmt: skip
+    folder = copy_of(points)
+    for path in checkpoints(folder / "checkpoints") if alone else ():
+        path.unlink()
+    (other,) = checkpoints(tmp_path / "small" / "checkpoints")
+    shutil.copy(other, folder / "checkpoints")
+    found = found_in(folder)
+    assert set(found) == {"checkpoint"}
+    told = "the newest checkpoint, 000000700.safetensors, holds the weights of another network (it differs in blocks.0.enter.bias)"
+    assert (found["checkpoint"].severity, found["checkpoint"].seen) == ("error", told)
+    moved = f"mv {folder / 'checkpoints' / other.name} {folder}"
+    assert found["checkpoint"].fix == (f"unnoise train {folder / 'recipe.yaml'} --out {folder}-2" if alone else moved)
+
+
 def test_a_model_that_is_gone_is_found(points, copy_of):
     folder = copy_of(points)
     shutil.rmtree(folder / "model")

@@ -45,6 +45,16 @@ class Spec:
         """How many labels there are; 0 without labels."""
         return len(self.class_names)
 
+    @property
+    def channels_last(self) -> str:
+        """What to do about arrays whose 1, 3 or 4 channels seem to come after height and width; empty where they do not."""
+        if self.kind != "array" or len(self.shape) != 3 or self.shape[2] not in (1, 3, 4) or min(self.shape[:2]) <= 4:
+            return ""
+        return (
+            f"samples of shape {tuple(self.shape)} seem to have their channels last, and are read with channels first: save "
+            "numpy.moveaxis(x, -1, 1)"
+        )
+
 
 class AnyDataset(ABC):
     """Samples by number, wherever they lie: in memory (`Dataset`), or in shards that are read as they are needed.

@@ -176,6 +176,8 @@ def _warnings(
     elif count > 1 and statistics.constant:
         listed = ", ".join(str(channel) for channel in statistics.constant[:_EXAMPLES])
         yield f"{len(statistics.constant)} of {dataset.x.shape[1]} channels never change (counted from 0: {listed})."
+    if told := dataset.spec.channels_last:
+        yield f"{told[0].upper()}{told[1:]}."
     if duplicates:
         yield f"{duplicates} of {count} samples equal an earlier one."
     if dataset.skipped:

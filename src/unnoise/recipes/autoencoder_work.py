@@ -14,7 +14,7 @@ from torch import Tensor
 from ..codecs.autoencoder import AutoencoderCodec
 from ..codecs.identity import IdentityCodec
 from ..data.base import Progress, Spec
-from ..errors import BadOption
+from ..errors import BadOption, IncompatibleParts
 from ..evaluation.perceptual import PerceptualDistance
 from ..files import write_atomically
 from ..model_folder import described_parts
@@ -90,7 +90,12 @@ class AutoencoderWork(Work):
             if spec.kind == "image"
             else IdentityCodec.standardizing(self.train.part(MOST_ON_THE_WAY).x)
         )
-        self.codec = AutoencoderCodec.untrained(spec.shape, recipe.autoencoder, scaled, recipe.seed)
+        try:
+            self.codec = AutoencoderCodec.untrained(spec.shape, recipe.autoencoder, scaled, recipe.seed)
+        except IncompatibleParts as error:
+            if not spec.channels_last:
+                raise
+            raise IncompatibleParts(f"{spec.channels_last} ({str(error).partition(': ')[0]})") from None
         self._distance: PerceptualDistance | None = None
         if recipe.loss.perceptual:
             self._distance = PerceptualDistance(recipe.features.prepare(self.train.part(), progress))

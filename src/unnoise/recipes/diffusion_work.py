@@ -73,7 +73,8 @@ class DiffusionWork(Work):
     @property
     def notes(self) -> list[str]:
         """See `Work.notes`; those of the model that it starts from come once that has begun."""
-        return [*self.prepared.notes, *(self.start.notes if self.start is not None else ())]
+        layout = [told] if (told := self.train.spec.channels_last) else []
+        return [*layout, *self.prepared.notes, *(self.start.notes if self.start is not None else ())]
 
     def size_notes(self, parameters: int) -> list[str]:
         """See `Work.size_notes`."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..files import naming, write_atomically
+
+FAR_ABOVE = 3.0
+"""Times the loss of a network that nobody trained yet: knowing held-out data by heart brings none so far up."""
 
 
 class MetricsFile:
@@ -63,3 +68,35 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         if isinstance(line, dict) and isinstance(line.get("step"), int):
             lines.append(line)
     return lines
+
+
+def exploded(lines: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """The first and the last validation of a run whose loss ended far above where it began, though it is a number; else None.
+
+    Args:
+        lines: Of its metrics.
+    """
+    validations = [line for line in lines if math.isfinite(line.get("validation_loss", math.nan))]
+    if len(validations) < 2:
+        return None
+    first, last = validations[0], validations[-1]
+    began = first["validation_loss"]
+    steps = [line["loss"] for line in lines if math.isfinite(line.get("loss", math.nan))][-5:]
+    if not 0 < FAR_ABOVE * began < last["validation_loss"]:
+        return None
+    # Held-out data can become strange to a network that knows its training data by heart; then only the former's loss is high.
+    return None if steps and statistics.median(steps) < began else (first, last)
+
+
+def told_of_explosion(folder: Path, rate: float) -> list[str]:
+    """A note on a loss that ended far above where it began, and what to do; none where it did not.
+
+    Args:
+        folder: Of a run.
+        rate: Its learning rate.
+    """
+    if (found := exploded(read_metrics(folder / "metrics.jsonl"))) is None:
+        return []
+    first, last = (line["validation_loss"] for line in found)
+    told = f"the validation loss is {last:.4g}, far above the {first:.4g} that it began with"
+    return [f"{told}: lower training.lr (now {rate:g}) and use another --out, or ask `unnoise doctor`"]

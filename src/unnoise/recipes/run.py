@@ -55,6 +55,7 @@ from .diffusion_work import DiffusionWork
 from .judging.while_training import Evaluated, Watcher
 from .lock import locked
 from .logbook import Logbook, StepCost
+from .metrics import told_of_explosion
 from .prepare import Prepared as Prepared
 from .prepare import prepare as prepare
 from .tracking.base import TrackedRun
@@ -144,8 +145,9 @@ class Run:
         return trainee, state
 
     def late_notes(self) -> list[str]:
-        """What could not be read since the run was made: of data in shards, images are opened as they are needed."""
-        return _told([line for line in self.train_data.skipped if line not in self._known])
+        """What came up since the run was made: images in shards that could not be read, a loss that ended far up."""
+        unread = [line for line in self.train_data.skipped if line not in self._known]
+        return [*_told(unread), *told_of_explosion(self.folder, self.recipe.training.lr)]
 
     def _model_stands(self) -> bool:
         """Whether the folder's model is that of this step: a run may have been killed after its last checkpoint."""

@@ -13,6 +13,7 @@ from ...data.streaming.dataset import ShardedDataset
 from ...precision import processors
 from ...process.base import log_snr_at
 from ...training.prefetch import MOST_CHOSEN
+from ..metrics import FAR_ABOVE
 from ..noising import stand_in
 from .base import DiffusionRunCheck, Finding, RunCheck, checks
 from .runs import DiffusionRunPatient, RunPatient
@@ -37,7 +38,7 @@ class Diverged(RunCheck):
     def look(self, patient: RunPatient) -> Iterator[Finding]:
         """See `RunCheck.look`."""
         training = patient.recipe.training
-        back = [str(line["went_back"]) for line in patient.lines if "went_back" in line]
+        back = patient.went_back
         broken = [line["step"] for line in patient.steps if not math.isfinite(line["loss"])]
         if not back and not broken:
             return
@@ -47,7 +48,30 @@ class Diverged(RunCheck):
             "error" if ended else "warning",
             told + (f", and the run ended at step {patient.steps_made:,} of {training.steps:,}" if ended else ""),
             f"the learning rate of {training.lr:g} is too high for these weights, or a sample is far out",
-            patient.again(f"training.lr={training.lr / 3:.2g}", f"training.warmup={max(2 * training.warmup, 100)}"),
+            patient.again(*patient.calmer),
+        )
+
+
+@checks.register("exploded")
+class Exploded(RunCheck):
+    """A loss that is a number, and ended far above where it began."""
+
+    def look(self, patient: RunPatient) -> Iterator[Finding]:
+        """See `RunCheck.look`."""
+        if patient.exploded is None:
+            return
+        first, last = patient.exploded
+        began, ended = first["validation_loss"], last["validation_loss"]
+        losses = [(line["step"], line.get("validation_loss", line.get("loss", 0.0))) for line in patient.lines]
+        step, highest = next((step, loss) for step, loss in losses if loss > FAR_ABOVE * began)
+        training = patient.recipe.training
+        yield Finding(
+            "error",
+            f"the validation loss began at {began:.4g} and is {ended:.4g} at step {last['step']:,}; the first loss so far up is "
+            f"{highest:.3g} at step {step:,}",
+            f"the steps overshoot: the learning rate of {training.lr:g} is too high"
+            + ("" if training.clip else ", and no gradient is clipped"),
+            patient.again(*patient.calmer),
         )
 
 
@@ -63,7 +87,7 @@ class LossFlat(RunCheck):
     def look(self, patient: RunPatient) -> Iterator[Finding]:
         """See `RunCheck.look`."""
         lines = patient.validations
-        if not self.can_tell(patient):
+        if not self.can_tell(patient) or patient.exploded:
             return
         first, best = lines[0]["validation_loss"], min(line["validation_loss"] for line in lines)
         floor = min(lines[-1].get("bayes_floor", 0.0), best)
@@ -104,7 +128,7 @@ class Overfitting(RunCheck):
     def look(self, patient: RunPatient) -> Iterator[Finding]:
         """See `RunCheck.look`."""
         lines = patient.validations
-        if not patient.recipe.training.validation_share or len(lines) < 4:
+        if not patient.recipe.training.validation_share or len(lines) < 4 or patient.exploded:
             return
         best = min(lines, key=lambda line: line["validation_loss"])
         last = lines[-1]
@@ -156,7 +180,7 @@ class AlwaysClipped(RunCheck):
         cut = sum(norm > training.clip for norm in norms)
         if cut >= 0.95 * len(norms):
             usual = statistics.median(norms)
-            plain = training.optimizer.registered_name == "sgd"  # type: ignore[attr-defined]
+            plain = training.optimizer.proportional
             yield Finding(
                 "warning" if plain else "hint",
                 f"the gradient's norm is about {usual:.3g}, and {cut} of {len(norms)} logged steps were cut to {training.clip:g}",
@@ -301,7 +325,7 @@ class Unfinished(RunCheck):
                 "hint",
                 f"{patient.steps_made:,} of {patient.recipe.training.steps:,} steps are made",
                 "the run was stopped, or still goes on; the same command goes on from its last checkpoint",
-                patient.on(),
+                "" if patient.went_back else patient.on(),
             )
 
 

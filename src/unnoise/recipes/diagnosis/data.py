@@ -20,7 +20,10 @@ MANY_DUPLICATES = 0.01
 MANY_TIMES = 200
 """Times that each sample is seen before a network that could hold all of them is suspected to."""
 SHIFTS = (-3, -2, -1, 1, 2, 3)
-_COMPARED = 2000
+LITTLE, MANY_OF_A_LABEL = 0.2, 10
+"""Of the way from chance to full agreement, which must be told from none; and samples of each label, without which it cannot be."""
+NEIGHBOURS_ARE_ALIKE, NEIGHBOURS_TELL = 0.25, 0.8
+"""Distances to the nearest sample as a share of a usual one: in noise, where they are almost one, neighbours say nothing."""
 
 
 @checks.register("not-finite")
@@ -230,20 +233,52 @@ class LabelsShifted(DiffusionCheck):
         """See `DiffusionCheck.look`."""
         if patient.data.labels is None or not patient.in_memory or patient.count < FEW_SAMPLES:
             return
-        x = patient.data.x[:_COMPARED].double().flatten(1)
-        nearest, labels = torch.cdist(x, x).fill_diagonal_(float("inf")).argmin(1), patient.data.labels
+        nearest, labels = patient.nearest[0], patient.data.labels
         own, chance = agreement(labels, nearest), _chance(labels)
-        best = max(SHIFTS, key=lambda shift: agreement(labels.roll(shift), nearest))
-        found = agreement(labels.roll(best), nearest)
-        # Five standard errors of a share of so many: never by chance, and only where labels as they stand say nothing.
-        error = 5 * (0.25 / min(patient.count, _COMPARED)) ** 0.5
-        if found - own > 2 * error and own - chance < error:
+        best, found = _slipped(labels, nearest)
+        if best:
             yield Finding(
                 "error",
                 f"{own:.0%} of samples have the label of their nearest neighbour, as by chance ({chance:.0%}); with the labels "
                 f"moved by {abs(best)} {'down' if best > 0 else 'up'} it is {found:.0%}",
                 "the table of labels has slipped against the samples: a header read as a label, or a sample missing",
             )
+
+
+@checks.register("labels-at-random")
+class LabelsAtRandom(DiffusionCheck):
+    """Labels that say nothing of the samples."""
+
+    def look(self, patient: DiffusionPatient) -> Iterator[Finding]:
+        """See `DiffusionCheck.look`."""
+        if patient.data.labels is None or not patient.in_memory or patient.count < FEW_SAMPLES:
+            return
+        nearest, near = patient.nearest
+        labels = patient.data.labels[: len(nearest)]
+        own, chance, count = agreement(labels, nearest), _chance(labels), len(labels)
+        margin = 3 * (chance * (1 - chance) / count) ** 0.5
+        rare = count < MANY_OF_A_LABEL * len(labels.unique())
+        if rare or near > NEIGHBOURS_TELL or margin > LITTLE * (1 - chance) or own - chance > margin:
+            return
+        if _slipped(patient.data.labels, nearest)[0]:
+            return
+        mixed = "the labels were mixed up, or are those of other samples: look at a few of each with `unnoise data`"
+        yield Finding(
+            "warning",
+            f"{own:.0%} of samples have the label of their nearest neighbour, as by chance ({chance:.0%})",
+            mixed if near < NEIGHBOURS_ARE_ALIKE else f"it may be that {mixed.partition(':')[0]}, or that they tell of what a "
+            "distance does not show",
+        )  # fmt: skip
+
+
+def _slipped(labels: Tensor, nearest: Tensor) -> tuple[int, float]:
+    """By how many places labels have slipped, and how often neighbours agree where they stand right; 0 where they have not."""
+    own, chance = agreement(labels, nearest), _chance(labels)
+    best = max(SHIFTS, key=lambda shift: agreement(labels.roll(shift), nearest))
+    found = agreement(labels.roll(best), nearest)
+    # Five standard errors of a share of so many: never by chance, and only where labels as they stand say nothing.
+    error = 5 * (0.25 / len(nearest)) ** 0.5
+    return (best, found) if found - own > 2 * error and own - chance < error else (0, own)
 
 
 def agreement(labels: Tensor, nearest: Tensor) -> float:

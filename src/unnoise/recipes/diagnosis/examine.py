@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...data.base import Progress
-from ...errors import UnnoiseError
-from ...training.machine import MachineSettings
 from ..any_recipe import AnyRecipe
 from .base import SEVERITIES, Finding, checks
 from .patients import RecipePatient, patient_of
@@ -91,11 +89,10 @@ def examine_run(folder: str | Path, seconds: float = SAMPLE_SECONDS, progress: P
     found, notes = _looked(patient), []
     if isinstance(patient, DiffusionRunPatient) and patient.samples is not None:
         notes.append(f"drawn: {len(patient.samples)} samples")
-    try:
-        here = replace(patient.recipe, machine=MachineSettings())  # it may have been trained elsewhere
-        found |= _looked(patient_of(here, progress=progress))
-    except UnnoiseError as error:
-        notes.append(f"the recipe could not be looked at: {error}")
+    if isinstance(patient.begun, RecipePatient):
+        found |= _looked(patient.begun)
+    else:
+        notes.append(f"the recipe could not be looked at: {patient.begun}")
     return _diagnosis(found, tuple(notes))
 
 

@@ -12,6 +12,7 @@ from ...errors import DataError
 from ...evaluation.memorisation import copying
 from ...objectives.mse import preconditioned
 from ...samplers.base import samplers
+from ...training.checkpoint import checkpoints
 from ...training.threads import step_operations
 from ...training.validation import Validation
 from ..words import captions_again
@@ -43,14 +44,24 @@ class SamplesCheck(DiffusionRunCheck):
 
 @checks.register("checkpoint")
 class DamagedCheckpoint(RunCheck):
-    """A damaged checkpoint."""
+    """A checkpoint that is damaged, or holds another network."""
 
     def look(self, patient: RunPatient) -> Iterator[Finding]:
         """See `RunCheck.look`."""
         found, damaged = patient.newest
+        place = patient.folder / "checkpoints"
+        if found is not None and (weight := patient.foreign_weight):
+            alone = (
+                len(checkpoints(place)) - len(damaged) < 2
+            )  # without it the run would begin anew, and replace its model
+            yield Finding(
+                "error",
+                f"the newest checkpoint, {found.path.name}, holds the weights of another network (it differs in {weight})",
+                "it was copied from another run, or recipe.yaml was changed; training refuses to go on from it",
+                patient.again() if alone else shlex.join(["mv", str(found.path), str(patient.folder)]),
+            )
         if not damaged:
             return
-        place = patient.folder / "checkpoints"
         if found is None:
             yield Finding(
                 "error", f"no whole checkpoint is left: {damaged[0]}", "the run cannot go on; its model may still be whole",
@@ -120,7 +131,7 @@ class AverageLag(DiffusionRunCheck):
     def can_tell(self, patient: DiffusionRunPatient) -> bool:
         """See `Check.can_tell`."""
         whole = patient.newest[0] is not None and patient.model is not None and patient.data is not None
-        return whole and patient.recipe.begins_anew and not patient.broken_weights
+        return whole and patient.recipe.begins_anew and not patient.broken_weights and not patient.foreign_weight
 
     def look(self, patient: DiffusionRunPatient) -> Iterator[Finding]:
         """See `DiffusionRunCheck.look`."""
@@ -136,6 +147,9 @@ class AverageLag(DiffusionRunCheck):
             model.denoiser
         ).network  # with what no checkpoint holds, as an encoder that stays as it is
         assert others is not None
+        shapes = {name: tensor.shape for name, tensor in others.state_dict().items()}
+        if any(shapes.get(name) != tensor.shape for name, tensor in checkpoint.part("ema/").items()):
+            return  # the weights of another network
         buffers, losses, captions = others.state_dict(), {}, captions_again(recipe.conditioning, model.blueprint.text)
         of_one = step_operations(network, model.blueprint.input_shape, 1) / 3
         size = int(min(_TRIPLES, max(_OPERATIONS / of_one, 16)))
@@ -189,14 +203,15 @@ class SamplesNoise(SamplesCheck):
         own, away, whole = _nearest(real, None), _nearest(made, real), _nearest(noise, real)
         if whole > TELLS_NOISE * own and away - own > AS_FAR_AS_NOISE * (whole - own):
             what = "white noise" if away - own < 2 * (whole - own) else "further from the data than white noise"
-            steps = patient.recipe.training.steps
+            steps, astray = patient.recipe.training.steps, bool(patient.went_back or patient.exploded)
+            longer = [f"training.steps={10 * steps}"] if patient.steps_made >= steps and not patient.exploded else []
             yield Finding(
                 "error",
                 f"samples are {what}: the nearest of the data is {away:.3g} away, from one of the data {own:.3g}, from noise "
                 f"{whole:.3g}",
+                "its steps went astray, as the log of the run says" if astray else
                 "the network has learned next to nothing, or these are the weights of another run",
-                patient.again(f"training.steps={10 * steps}") if patient.steps_made >= steps else
-                patient.on(),
+                patient.again(*longer, *(patient.calmer if astray else ())) if longer or astray else patient.on(),
             )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from ..work import Work
 from ..works import work_of
 from .trial import Trial, overfit, tried
 
-_MOST_ENCODED = 2000
+_MOST_ENCODED = _MOST_COMPARED = 2000
 
 
 class RecipePatient:
@@ -137,6 +137,15 @@ class DiffusionPatient(RecipePatient):
         super().__init__(recipe, seconds, progress)
         if self.work is None:  # else it is settled by the data
             self.recipe = replace(recipe, process=stand_in(recipe.process))
+
+    @cached_property
+    def nearest(self) -> tuple[Tensor, float]:
+        """The numbers of the nearest other samples of the first some thousand, and how near: as a share of a usual distance."""
+        x = self.data.x[:_MOST_COMPARED].double().flatten(1)
+        distances = torch.cdist(x, x)
+        usual = float(distances.median())
+        near = distances.fill_diagonal_(float("inf")).min(1)
+        return near.indices, float(near.values.median()) / usual if usual else 1.0
 
 
 def patient_of(recipe: AnyRecipe, seconds: float = 0.0, progress: Progress | None = None) -> RecipePatient:

@@ -7,7 +7,7 @@ import math
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,17 @@ from ...data.base import Progress
 from ...errors import RunFolderError, SamplingDiverged, UnnoiseError
 from ...model import Model
 from ...training.checkpoint import Checkpoint, newest_whole
+from ...training.machine import MachineSettings
 from ..any_recipe import AnyRecipe
 from ..autoencoder import AutoencoderRecipe
 from ..clip import ClipRecipe
 from ..clip_folder import TrainedClip, load_clip
 from ..codec_folder import read_codec
-from ..metrics import read_metrics
+from ..metrics import exploded, read_metrics
 from ..recipe import Recipe, load_any_recipe, read_values
 from ..run_data import RunData, data_of
+from .patients import RecipePatient, patient_of
+from .rates import HIGH_RATES
 
 MOST_SAMPLES, MOST_POINTS = 256, 2048
 _AT_ONCE, _POINTS_AT_ONCE = 16, 256
@@ -99,6 +102,28 @@ class RunPatient:
         """The lines about validations whose loss is a number."""
         return [line for line in self.lines if math.isfinite(line.get("validation_loss", math.nan))]
 
+    @property
+    def went_back(self) -> list[str]:
+        """What made the run go back to a checkpoint, a line each."""
+        return [str(line["went_back"]) for line in self.lines if "went_back" in line]
+
+    @cached_property
+    def exploded(self) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+        """See `metrics.exploded`."""
+        return exploded(self.lines)
+
+    @property
+    def calmer(self) -> list[str]:
+        """The options with which a run whose steps went too far may be begun again."""
+        training = self.recipe.training
+        name = training.optimizer.registered_name  # type: ignore[attr-defined]
+        high = HIGH_RATES.get(name, math.inf)
+        rate = high / 20 if training.lr > high else training.lr / 3
+        clip = [] if training.clip else ["training.clip=1"]
+        half = training.steps * (training.batch_size if training.counted_in == "images" else 1) // 2
+        warmup = max(min(2 * training.warmup, half), min(100, half))
+        return [f"training.lr={rate:.2g}", f"training.warmup={warmup}", *clip]
+
     def again(self, *options: str) -> str:
         """The command that trains the recipe of this run anew with other options, beside it."""
         names = (f"{self.folder.resolve().name}-{i}" for i in itertools.count(2))
@@ -143,6 +168,27 @@ class RunPatient:
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest whole checkpoint, and a line about each damaged one."""
         return newest_whole(self.folder / "checkpoints")
+
+    @cached_property
+    def begun(self) -> RecipePatient | UnnoiseError:
+        """The recipe of the run, to be examined as if it were begun here; why it cannot be, where it cannot."""
+        try:  # it may have been trained elsewhere
+            return patient_of(replace(self.recipe, machine=MachineSettings()), progress=self._progress)
+        except UnnoiseError as error:
+            return error
+
+    @cached_property
+    def foreign_weight(self) -> str:
+        """The first weight in which the newest checkpoint differs from the network of the recipe; empty where none is known to."""
+        newest, begun = self.newest[0], self.begun
+        if newest is None or not isinstance(begun, RecipePatient) or begun.network is None:
+            return ""
+        if self.data is not None and self.data.changed:  # which may ask for another network
+            return ""
+        asked = {name: tuple(p.shape) for name, p in begun.network.named_parameters() if p.requires_grad}
+        stored = {name: tuple(tensor.shape) for name, tensor in newest.part("weights/").items()}
+        wrong = [name for name in asked.keys() | stored.keys() if asked.get(name) != stored.get(name)]
+        return min(wrong, default="")
 
     @cached_property
     def _data(self) -> RunData | UnnoiseError | None:

@@ -16,10 +16,12 @@ from ...training.threads import step_operations
 from .base import Check, DiffusionCheck, Finding, RecipeCheck, checks
 from .data import Constant, NotFinite
 from .patients import DiffusionPatient, RecipePatient
+from .rates import HIGH_RATES
 from .schedule import NoSignal
+from .values import ChannelsLast
 
-HIGH_RATES = {"adam": 0.02, "adamw": 0.02, "muon": 0.02, "lion": 0.005, "sgd": 2.0}
-"""Learning rates above which hardly any network is trained, by optimizer; ten times as much none."""
+STRONG, HIGH_OFFSET = 30.0, 1.0
+"""Guidance and offset noise that nobody works with."""
 REACH = 0.02
 """How far a weight must at least be able to move in a whole run."""
 
@@ -31,7 +33,9 @@ class Guidance(DiffusionCheck):
     def look(self, patient: DiffusionPatient) -> Iterator[Finding]:
         """See `DiffusionCheck.look`."""
         scale, dropout = patient.recipe.sampling.guidance, patient.recipe.objective.condition_dropout
-        if not patient.report.labels:
+        conditioning = patient.recipe.conditioning
+        known = patient.report.labels or conditioning.text or conditioning.boxes or conditioning.map != "none"
+        if not known:
             if scale != 1:
                 told = f"sampling.guidance is {scale:g}, and the data has no labels"
                 yield Finding("hint", told, "guidance then does nothing", "sampling.guidance=1")
@@ -47,6 +51,29 @@ class Guidance(DiffusionCheck):
                 "error", "condition_dropout is 1", "no label is ever seen, so none is learned",
                 "objective.condition_dropout=0.1",
             )  # fmt: skip
+        elif scale > STRONG:
+            yield Finding(
+                "hint",
+                f"sampling.guidance is {scale:g}",
+                "hardly any model bears more than 15: samples are pushed out of the data, to glaring colours or all to one place",
+                "sampling.guidance=4",
+            )
+
+
+@checks.register("noise-offset")
+class NoiseOffset(DiffusionCheck):
+    """Offset noise that outweighs the noise itself."""
+
+    def look(self, patient: DiffusionPatient) -> Iterator[Finding]:
+        """See `DiffusionCheck.look`."""
+        offset = patient.recipe.objective.noise.offset
+        if offset > HIGH_OFFSET:
+            yield Finding(
+                "hint",
+                f"objective.noise.offset is {offset:g}",
+                "about 0.1 is usual: above 1 most of the noise is one number for a whole channel, which samples do not begin with",
+                "objective.noise.offset=0.1",
+            )
 
 
 @checks.register("average-length")
@@ -117,7 +144,7 @@ class LearningRate(RecipeCheck):
                 "every step overshoots: the loss stays high or becomes NaN",
                 f"training.lr={high / 20:g}",
             )
-        elif name != "sgd" and patient.recipe.begins_anew and (reach := _reach(training)) < REACH:
+        elif not training.optimizer.proportional and patient.recipe.begins_anew and (reach := _reach(training)) < REACH:
             more = 20 * REACH / reach
             yield Finding(
                 "warning",
@@ -171,7 +198,7 @@ class Refused(RecipeCheck):
 
     def look(self, patient: RecipePatient) -> Iterator[Finding]:
         """See `RecipeCheck.look`."""
-        error, known = patient.refusal, (NotFinite(), Constant(), NoSignal(), Memory())
+        error, known = patient.refusal, (NotFinite(), Constant(), ChannelsLast(), NoSignal(), Memory())
         if error is not None and not any(_speaks(check, patient) for check in known):
             yield Finding("error", str(error), f"training refuses to begin ({type(error).__name__})")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,7 @@ from ..work import Work
 MOST_STEPS = 200
 ENOUGH_STEPS = 50
 """Below so many, a loss that did not fall proves nothing."""
-ORDINARY_RATE = 1e-3
+ORDINARY_RATE, ORDINARY_CLIP = 1e-3, 1.0
 _SAMPLES = 16
 _WARMUP = 10
 
@@ -33,13 +34,16 @@ class Trial:
         rate: The learning rate.
         dead: Weights whose gradient was exactly 0 at every step, by name.
         broken: Weights whose gradient was not finite at some step, by name.
-        with_ordinary_rate: The share of the loss that was left with AdamW at `ORDINARY_RATE`; None where that was not tried.
+        norm: Of the gradient before clipping, in the middle of all steps; 0 where no step was made.
+        with_ordinary_rate: The share of the loss that was left with AdamW at `ORDINARY_RATE`, clipped at `ORDINARY_CLIP` or above;
+            None where that was not tried.
     """
 
     losses: tuple[float, ...]
     rate: float
     dead: tuple[str, ...]
     broken: tuple[str, ...]
+    norm: float = 0.0
     with_ordinary_rate: float | None = None
 
     @property
@@ -66,7 +70,8 @@ def overfit(work: Work, seconds: float, most: int = MOST_STEPS) -> Trial:
     found = _learn(work, training, seconds, most)
     if found.broken or len(found.losses) < ENOUGH_STEPS or found.left < 0.9 or not work.recipe.begins_anew:
         return found
-    plain = replace(training, optimizer=AdamWOptimizer(), lr=ORDINARY_RATE)
+    clip = max(training.clip, ORDINARY_CLIP) if training.clip else 0.0
+    plain = replace(training, optimizer=AdamWOptimizer(), lr=ORDINARY_RATE, clip=clip)
     return replace(found, with_ordinary_rate=_learn(work, plain, seconds, most).left)
 
 
@@ -105,6 +110,7 @@ def _learn(work: Work, training: TrainingSettings, seconds: float, most: int) ->
     gradient, size = trainee.gradient(state), state.settings.batch_size
     batch = trainee.examples(state).until(1).step(0, next(trainee.module.parameters()).device)
     losses: list[float] = []
+    norms: list[float] = []
     alive, broken = [False] * len(state.names), [False] * len(state.names)
     trainee.module.train()
     began = time.perf_counter()
@@ -117,10 +123,11 @@ def _learn(work: Work, training: TrainingSettings, seconds: float, most: int) ->
                 broken[i] = broken[i] or not bool(torch.isfinite(largest))
             if any(broken):
                 break
-            state.update()
+            norms.append(float(state.update()))
     return Trial(
         tuple(losses),
         training.lr,
         tuple(name for name, each in zip(state.names, alive, strict=True) if not each),
         tuple(name for name, each in zip(state.names, broken, strict=True) if each),
+        statistics.median(norms) if norms else 0.0,
     )

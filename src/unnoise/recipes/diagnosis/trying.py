@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from ...training.settings import TrainingSettings
 from .base import Finding, RecipeCheck, checks
 from .patients import RecipePatient
-from .trial import ENOUGH_STEPS, ORDINARY_RATE
+from .rates import HIGH_RATES
+from .trial import ENOUGH_STEPS, ORDINARY_CLIP, ORDINARY_RATE, Trial
 
 ENOUGH_FOR_GRADIENTS = 8
 """Layers that begin at zero hide those before them from the gradient for a step or two each."""
 NOT_LEARNED, BLOWN_UP = 0.9, 3.0
 """Shares of the first loss that are left of one batch."""
+RISEN = 1.1
+"""Of the first loss: steps that are too short for a batch never bring it so far up."""
+CUT_SHORT, VANISHING = 100.0, 1e-5
+"""How many times longer than its limit a gradient must be, and the limit below which Adam's epsilon outweighs what is left."""
 
 
 @checks.register("one-batch")
@@ -38,11 +44,12 @@ class OneBatch(RecipeCheck):
         elif steps >= ENOUGH_STEPS and left > NOT_LEARNED and trial.with_ordinary_rate is not None:
             other = trial.with_ordinary_rate
             if other < NOT_LEARNED:
+                why, also = _why_not(trial, patient.recipe.training)
                 yield Finding(
                     "error",
                     f"{told}, and {other:.2g} with AdamW at {ORDINARY_RATE:g}",
-                    f"the learning rate of {trial.rate:g} is too {'low' if trial.rate < ORDINARY_RATE else 'high'}",
-                    f"training.optimizer=adamw training.lr={ORDINARY_RATE:g}",
+                    why,
+                    f"training.optimizer=adamw training.lr={ORDINARY_RATE:g}{also}",
                 )
             else:
                 yield Finding(
@@ -50,6 +57,20 @@ class OneBatch(RecipeCheck):
                     f"{told}, whatever the learning rate",
                     "the network does not learn: it is cut off, frozen, or too small to tell the samples apart",
                 )
+
+
+def _why_not(trial: Trial, training: TrainingSettings) -> tuple[str, str]:
+    """Why a batch was not learned that an ordinary optimizer learns, and what must be set beside that one."""
+    optimizer, clip = training.optimizer, training.clip
+    name = optimizer.registered_name  # type: ignore[attr-defined]
+    risen = max(trial.losses) > RISEN * trial.losses[0]
+    if clip and trial.norm > CUT_SHORT * clip and not risen and (optimizer.proportional or clip < VANISHING):
+        cut = f"training.clip={clip:g} cuts a gradient of norm {trial.norm:.2g} to next to nothing"
+        return f"{cut}, and {name} makes no step of it: the loss stands still", f" training.clip={ORDINARY_CLIP:g}"
+    # Steps that are as long as the rate says cannot be too short at a rate that hardly any network bears.
+    if risen or (not optimizer.proportional and trial.rate > HIGH_RATES.get(name, math.inf)):
+        return f"the learning rate of {trial.rate:g} is too high: the steps overshoot", ""
+    return f"the learning rate of {trial.rate:g} is too low for {name}: the loss hardly moves", ""
 
 
 @checks.register("gradients")

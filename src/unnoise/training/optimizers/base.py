@@ -78,6 +78,8 @@ class Optimizer(Checked, ABC):
 
     moments: ClassVar[tuple[str, ...]]
     """The names of what is remembered for each weight."""
+    proportional: ClassVar[bool] = False
+    """Whether a step is as long as the gradient; all others are as long whatever the gradient's scale."""
 
     elementwise: ClassVar[bool] = True
     """Whether every weight goes its own way, so that weights may be spread over processes."""

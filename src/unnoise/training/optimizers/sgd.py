@@ -24,6 +24,7 @@ class SGDOptimizer(Optimizer):
     nesterov: bool = option(True, help="whether the gradient counts once more in the step that it is found for")
 
     moments: ClassVar[tuple[str, ...]] = ("velocity",)
+    proportional: ClassVar[bool] = True
 
     def update(self, memory: Memory, rate: Rate) -> None:
         """See `Optimizer.update`."""
