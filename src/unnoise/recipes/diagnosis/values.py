@@ -102,9 +102,9 @@ class Outlier(RecipeCheck):
         found = far_out(x)
         if found is None:
             return
-        first, count = found.samples[0], len(found.samples)
-        who = f"sample {first} has the value {found.value:.6g}"
-        who += "" if count == 1 else f", and {count - 1} more such as sample {found.samples[1]} are as strange"
+        numbers, count = [int(patient.numbers[each]) for each in found.samples], len(found.samples)
+        who = f"sample {numbers[0]} has the value {found.value:.6g}"
+        who += "" if count == 1 else f", and {count - 1} more such as sample {numbers[1]} are as strange"
         yield Finding(
             "error" if found.left < SQUEEZED else "warning",
             f"{who}: {found.times:.2g} times further out than all others",
