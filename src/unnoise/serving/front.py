@@ -8,7 +8,7 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs
@@ -85,6 +85,8 @@ class Front(Closing):
             while not (closing.done() or self.hurried):  # the processes end with this one, whatever they do
                 await asyncio.wait([closing], timeout=0.1)
             closing.cancel()
+            with suppress(asyncio.CancelledError):
+                await closing
         await send({"type": "lifespan.shutdown.complete"})
 
     @asynccontextmanager
