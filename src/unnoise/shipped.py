@@ -17,6 +17,11 @@ def folder_of(path: str | Path) -> Path:
     return Path(path) if shipped is None or Path(path).exists() else shipped
 
 
+def by_name() -> dict[str, str]:
+    """A path to each, by its name: the name itself, as recipes tell it, unless something else of that name stands here."""
+    return {name: str(folder) if Path(name).exists() else name for name, folder in SHIPPED.items()}
+
+
 def comes_with_unnoise(path: str | Path) -> bool:
     """Whether a path is that of a model that comes with unnoise, into whose folder nothing is written."""
     return folder_of(path) in SHIPPED.values()

@@ -70,6 +70,34 @@ def test_a_server_is_started_asked_and_stopped_and_finishes_what_it_accepted(fol
     assert torch.equal(made.tensor, load(folder).sample(8, steps=150, seed=3).tensor)
 
 
+def test_ctrl_c_says_what_is_awaited_and_a_second_one_stops_at_once(folder, tmp_path):
+    command = [
+        sys.executable, "-m", "unnoise", "serve", folder, "--port", "0", "--results", tmp_path / "results", "serving.grace=300",
+    ]  # fmt: skip
+    environment = {**os.environ, "UNNOISE_API_KEY": ""}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            url = process.stderr.readline().split()[2]
+            job = ask(f"{url}/v1/jobs", {"model": "digits", "n": 500, "steps": 1000})["id"]
+            while not ask(f"{url}/v1/jobs/{job}")["step"]:
+                time.sleep(0.01)
+            with urllib.request.urlopen(f"{url}/v1/jobs/{job}/events", timeout=30):  # somebody listens all the while
+                process.send_signal(signal.SIGINT)
+                line = process.stderr.readline()
+                assert line == (
+                    "stopping after the requests under way, at most 300 s; Ctrl-C again stops at once and gives them up\n"
+                )
+                time.sleep(1.0)
+                assert process.poll() is None
+                process.send_signal(signal.SIGINT)
+                said = process.communicate(timeout=20)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert list((tmp_path / "results/waiting").glob(f"*{job}*"))  # it is made after the next start
+
+
 def test_several_processes_need_ray_and_say_so(folder, tmp_path, refused, monkeypatch):
     typed = ["serve", folder, "--results", tmp_path / "results", "--port", "0", "--replicas"]
     assert "--replicas: must be at least 1, got 0" in refused(*typed, "0")

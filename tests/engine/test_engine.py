@@ -112,6 +112,20 @@ def test_in_strict_mode_the_bytes_are_those_of_a_request_alone_whatever_runs_bes
         assert job.samples().encode(".png") == alone(folders, job.request).encode(".png")
 
 
+@pytest.mark.parametrize("which", ["request", "engine"])
+def test_a_long_strict_request_lets_a_short_one_pass_and_keeps_its_bytes(start, folders, which):
+    engine = start(strict=which == "engine")
+    long = engine.submit(Request("image", n=2, label="a", steps=400, seed=1, strict=which == "request"))
+    assert soon(lambda: long.step >= 1)
+    seen = []
+    short = engine.submit(Request("image", steps=8, seed=2, strict=True))
+    short.watch(lambda: short.ended and seen.append(long.step))
+    ended(long, short)
+    assert seen[0] < 200, "the short one has waited for the long one"
+    for job in (long, short):
+        assert job.samples().encode(".png") == alone(folders, job.request).encode(".png")
+
+
 def test_calls_are_counted_as_the_sampler_declares_them(start):
     (job,) = ended(start().submit(Request("points", sampler="heun", steps=6)))
     assert (

@@ -209,6 +209,21 @@ def test_a_strict_request_and_one_that_wants_gradients_share_nothing(turns):
     assert (turns.tally.calls, turns.tally.asked) == (3, 3)
 
 
+@pytest.mark.parametrize("kind", ["strict", "gradient", "shared"])
+def test_works_take_turns_call_by_call_whether_they_share_or_not(turns, kind):
+    own, order = Counting(network()), []
+
+    def work(calls):
+        asked = Detour(own, turns, strict=kind == "strict")
+        with torch.set_grad_enabled(kind == "gradient"):
+            for _ in range(calls):
+                asked(torch.ones(1, 2), torch.ones(1))
+                order.append(calls)
+
+    together(turns, [6, 2], work)
+    assert order == [6, 2, 6, 2, 6, 6, 6, 6]
+
+
 def test_what_a_work_raises_is_raised_where_it_was_given_and_the_others_go_on(turns):
     double = Counting()
 

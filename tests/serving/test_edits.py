@@ -107,6 +107,7 @@ def test_a_job_begins_from_a_picture_or_from_points(client, folders, files):
         ({"mask": b"any"}, "mask", "only whole pictures are edited here"),
         ({"prompt": "a cat"}, "prompt", "this model was trained without words"),
         ({"size": "1024x1024"}, "size", "makes images of 6x6"),
+        ({"size": "big"}, "size", "size: expected auto or WIDTHxHEIGHT such as 64x64, got 'big'"),
         ({"n": 0}, "n", "n:"),
         ({"image": [b"1", b"2"], "n": 3}, "image", "image: "),
         ({"model": "spiral"}, "image", "the model makes no pictures"),
@@ -114,7 +115,7 @@ def test_a_job_begins_from_a_picture_or_from_points(client, folders, files):
         ({"extra_body": {"sampler": {"called": "heun"}}}, "sampler", "sampler: "),
         ({"extra_body": {"steps": "[" * 2000}}, "steps", "steps:"),
     ],
-    ids=range(13),
+    ids=range(14),
 )  # fmt: skip
 def test_wrong_requests_are_the_client_s_own_errors(ask, files, told, param, message):
     with pytest.raises(openai.BadRequestError, match=message) as caught:

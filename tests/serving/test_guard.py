@@ -244,9 +244,22 @@ def test_pages_of_other_sites_and_other_names_are_refused(client):
 def test_other_methods_and_types_are_refused(client):
     assert error_of(client.put("/v1/jobs", json={}), 405)
     form = client.post("/v1/jobs", data={"model": "digits"})
-    error_of(form, 400)
+    assert "send it with the header `content-type: application/json`" in error_of(form, 400)
     text = client.post("/v1/jobs", content='{"model": "digits"}', headers={"content-type": "text/plain"})
-    error_of(text, 400)  # which a page of another site could send without asking
+    assert "content-type: application/json" in error_of(
+        text, 400
+    )  # which a page of another site could send without asking
+
+
+def test_the_log_says_why_something_was_refused_and_a_client_writes_no_line_into_it(client, caplog):
+    with caplog.at_level(logging.WARNING, "unnoise.serving"):
+        client.post("/v1/jobs", json={"model": "digits", "steps": 0})
+        client.post("/v1/jobs", json={"model": "none\x1b[2J\nroot: all is well"})
+        assert client.get("/v1/models").status_code == 200
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first == "POST /v1/jobs -> 400: steps: input should be greater than or equal to 1, got 0"
+    assert second.startswith("POST /v1/jobs -> 404: ")
+    assert not {"\x1b", "\n"} & set(second)
 
 
 def test_a_fault_of_ours_says_nothing_of_its_inside_and_is_logged(client, monkeypatch, caplog):

@@ -367,7 +367,80 @@ def test_long_work_can_be_cancelled(visit):
     visit.page.wait_for_selector("button.primary:enabled")
 
 
+def long_work(visit, samples=600):
+    """Begins what takes longer than any test; it is seen to make steps."""
+    visit.enter("denoise")
+    visit.type("Samples", samples)
+    visit.type("Steps", 1000)
+    visit.page.get_by_role("button", name="Generate").click()
+    visit.page.wait_for_function("() => Number(document.querySelector('.at').innerText.split(' ')[1]) > 3")
+
+
+def test_what_was_cancelled_can_be_played_as_far_as_it_was_seen(visit, studio):
+    long_work(visit)
+    visit.page.get_by_role("button", name="Cancel").click()
+    visit.page.wait_for_selector("#step:enabled")
+    told = visit.page.locator("[data-number=halted]").inner_text()
+    assert re.fullmatch(r"cancelled after step [\d,]+ of 1,000", told)
+    assert told[1:] in visit.page.locator("figcaption").inner_text()
+    assert told[1:] in visit.page.locator("#status").inner_text()
+    noisy = "canvas[data-side='0'][data-shows='noisy']"
+    last = visit.numbers(noisy)
+    visit.slide("#step", 0)
+    assert (visit.numbers(noisy) != last).any()
+    assert visit.page.locator(".at").inner_text() == "step 0 of 1000"
+    visit.page.get_by_role("button", name="Play").click()
+    visit.page.get_by_role("button", name="Pause").wait_for()
+    assert not [job for job in studio.engine.jobs() if not job.ended and not job._unwanted]
+
+
+def test_a_page_that_is_loaded_anew_finds_its_work_and_can_end_it(visit, studio):
+    long_work(visit)
+    (job,) = [each for each in studio.engine.jobs() if not each.ended]
+    visit.page.reload()
+    visit.page.locator(".work", has_text="of 1,000").wait_for()
+    assert not job.ended
+    visit.page.get_by_role("button", name="Cancel").click()
+    visit.page.wait_for_selector("[data-number=halted]")
+    assert job.wait(30)
+    assert job.state == "cancelled"
+
+
+def test_an_error_is_gone_with_the_next_try(visit):
+    visit.enter("denoise")
+    visit.type("Samples", 5)
+    visit.type("Steps", 3)
+    refusal = {"status": 429, "json": {"error": {"message": "the queue is full"}}}
+    visit.page.route("**/api/jobs", lambda route: route.fulfill(**refusal), times=1)
+    visit.page.get_by_role("button", name="Generate").click()
+    visit.page.locator("#status .error", has_text="the queue is full").wait_for()
+    visit.generate()
+    assert visit.page.locator("#status .error").count() == 0
+    visit.complaints.clear()  # the browser says that something was refused
+
+
 # Steer
+
+
+def test_nine_measurements_are_cancelled_at_once_and_leave_nothing(visit, studio):
+    before = studio.get("api/gallery")["count"]
+    visit.enter("steer")
+    visit.type("Samples measured", 512)
+    visit.type("Steps", 1000)
+    visit.page.get_by_role("button", name="Measure over guidance").click()
+    visit.page.locator(".work", has_text="of 9 done").wait_for()
+    jobs = [job for job in studio.engine.jobs() if not job.ended]
+    assert len(jobs) == 9
+    visit.page.get_by_role("button", name="Cancel").click()
+    visit.page.wait_for_selector(".work", state="hidden")
+    for job in jobs:
+        assert job.wait(30)
+        assert job.state == "cancelled"
+    visit.type("Steps", 2)
+    visit.type("Samples measured", 16)
+    visit.page.get_by_role("button", name="Measure over guidance").click()
+    visit.page.wait_for_function("() => document.querySelectorAll('.curves.three path').length === 3")
+    assert studio.get("api/gallery")["count"] == before
 
 
 def test_guidance_varies_what_is_measured_and_variations_lead_away(visit, studio):
@@ -441,6 +514,12 @@ def test_a_run_is_started_paused_resumed_and_finished(visit, studio):
     visit.type("validate every", 150)
     visit.page.get_by_role("button", name="Start").click()
     visit.page.locator("h2", has_text="seen").wait_for()
+    row = visit.page.locator("[data-run=seen]")
+    row.evaluate(
+        "(button) => { button.focus(); window.steps = new Set(); "
+        "new MutationObserver(() => window.steps.add(button.innerText)).observe(button, "
+        "{ childList: true, subtree: true, characterData: true }); }"
+    )
     state = "[data-number=state]"
     visit.page.wait_for_function(f"() => Number(document.querySelector('{state}').dataset.step) > 0", timeout=280_000)
     if visit.page.locator(state).get_attribute("data-state") == "running":
@@ -453,7 +532,12 @@ def test_a_run_is_started_paused_resumed_and_finished(visit, studio):
     visit.page.wait_for_selector(f"{state}[data-state=finished]", timeout=280_000)
     visit.page.wait_for_selector("img.drawn[src*='seen']")
     assert "300 of 300" in visit.page.locator(state).inner_text()
-    assert "towards its floor" in visit.page.locator("figcaption").first.inner_text()
+    row.filter(has_text="finished, step 300").wait_for()
+    assert visit.page.evaluate("() => window.steps.size") >= 2, "the list stood still while the run went on"
+    above, heading = (
+        visit.page.locator(f"[data-room=train] {each}").bounding_box() for each in ("figcaption", "h2.later")
+    )
+    assert heading["y"] - above["y"] - above["height"] > 20
     assert (studio.folder / "runs/seen/model/model.yaml").is_file()
     assert visit.page.locator("path.first").count() >= 1
 

@@ -29,3 +29,24 @@ def test_the_command_shows_the_models_that_stand_there_and_ends_with_ctrl_c(trai
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=60)
     assert "Traceback" not in rest, rest
+    assert "stopping after the requests under way, at most 30 s; Ctrl-C again" in rest
+
+
+def test_where_no_model_stands_those_that_come_with_unnoise_are_there_and_not_loaded_yet(tmp_path):
+    (tmp_path / "ready").mkdir()  # of somebody else, and no model
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unnoise", "studio", "--port", "0", "--no-browser"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "UNNOISE_API_KEY": ""},
+    )  # fmt: skip
+    try:
+        line = process.stderr.readline()
+        url = re.search(r"http://localhost:\d+", line)[0].replace("localhost", "127.0.0.1")
+        with urllib.request.urlopen(f"{url}/api/models", timeout=60) as answer:
+            told = json.load(answer)
+        assert [each["name"] for each in told["models"]] == ["ready", "ready-emoji"]
+        assert not any(each["error"] for each in told["models"])
+        assert told["loaded"] == 0
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+    assert "Traceback" not in rest, rest

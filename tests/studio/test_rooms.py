@@ -52,13 +52,45 @@ def test_a_long_run_is_thinned_and_keeps_both_ends(studio):
 
 def test_events_tell_of_every_change_until_the_end(studio):
     facts = studio.ask("POST", "api/jobs", {"model": "moons", "n": 3, "steps": 30})[1]
-    with urllib.request.urlopen(f"{studio.url}/api/jobs/{facts['id']}/events") as stream:
+    with urllib.request.urlopen(f"{studio.url}/api/jobs/events?of={facts['id']}") as stream:
         told = [json.loads(line[5:]) for line in stream.read().decode().splitlines() if line.startswith("data:")]
     assert told[-1]["state"] == "done"
     assert told[-1]["step"] == told[-1]["steps"] == 30
     assert [each["version"] for each in told] == sorted(each["version"] for each in told)
     for look in (each["look"] for each in told if "look" in each):
         assert values(look["noisy"]).shape == (3, 2)
+
+
+def test_one_stream_tells_of_many_requests_until_the_last_ends(studio):
+    asked = [{"model": "moons", "n": 3, "steps": steps} for steps in (20, 5, 10)]
+    ids = [studio.ask("POST", "api/jobs", each)[1]["id"] for each in asked]
+    query = "&".join(f"of={each}" for each in ids)
+    with urllib.request.urlopen(f"{studio.url}/api/jobs/events?look=false&{query}") as stream:
+        told = [json.loads(line[5:]) for line in stream.read().decode().splitlines() if line.startswith("data:")]
+    for number, steps in zip(ids, (20, 5, 10), strict=True):
+        own = [each for each in told if each["id"] == number]
+        assert (own[-1]["state"], own[-1]["step"]) == ("done", steps)
+        assert [each["state"] for each in own].count("done") == 1
+    assert studio.ask("GET", f"api/jobs/events?of={ids[0]}&of=20200101-000000-000-00000000")[0] == 404
+
+
+def test_what_runs_is_listed_until_it_ends(studio):
+    facts = studio.ask("POST", "api/jobs", {"model": "moons", "n": 300, "steps": 1000, "keep_steps": True})[1]
+    assert [each["id"] for each in studio.get("api/jobs")] == [facts["id"]]
+    studio.ask("POST", f"api/jobs/{facts['id']}/cancel", {})
+    assert studio.engine.job(facts["id"]).wait(30)
+    assert studio.get("api/jobs") == []
+
+
+def test_what_the_studio_measures_for_itself_is_not_in_the_gallery(studio):
+    before = studio.get("api/gallery")["count"]
+    own = studio.make(n=3, steps=2, listed=False)
+    asked = studio.make(n=3, steps=2)
+    found = studio.get("api/gallery?most=500")
+    assert found["count"] == before + 1
+    assert asked["id"] in {each["id"] for each in found["results"]}
+    assert own["id"] not in {each["id"] for each in found["results"]}
+    assert studio.ask("GET", f"api/steer/readings/{own['id']}")[0] == 200
 
 
 def test_what_is_cancelled_ends_soon_and_leaves_nothing(studio):

@@ -6,7 +6,7 @@ import logging
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -110,6 +110,17 @@ def set_up(
     return Setup(models, results, size, device, precision, limits, settings)  # type: ignore[arg-type]
 
 
+def say_stopping(grace: float) -> Callable[[], None]:
+    """Says that the server stops, and how long that may take.
+
+    Args:
+        grace: Seconds that requests under way have.
+    """
+    return lambda: say(
+        f"stopping after the requests under way, at most {grace:g} s; Ctrl-C again stops at once and gives them up"
+    )
+
+
 def serve(
     models: Annotated[list[str], typer.Argument(help=MODELS)],
     host: Annotated[
@@ -150,13 +161,13 @@ def serve(
     with listening(host, port) as sock, ExitStack() as stack:
         address = f"http://{'[' + host + ']' if ':' in host else host}:{sock.getsockname()[1]}"
         told = f"{', '.join(sorted(setup.models))} at {address} (see {address}/docs)"
-        ready = lambda: say(told)
+        ready, stopping = (lambda: say(told)), say_stopping(setup.serving.grace)
         if replicas > 1:
             front = stack.enter_context(_several(setup, replicas))
-            server = server_of(front, front, setup.serving, ready)
+            server = server_of(front, front, setup.serving, ready, stopping)
         else:
             engine = stack.enter_context(setup.begin())
-            server = server_of(create(engine, setup.serving), engine, setup.serving, ready)
+            server = server_of(create(engine, setup.serving), engine, setup.serving, ready, stopping)
         for number in (signal.SIGINT, signal.SIGTERM):  # which the server raises once more when it has stopped
             signal.signal(number, lambda number, frame: None)
         server.run(sockets=[sock])

@@ -11,12 +11,13 @@ import typer
 
 from .places import DEVICE, PRECISION
 from .progress import say
-from .serve import MEMORY, MODELS, RESULTS, set_up
+from .serve import MEMORY, MODELS, RESULTS, say_stopping, set_up
 
 
 def studio(
     models: Annotated[
-        list[str] | None, typer.Argument(help=f"{MODELS} Those of --runs and --models by default.")
+        list[str] | None,
+        typer.Argument(help=f"{MODELS} Those of --runs and --models by default, or those that come with unnoise."),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Where to listen; 0.0.0.0 for all of the machine's addresses.")
@@ -49,10 +50,11 @@ def studio(
     engine, settings = setup.begin(), setup.serving
     from ..serving.app import create
     from ..serving.running import listening, server_of
+    from ..shipped import by_name
     from ..studio.pages import page_routes, room_routes, shelved
 
-    if not models:
-        for name, path in shelved(runs, dropped).items():
+    if not setup.models:
+        for name, path in (shelved(runs, dropped) or by_name()).items():
             engine.shelf.add(path, name)
     rooms = room_routes(engine, runs=runs, models=dropped, data=data or ())
     with engine, listening(host, port) as sock:
@@ -65,8 +67,9 @@ def studio(
                 _open(address)
 
         server = server_of(
-            create(engine, settings, routers=[rooms], open_routers=[page_routes()]), engine, settings, ready
-        )
+            create(engine, settings, routers=[rooms], open_routers=[page_routes()]), engine, settings, ready,
+            say_stopping(settings.grace),
+        )  # fmt: skip
         for number in (signal.SIGINT, signal.SIGTERM):  # which the server raises once more when it has stopped
             signal.signal(number, lambda number, frame: None)
         server.run(sockets=[sock])

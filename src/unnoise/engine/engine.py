@@ -21,6 +21,7 @@ from ..guidance.base import guidances
 from ..guidance.helped import Helped
 from ..samples import Samples
 from ..sampling import Preview
+from .closing import Closing
 from .job import Job, State, StepKeeper, View
 from .request import Request
 from .results import Results, new_number
@@ -34,7 +35,7 @@ RECENT, RECENT_IN_MEMORY = 512, 16
 """How many requests that have ended are still known by more than their files, and of how many the samples stay in memory."""
 
 
-class Engine:
+class Engine(Closing):
     """Runs all requests.
 
     Args:
@@ -48,8 +49,6 @@ class Engine:
         self.settings = EngineSettings() if settings is None else settings
         self.counts = {"done": 0, "failed": 0, "cancelled": 0, "refused": 0, "samples": 0, "steps": 0, "calls": 0}
         """What has been done since the start."""
-        self.closing = False
-        """Whether nothing more is accepted."""
         self._lock = threading.Condition()
         self._queue: list[tuple[int, int, Job]] = []
         self._order = itertools.count()
@@ -332,25 +331,31 @@ class Engine:
 
     # Ending
 
+    def hurry(self) -> None:
+        """Cancels what is under way; what is durable is made after the next start."""
+        super().hurry()
+        for job in self.jobs():
+            job.cancel()
+
     def close(self, grace: float = 30.0) -> None:
         """Accepts nothing more, finishes what is under way, and ends the threads.
 
         Args:
-            grace: Seconds for that; what is not done then is cancelled, and made after the next start where it is durable.
+            grace: Seconds for that, from when nothing more was accepted; what is not done then is cancelled, and made after the
+                next start where it is durable.
         """
         with self._lock:
             self.closing = True
-        until = perf_counter() + grace
         for job in self.jobs():
             if not job.ended:
-                job.wait(max(0.0, until - perf_counter()))
+                job.wait(self.left(grace))
         for job in self.jobs():
             job.cancel()
         self._stopped.set()
         with self._lock:
             self._lock.notify_all()
         for thread in [*self._threads, self._clock]:
-            thread.join(10.0)
+            thread.join(1.0 if self.hurried else 10.0)
         for turns in self._turns.values():
-            turns.close()
+            turns.close(1.0 if self.hurried else 10.0)
         self._notes.close()

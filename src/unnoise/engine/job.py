@@ -131,6 +131,7 @@ class Job:
             "owner": self.request.owner,
             "strict": self.request.strict,
             "keep_steps": self.request.keep_steps,
+            "listed": self.request.listed,
             "recipe": self.recipe,
         }
 

@@ -80,6 +80,7 @@ class Request:
         timeout: Seconds from acceptance until it is given up; the engine's own where it is not said or longer.
         owner: Who asks, for limits.
         durable: Whether it is made even if the process is killed and started anew meanwhile.
+        listed: Whether a person asked for it; what a program measures for its own use is shown in no gallery.
     """
 
     model: str
@@ -106,6 +107,7 @@ class Request:
     timeout: float | None = None
     owner: str = ""
     durable: bool = False
+    listed: bool = True
 
     def __post_init__(self) -> None:
         whole_number("priority", self.priority)

@@ -48,6 +48,13 @@ class _Call:
         return id(self.network), tuple(self.x.shape[1:]), self.x.dtype, self.x.device
 
 
+class _Alone:
+    """A request whose turn it is to call its network by itself."""
+
+    def __init__(self) -> None:
+        self.who = greenlet.getcurrent()
+
+
 class Tally:
     """Counts network calls, of all networks of an engine, even of those that are no longer in memory."""
 
@@ -76,7 +83,7 @@ class Turns:
     def __init__(self, name: str = "unnoise-turns", tally: Tally | None = None) -> None:
         self.tally = Tally() if tally is None else tally
         self._come: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._asked: list[_Call] = []
+        self._asked: list[_Call | _Alone] = []
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -114,16 +121,39 @@ class Turns:
             Exception: Whatever the network raises when it is asked this alone.
         """
         call = _Call(network, x, noise_level, cond, most_rows)
-        self._asked.append(call)
         self.tally.add(asked=1)
-        gradients = torch.is_grad_enabled()  # torch knows of one state in a thread, and others may leave another
-        assert call.who.parent is not None
-        call.who.parent.switch()
-        torch.set_grad_enabled(gradients)
+        self._yield(call)
         if call.error is not None:
             raise call.error
         assert call.answer is not None
         return call.answer
+
+    def ask_alone(self, network: nn.Module, x: Tensor, noise_level: Tensor, cond: Condition | None) -> Tensor:
+        """What a network says, from a call of this work's own, once all that have asked before it have their answers.
+
+        The work makes the call itself, so that gradients flow through it; only works may ask.
+
+        Args:
+            network: Is asked.
+            x: As of `Network.forward`.
+            noise_level: The same.
+            cond: The same.
+
+        Raises:
+            Exception: Whatever the network raises.
+        """
+        self._yield(_Alone())
+        self.tally.add(calls=1, asked=1)
+        answer: Tensor = network(x, noise_level, cond)
+        return answer
+
+    def _yield(self, call: _Call | _Alone) -> None:
+        """Lets the others work until it is this call's turn."""
+        self._asked.append(call)
+        gradients = torch.is_grad_enabled()  # torch knows of one state in a thread, and others may leave another
+        assert call.who.parent is not None
+        call.who.parent.switch()
+        torch.set_grad_enabled(gradients)
 
     def close(self, seconds: float = 10.0) -> None:
         """Ends the thread after the works that it has, and waits for that."""
@@ -149,8 +179,13 @@ class Turns:
         return closing
 
     def _answer_next(self) -> None:
-        """Makes one call, and lets everybody who shared it go on until the next one, or the end."""
-        batch = self._next()
+        """Makes one call, or lets who waits to make it alone; who has the answer goes on until the next one, or the end."""
+        first = self._asked[0]
+        if isinstance(first, _Alone):
+            del self._asked[0]
+            first.who.switch()
+            return
+        batch = self._next(first)
         self.tally.add(calls=_answer(batch))
         for call in batch:
             call.who.switch()
@@ -164,12 +199,12 @@ class Turns:
         except Empty:
             return found
 
-    def _next(self) -> list[_Call]:
+    def _next(self, first: _Call) -> list[_Call]:
         """The calls that are made as one now: the one that has waited longest, and those of its kind."""
-        first, rows = self._asked[0], 0
+        rows = 0
         batch: list[_Call] = []
         for call in self._asked:
-            if call.kind() == first.kind():
+            if isinstance(call, _Call) and call.kind() == first.kind():
                 rows += len(call.x)
                 if rows > first.most_rows and batch:
                     break
@@ -258,7 +293,5 @@ class Detour(nn.Module):
         """What the network says; see `Network.forward`."""
         self.calls += 1
         if self.strict or torch.is_grad_enabled():  # whoever wants a gradient needs the graph of its own call
-            self.turns.tally.add(calls=1, asked=1)
-            answer: Tensor = self.network(x, noise_level, cond)
-            return answer
+            return self.turns.ask_alone(self.network, x, noise_level, cond)
         return self.turns.ask(self.network, x, noise_level, cond, self.most_rows)

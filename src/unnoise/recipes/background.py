@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -204,14 +205,20 @@ class BackgroundRuns:
             raise UnknownName("picture of this run", file, pictures)
         return pictures[file]
 
-    def close(self) -> None:
-        """Asks all runs that were begun by this process to save and end, and waits a moment for that."""
+    def close(self, hurried: Callable[[], bool] = lambda: False) -> None:
+        """Asks all runs that were begun by this process to save and end, and waits a moment for that.
+
+        Args:
+            hurried: Says whether to wait no longer.
+        """
         for name, process in list(self._processes.items()):
             if process.poll() is None:
                 self.end(name)
-        for process in self._processes.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(20)
+        until = time.monotonic() + 20
+        while any(process.poll() is None for process in self._processes.values()):
+            if hurried() or time.monotonic() > until:
+                return
+            time.sleep(0.05)
 
     def _place(self, name: str) -> Path:
         if not NAME.fullmatch(name):

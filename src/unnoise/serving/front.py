@@ -8,7 +8,7 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs
@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__
+from ..engine.closing import Closing
 from ..engine.results import NUMBER, Results
 from ..errors import NoSuchJob
 from . import merging
@@ -37,7 +38,7 @@ HOMES = 20_000
 """Of how many jobs it is remembered which replica has accepted them; of others, all replicas are asked."""
 
 
-class Front:
+class Front(Closing):
     """The app.
 
     A job lives in the replica that accepted it, and so do the choices of the web UI's users: whatever is asked of them goes there.
@@ -51,8 +52,6 @@ class Front:
 
     def __init__(self, members: Sequence[Member], results: Results, settings: ServingSettings) -> None:
         self.members, self.results, self.settings = list(members), results, settings
-        self.closing = False
-        """Whether nothing more is accepted."""
         self.answers = Answers()
         """What was answered here, and by no replica."""
         self._homes: OrderedDict[str, tuple[int, str]] = OrderedDict()
@@ -82,7 +81,12 @@ class Front:
             await send({"type": "lifespan.startup.complete"})
             await receive()
             self.closing = True
-            await asyncio.gather(*(self._close(each) for each in self.members if each.up))
+            closing = asyncio.gather(*(self._close(each) for each in self.members if each.up))
+            while not (closing.done() or self.hurried):  # the processes end with this one, whatever they do
+                await asyncio.wait([closing], timeout=0.1)
+            closing.cancel()
+            with suppress(asyncio.CancelledError):
+                await closing
         await send({"type": "lifespan.shutdown.complete"})
 
     @asynccontextmanager
@@ -99,7 +103,7 @@ class Front:
 
     async def _close(self, member: Member) -> None:
         try:
-            await member.call("close", self.settings.grace)
+            await member.call("close", self.left(self.settings.grace))
         except Gone:  # what it had accepted is made after the next start
             LOG.error("replica %d has ended before it was asked to", member.place)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import json
 import logging
 import re
 import threading
@@ -21,6 +22,8 @@ from .refusing import fault, refusal
 from .settings import ServingSettings
 
 LOG = logging.getLogger("unnoise.serving")
+MOST_TOLD = 10_000
+"""Bytes of an answer that refuses, in which its reason is looked for."""
 
 
 class Buckets:
@@ -73,12 +76,14 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        status = 0
+        status, told = 0, b""
 
         async def noted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, told
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif status >= 400 and len(told) < MOST_TOLD:
+                told += message.get("body", b"")
             await send(message)
 
         refused = self._refused(scope)
@@ -96,7 +101,8 @@ class Guard:
             self.count(scope, status)
             if status >= 400:
                 owner = scope.get("state", {}).get("owner", "")
-                LOG.warning("%s %s -> %d %s", scope["method"], quiet(scope["path"]), status, owner)
+                told_of = f"{quiet(scope['path'])} -> {status} {owner}".rstrip()
+                LOG.warning("%s %s%s", scope["method"], told_of, _reason(told))
 
     def _refused(self, scope: Scope) -> ASGIApp | None:
         """What refuses this request, if anything does."""
@@ -157,6 +163,15 @@ class Guard:
 def owner_of(request: Request) -> str:
     """Whose key a request came with; empty where none is needed."""
     return str(request.scope.get("state", {}).get("owner", ""))
+
+
+def _reason(body: bytes) -> str:
+    """The one line of an answer that refuses, as it may stand in a log; empty where it has none."""
+    try:
+        message = str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return ": " + "".join(each if each.isprintable() else repr(each)[1:-1] for each in message[:500])
 
 
 def _name_of(host: str) -> str:

@@ -106,6 +106,8 @@ def _first(error: RequestValidationError) -> tuple[str, str | None]:
     place = [str(part) for part in found["loc"][1:]]
     if found["type"] == "json_invalid":
         return f"the body is no JSON: {found.get('ctx', {}).get('error', found['msg'])}", None
+    if not place and isinstance(found.get("input"), bytes):
+        return "the body was not read as JSON: send it with the header `content-type: application/json`", None
     message = found["msg"].removeprefix("Value error, ")
     if found["type"] == "value_error" and not place:
         return message, message.partition(":")[0]

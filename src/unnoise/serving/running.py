@@ -2,39 +2,55 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from ..engine.closing import Closing
 from ..errors import BadOption
 from .settings import ServingSettings
 
 
-class Closing(Protocol):
-    """What can be told that the server is going to stop: an engine, or what stands before several."""
-
-    closing: bool
-
-
 class _Server(uvicorn.Server):
-    """Refuses new requests as soon as it is told to stop, and tells when it is ready."""
+    """Refuses new requests as soon as it is told to stop, tells when it is ready and stops, and hurries when told twice."""
 
-    def __init__(self, config: uvicorn.Config, behind: Closing, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, behind: Closing, ready: Callable[[], None], stopping: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self._behind, self._ready = behind, ready
+        self._behind, self._ready, self._stopping = behind, ready, stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
             self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        told_before = self.should_exit
         self._behind.closing = True
         super().handle_exit(sig, frame)
+        # A signal may come in the middle of anything: what takes locks or writes is done outside of its handler.
+        if not told_before:
+            self._loop.call_soon_threadsafe(self._stopping)
+        elif self.force_exit:
+            threading.Thread(target=self._behind.hurry, daemon=True).start()
+            self._loop.call_soon_threadsafe(self._drop_connections)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn then leaves out what ends the engine, and the trainings of a page
+            await self.lifespan.shutdown()
+
+    def _drop_connections(self) -> None:
+        for each in list(self.server_state.connections):
+            if each.transport is not None:
+                each.transport.abort()
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -62,20 +78,25 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def server_of(
-    app: ASGIApp, behind: Closing, settings: ServingSettings, ready: Callable[[], None] = lambda: None
+    app: ASGIApp,
+    behind: Closing,
+    settings: ServingSettings,
+    ready: Callable[[], None] = lambda: None,
+    stopping: Callable[[], None] = lambda: None,
 ) -> uvicorn.Server:
     """What serves an app, with `run(sockets=[...])`, until Ctrl-C or SIGTERM.
 
-    What is under way then gets `settings.grace` seconds, and nothing more is accepted.
+    What is under way then gets `settings.grace` seconds, and nothing more is accepted; a second Ctrl-C gives it up.
 
     Args:
         app: What `create` made.
         behind: The engine that it runs on.
         settings: Of the app.
         ready: Called once it listens.
+        stopping: Called once it is told to stop.
     """
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=15,
         timeout_graceful_shutdown=int(settings.grace) + 2, lifespan="on",
     )  # fmt: skip
-    return _Server(config, behind, ready)
+    return _Server(config, behind, ready, stopping)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from ..engine.request import Request
 from ..errors import nearest
@@ -41,6 +42,13 @@ BlendSpec = Annotated[Any, WithJsonSchema(json_schema(Blend))]
 Label = str | int | list[str | int | None] | None
 Words = str | list[str | None] | None
 Beginning = str | list[str] | list[float] | list[list[float]] | None
+SIZE = re.compile(r"^(auto|\d{1,5}x\d{1,5})$")
+
+
+def _size(text: str) -> str:
+    if not SIZE.fullmatch(text):
+        raise ValueError("expected auto or WIDTHxHEIGHT such as 64x64")
+    return text
 
 
 class Strict(BaseModel):
@@ -148,8 +156,8 @@ class ImagesAsked(Asked):
         }
     )
     prompt: str | None = Field(None, description="words; leave them empty for models that know labels alone")
-    size: str = Field(
-        "auto", pattern=r"^(auto|\d{1,5}x\d{1,5})$", description="auto, or WIDTHxHEIGHT of the model's images"
+    size: Annotated[str, AfterValidator(_size), WithJsonSchema({"type": "string", "pattern": SIZE.pattern})] = Field(
+        "auto", description="auto, or WIDTHxHEIGHT of the model's images"
     )
     response_format: Literal["b64_json", "url"] = Field(
         "b64_json", description="the images themselves, or where they are"

@@ -22,6 +22,11 @@ def array(values: Tensor) -> dict[str, Any]:
     return {"shape": list(values.shape), "type": kind, "data": base64.b64encode(raw).decode()}
 
 
+def owner_of(request: Request) -> str:
+    """Whose key a request came with, as what stands before the app has noted; empty where none is needed."""
+    return str(request.scope.get("state", {}).get("owner", ""))
+
+
 def refused(message: str, status: int = 400) -> JSONResponse:
     """One line that says what was expected, what came, and what to do."""
     return JSONResponse({"error": {"message": " ".join(message.split())}}, status)

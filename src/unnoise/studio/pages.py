@@ -85,7 +85,7 @@ def room_routes(
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
         yield
-        await run_in_threadpool(background.close)
+        await run_in_threadpool(background.close, lambda: engine.hurried)
 
     api = APIRouter(prefix="/api", include_in_schema=False, lifespan=lifespan)
     for room in (

@@ -14,6 +14,19 @@ export async function fetchRun(path, drawing) {
   return run;
 }
 
+const MOST_SEEN = 96 * 1024 * 1024; // bytes of steps that are kept while they are made
+
+// A run with one more step of those that are seen while it is made; where they grow too many, every other one is let go.
+export function grown(run, { step, t }, shape, noisy, estimate) {
+  const before = run ?? { step: [], t: [], frames: [], estimates: [] };
+  const next = { shape, each: noisy.length, live: true };
+  const every = before.step.length * (noisy.byteLength + estimate.byteLength) > MOST_SEEN ? 2 : 1;
+  const thinned = (list) => list.filter((_, k) => k % every === 0);
+  for (const [name, value] of [["step", step], ["t", t], ["frames", noisy], ["estimates", estimate]]) next[name] = [...thinned(before[name]), value];
+  if (next.step.length === 2 && next.step[0] === 0) next.estimates[0] = estimate; // before the first step nothing is estimated yet
+  return { ...next, count: next.step.length };
+}
+
 // Points about their centre, as much smaller as noisy data has grown.
 export function drawn(values, k, each, centre, scale) {
   const part = new Float32Array(each);

@@ -7,7 +7,7 @@ import { eachFrame, h, math, settled, turns } from "../dom.js";
 import { arrows, colour, frame, paths, pictures, plate, points } from "../figure.js";
 import { number, seconds } from "../numbers.js";
 import { player } from "../player.js";
-import { drawn, fetchRun, windowOf } from "../run.js";
+import { drawn, fetchRun, grown, windowOf } from "../run.js";
 import { guarded, tell } from "../status.js";
 import { bench } from "../work.js";
 
@@ -65,33 +65,63 @@ export async function make() {
     refresh();
   }
 
-  generate.addEventListener("click", guarded(async () => {
-    const newest = turn();
+  generate.addEventListener("click", guarded(() => making(() => {
+    const asked = ask.request({ keep_steps: true });
+    const requests = [asked];
+    if (beside.value === "sampler") requests.push({ ...asked, sampler: second.value });
+    return (onFacts) => work.run(requests, onFacts);
+  })));
+
+  // A job that was under way when the page was loaded anew, or that another page has asked for.
+  const pickUp = async () => {
+    const found = (await get("jobs")).find((job) => job.keep_steps && ask.has(job.model));
+    if (!found || generate.disabled) return; // a person was faster
+    ask.model.value = found.model;
+    ask.changed();
+    await making(() => async (onFacts) => [await work.follow(found, (facts) => onFacts(facts, 0), { look: true })]);
+  };
+
+  // Shows what is made as it is made, and then opens it; what ends too early can be looked at as far as it was seen.
+  async function making(prepare) {
     time.stop();
     generate.disabled = true;
     time.disabled = true;
+    const newest = turn();
     try {
       await opening;
-      const asked = ask.request({ keep_steps: true });
-      const requests = [asked];
-      if (beside.value === "sampler") requests.push({ ...asked, sampler: second.value });
+      const begin = prepare();
       [state.runs, state.facts] = [[null, null], [null, null]];
-      const ends = await work.run(requests, (facts, i) => facts.look && newest() && live(facts, i));
-      await opened(ends, newest);
+      await opened(await begin((facts, i) => newest() && live(facts, i)), newest);
+    } catch (error) {
+      if (newest()) halted(error.name === "AbortError" ? "cancelled" : "failed");
+      throw error;
     } finally {
       generate.disabled = false;
     }
-  }));
+  }
 
-  // What comes while it is made: the newest step.
+  // What comes while it is made: one more step.
   function live(facts, i) {
-    const noisy = numbers(facts.look.noisy);
-    const shape = noisy.shape;
-    const each = noisy.values.length;
-    const estimate = numbers(facts.look.denoised).values;
-    const seen = spread(noisy.values, each);
-    state.runs[i] = { count: 1, step: [facts.look.step], t: [facts.look.t], shape, each, frames: [seen], estimates: [estimate], live: true };
     state.facts[i] = facts;
+    if (facts.look) {
+      const { shape, values } = numbers(facts.look.noisy);
+      state.runs[i] = grown(state.runs[i], facts.look, shape, spread(values, values.length), numbers(facts.look.denoised).values);
+    }
+    refresh();
+  }
+
+  function halted(how) {
+    const at = state.facts.findLastIndex((facts) => facts && !facts.exact && facts.state !== "done");
+    if (at >= 0) state.facts[at] = { ...state.facts[at], state: how };
+    const run = state.runs[0];
+    const grew = run?.live;
+    for (const each of state.runs) if (each) each.live = false;
+    if (grew) {
+      time.last = run.count - 1;
+      time.disabled = run.count < 2;
+      time.move(run.count - 1);
+    }
+    if (how === "cancelled") tell(at >= 0 && state.facts[at].steps ? `${sentence(haltedAt(state.facts[at]))}.` : "Cancelled before its first step.");
     refresh();
   }
 
@@ -108,21 +138,26 @@ export async function make() {
     const runs = await Promise.all(ends.map((facts) => fetchRun(`jobs/${facts.id}/steps`, state.drawing)));
     if (!newest()) return;
     [state.runs, state.facts] = [[...runs, null].slice(0, 2), [...ends, null].slice(0, 2)];
-    if (beside.value === "exact") {
-      tell("Asking the exact denoiser of the training data …");
-      const begin = performance.now();
-      const run = await fetchRun(`denoise/exact/${ends[0].id}`, state.drawing);
-      if (!newest()) return;
-      if (beside.value === "exact") {
-        state.runs[1] = run;
-        state.facts[1] = { exact: true, seconds: (performance.now() - begin) / 1000 };
-        tell("Both are there: drag to compare.");
+    try {
+      if (beside.value === "exact") await besideExact(ends[0].id, newest);
+    } finally {
+      if (newest()) {
+        time.last = runs[0].count - 1;
+        time.disabled = false;
+        time.move(runs[0].count - 1);
       }
     }
-    time.last = runs[0].count - 1;
-    time.disabled = false;
-    time.move(runs[0].count - 1);
-    await field();
+    if (newest()) await field();
+  }
+
+  async function besideExact(id, newest) {
+    tell("Asking the exact denoiser of the training data …");
+    const begin = performance.now();
+    const run = await fetchRun(`denoise/exact/${id}`, state.drawing);
+    if (!newest() || beside.value !== "exact") return;
+    state.runs[1] = run;
+    state.facts[1] = { exact: true, seconds: (performance.now() - begin) / 1000 };
+    tell("Both are there: drag to compare.");
   }
 
   const askField = settled(guarded(async () => {
@@ -144,8 +179,8 @@ export async function make() {
   const refresh = eachFrame(() => {
     sides.forEach((each) => each.show({ ways: ways.value, cloud: cloud.value }));
     const run = state.runs[0];
-    const last = run && !run.live ? run.step[run.count - 1] : 0;
-    place.textContent = run ? `step ${run.step[Math.min(state.k, run.count - 1)]}${last ? ` of ${last}` : ""}` : "";
+    const last = run && !run.live ? state.facts[0]?.steps ?? run.step[run.count - 1] : 0;
+    place.textContent = run ? `step ${run.step[shownStep(state, run)]}${last ? ` of ${last}` : ""}` : "";
     caption.replaceChildren(...words(state, ask));
     if (run && !run.live) field();
   });
@@ -176,12 +211,16 @@ export async function make() {
     besideChanged();
     await opened([facts], turn());
   }
+  let loaded = false; // whether the room was shown before
   return {
     element,
     hide: () => time.stop(),
     show: guarded(async (query) => {
+      const first = !loaded;
+      loaded = true;
       await ask.refresh();
       if (query?.get("result")) await open(query.get("result"));
+      else if (first) await pickUp();
       refresh();
     }),
     state,
@@ -202,7 +241,7 @@ function side(i, state) {
   const titles = [h("h3", {}, h("span", {}, math("x", "", "t"), ", what there is")), h("h3", {}, h("span", {}, math("x", "hat", "0"), ", what it leads to"))];
   const element = h("div", {}, head, h("div", { class: "plates pair" }, plates.map((each, j) => h("div", { class: "plate" }, titles[j], each.canvas))));
 
-  const at = () => Math.min(state.k, (state.runs[i]?.count ?? 1) - 1);
+  const at = () => (state.runs[i] ? shownStep(state, state.runs[i]) : 0);
   // Another run may have other steps: what is shown is the step nearest in time.
   function place() {
     const [own, first] = [state.runs[i], state.runs[0]];
@@ -250,10 +289,16 @@ function side(i, state) {
   return { element, show };
 }
 
+// Of a run that grows its newest step, else the one that was chosen.
+const shownStep = (state, run) => (run.live ? run.count - 1 : Math.min(state.k, run.count - 1));
+const haltedAt = (facts) => `${facts.state} after step ${number(facts.step, 6)} of ${facts.steps ? number(facts.steps, 6) : "…"}`;
+const sentence = (text) => text[0].toUpperCase() + text.slice(1);
+
 function heading(facts, i) {
   const name = facts.exact ? "exact denoiser of the data" : facts.recipe.sampler.name.replaceAll("_", " ");
   const told = [];
   if (!facts.exact) told.push(h("span", { class: "help", "data-number": "nfe" }, `${number(facts.calls, 6)} network calls`));
+  if (["cancelled", "failed"].includes(facts.state)) told.push(h("span", { class: "help", "data-number": "halted" }, haltedAt(facts)));
   if (facts.state === "done" || facts.exact) told.push(h("span", { class: "help", "data-number": "seconds" }, seconds(facts.seconds)));
   return [h("h2", {}, h("span", { class: i ? "key second" : "key" }), name), ...told];
 }
@@ -292,9 +337,10 @@ function words(state, ask) {
   const run = state.runs[0];
   const label = h("strong", {}, "Figure 2. ");
   if (!run) return [label, "Nothing is made yet: press Generate."];
-  const k = Math.min(state.k, run.count - 1);
+  const k = shownStep(state, run);
   const what = state.drawing.kind === "points" ? `${run.shape[0]} points` : run.shape[0] > 1 ? `${run.shape[0]} pictures` : "A picture";
   const besides = state.runs[1] ? (state.facts[1]?.exact ? " Below, the exact denoiser of the training data from the same noise." : " Below, the other sampler from the same noise.") : "";
-  return [label, `${what} of ${ask.card.name} at `, math("t"), ` = ${number(run.t[k])}: left the noisy samples, right what they are estimated to be. `,
+  const halted = ["cancelled", "failed"].includes(state.facts[0]?.state) ? `${sentence(haltedAt(state.facts[0]))}: these are the steps that were seen. ` : "";
+  return [label, halted, `${what} of ${ask.card.name} at `, math("t"), ` = ${number(run.t[k])}: left the noisy samples, right what they are estimated to be. `,
     state.drawing.kind === "points" ? "Noisy data is drawn at the size of the data." : "", besides];
 }

@@ -1,6 +1,6 @@
 // Steer: what is asked for, how hard it is pushed, and what that does to the samples, as numbers.
 
-import { get, tensors } from "../api.js";
+import { get, remove, tensors } from "../api.js";
 import { asking, nothingYet } from "../asking.js";
 import { slider } from "../controls.js";
 import { curves, roundTicks } from "../curve.js";
@@ -91,10 +91,7 @@ export async function make() {
     }));
   }
 
-  const again = guarded(async () => {
-    if (state.fresh) return;
-    await make_();
-  });
+  const again = () => (state.fresh ? undefined : generated());
 
   const make_ = async () => {
     const newest = turn();
@@ -115,11 +112,13 @@ export async function make() {
     return (await tensors(`gallery/${id}/samples.safetensors`)).x;
   }
 
+  // What is measured is read once, and nobody wants to see it again.
   async function measure(scales, newest) {
-    const base = request(5000, null, measuredOn.value);
+    const base = { ...request(5000, null, measuredOn.value), listed: false };
     const requests = scales.map((each) => ({ ...base, ...(base.guidance ? { guidance: { ...base.guidance, scale: each } } : {}) }));
     const ends = await work.run(requests, () => {}, { look: false, together: true });
     const found = await Promise.all(ends.map((facts) => get(`steer/readings/${facts.id}`)));
+    await Promise.all(ends.map((facts) => remove(`gallery/${facts.id}`)));
     if (!newest()) return;
     scales.forEach((each, i) => state.measured.set(each, found[i]));
     draw();
@@ -135,7 +134,8 @@ export async function make() {
     draw();
   }
 
-  generate.addEventListener("click", guarded(make_));
+  const generated = guarded(make_);
+  generate.addEventListener("click", generated);
   sweep.addEventListener("click", guarded(async () => {
     const newest = turn();
     await Promise.all([work.stop(), opening]);

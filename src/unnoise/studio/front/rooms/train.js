@@ -14,7 +14,7 @@ const WORDS = { running: "learning", paused: "paused", stopped: "stopped", finis
 
 export async function make() {
   const parts = await get("train/parts");
-  const state = { run: null, facts: null, seen: true, timer: 0, picture: null };
+  const state = { run: null, facts: null, seen: true, others: false, timer: 0, picture: null };
   const recipe = select({ label: "Recipe", name: "recipe", choices: parts.recipes.map((each) => [each.name, each.name]), value: "spiral", onChange: () => changed() });
   const about = h("p", { class: "help" });
   const data = text({ label: "Data", name: "data", help: "A folder of images, Parquet, .npz or .csv of yours, or a set that comes with unnoise; empty for the recipe’s own.", placeholder: "the recipe’s own" });
@@ -116,13 +116,27 @@ export async function make() {
     }
   }));
 
+  const rows = new Map(); // by the name of the run; they stay, so that what has the keyboard keeps it
+  function row(each) {
+    const how = h("span", { class: "help" });
+    const button = h("button", { type: "button", class: "quiet", "data-run": each.name }, h("span", {}, each.name), how);
+    button.addEventListener("click", guarded(() => choose(each.name)));
+    return { element: h("li", {}, button), button, how };
+  }
+
+  function showRow(each) {
+    if (!rows.has(each.name)) rows.set(each.name, row(each));
+    const { button, how } = rows.get(each.name);
+    button.setAttribute("aria-pressed", each.name === state.run ? "true" : "false");
+    how.textContent = `${WORDS[each.state]}, step ${number(each.step, 7)}`;
+  }
+
   async function list() {
     const found = await get("train/runs");
-    runs.replaceChildren(...found.map((each) => {
-      const button = h("button", { type: "button", class: "quiet", "aria-pressed": each.name === state.run ? "true" : "false" }, h("span", {}, each.name), h("span", { class: "help" }, `${WORDS[each.state]}, step ${number(each.step, 7)}`));
-      button.addEventListener("click", guarded(() => choose(each.name)));
-      return h("li", {}, button);
-    }));
+    found.forEach(showRow);
+    const wanted = found.map((each) => rows.get(each.name).element);
+    if (wanted.length !== runs.children.length || wanted.some((each, k) => runs.children[k] !== each)) runs.replaceChildren(...wanted);
+    state.others = found.some((each) => each.state === "running" && each.name !== state.run);
     return found;
   }
 
@@ -133,6 +147,7 @@ export async function make() {
   }
 
   const turn = turns();
+  const looked = guarded(look);
   async function look() {
     clearTimeout(state.timer);
     if (!state.run || !state.seen) return;
@@ -142,9 +157,10 @@ export async function make() {
     const changedState = state.facts?.state !== facts.state || state.facts?.name !== facts.name;
     state.facts = facts;
     show(facts);
-    if (changedState) await list();
-    const settling = facts.state === "running" || (facts.state === "paused" && changedState);
-    if (settling) state.timer = setTimeout(guarded(look), EVERY);
+    if (changedState || state.others) await list();
+    else showRow(facts);
+    const settling = facts.state === "running" || state.others || (facts.state === "paused" && changedState);
+    if (settling) state.timer = setTimeout(looked, EVERY);
   }
 
   function show(facts) {
@@ -206,7 +222,7 @@ export async function make() {
     element,
     state,
     hide: () => { state.seen = false; clearTimeout(state.timer); },
-    show: () => { state.seen = true; guarded(look)(); },
+    show: () => { state.seen = true; looked(); },
   };
 }
 
