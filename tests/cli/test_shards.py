@@ -58,3 +58,17 @@ def test_bad_shards_and_sizes_are_refused_in_one_line(refused, folder, tmp_path)
     assert "give it with --data" in refused("train", "images", "--stream")
     (tmp_path / "bad.tar").write_bytes(b"not a tar file" * 100)
     assert "bad.tar cannot be read as tar" in refused("data", tmp_path / "bad.tar")
+
+
+def test_broken_pictures_are_named_and_left_out_of_the_shards(unnoise, folder, tmp_path):
+    (folder / "cat" / "3.png").write_bytes(b"no picture")
+    whole = (folder / "dog" / "25.png").read_bytes()
+    (folder / "dog" / "25.png").write_bytes(whole[: len(whole) // 2])
+    said = unnoise("pack", folder, "-o", tmp_path / "shards")
+    assert said.out.startswith("1 shard, ")
+    skipped = [line for line in said.err.splitlines() if line.startswith("note: skipped ")]
+    assert [line.split(":")[1] for line in skipped] == [" skipped cat/3.png", " skipped dog/25.png"]
+    assert "note: 38 of 40 images are packed" in said.err
+    looked = unnoise("data", tmp_path / "shards").out
+    assert "38 image, shape (3, 8, 8)" in looked
+    assert "cat (19), dog (19)" in looked
