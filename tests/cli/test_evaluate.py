@@ -166,13 +166,16 @@ def test_what_a_run_learned_and_what_is_gone_is_not_needed_beside_other_data(unn
     (own / "good.csv").rename("moved.csv")
     asked = ("evaluate", "../own/run", "-n", 50, "--metrics", "energy", "--data", "moved.csv")
     said = unnoise(*asked, "--no-memorisation")
-    assert said.code == 0 and "--train" not in said.err, said
+    assert said.code == 0, said
+    assert "--train" not in said.err
     said = unnoise(*asked)
-    assert said.code == 0 and "copies" not in said.out, said
+    assert said.code == 0, said
+    assert "copies" not in said.out
     assert "copies were not looked for: what the model learned from is not found" in said.err
     assert "give it with --train" in said.err
     said = unnoise(*asked, "--train", "moved.csv")
-    assert said.code == 0 and "copies" in said.out, said
+    assert said.code == 0, said
+    assert "copies" in said.out
 
 
 def test_a_run_whose_data_is_gone_asks_for_data(refused, own):

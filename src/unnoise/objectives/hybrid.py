@@ -24,7 +24,9 @@ from .weightings import UniformWeighting, Weighting, weightings
 @objectives.register("hybrid")
 @dataclass(frozen=True)
 class HybridObjective(Objective):
-    """L_simple + weight L_vlb; the bound moves the variance only, its gradient to the mean is stopped.
+    """The plain squared error, and the variational bound for a variance that is learned too.
+
+    L_simple + weight L_vlb; the bound moves the variance only, its gradient to the mean is stopped.
 
     References:
         Improved Denoising Diffusion Probabilistic Models (Nichol & Dhariwal, 2021), Equation 16,

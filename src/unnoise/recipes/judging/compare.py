@@ -191,9 +191,7 @@ def _find(
     path, asked = parse_subject(text)
     if is_model(path):
         asked.setdefault("seed", settings.seed)
-    return find_subject(
-        path, asked, data=data, train=train, size=size, progress=progress, copies=settings.memorisation
-    )
+    return find_subject(path, asked, data=data, train=train, size=size, progress=progress, copies=settings.memorisation)
 
 
 def _names(subjects: Sequence[str]) -> tuple[str, ...]:
