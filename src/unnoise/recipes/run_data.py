@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.base import MOST_IN_PART, AnyDataset, Dataset, DataSource, Progress, datasets
@@ -104,7 +104,7 @@ def _as_begun(source: DataSource, run: Path) -> DataSource:
         places = (str(folder / given) for folder in run.resolve().parents)
         if place := next(filter(_stands, places), None):
             found[name] = place
-    return replace(source, **found) if found else source
+    return datasets.build({**datasets.describe(source), **found}) if found else source
 
 
 def _stands(path: str) -> bool:
