@@ -72,3 +72,32 @@ def test_broken_pictures_are_named_and_left_out_of_the_shards(unnoise, folder, t
     looked = unnoise("data", tmp_path / "shards").out
     assert "38 image, shape (3, 8, 8)" in looked
     assert "cat (19), dog (19)" in looked
+
+
+def test_pictures_of_mixed_sizes_are_told_and_what_was_made_of_them(unnoise, tmp_path, folder):
+    assert "sizes" not in unnoise("data", folder).out
+    for i, size in enumerate([(16, 16)] * 6 + [(40, 30)] * 3 + [(20, 64)] * 2 + [(33, 32)] * 1):
+        path = tmp_path / "odd" / f"{i:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", size, (20 * i, 0, 0)).save(path)
+    line = (
+        "16 x 16 (6), 40 x 30 (3), 20 x 64 (2) and 1 more size: each was scaled until its smaller side was 16, "
+        "and its middle kept"
+    )
+    assert line in unnoise("data", tmp_path / "odd").out
+    unnoise("pack", tmp_path / "odd", "-o", tmp_path / "shards")
+    assert line in unnoise("data", tmp_path / "shards").out
+
+
+def test_a_dry_run_warns_of_few_pictures_as_the_look_at_data_does(unnoise, folder):
+    warning = "There are only 40 samples: a model will learn them by heart."
+    assert warning in unnoise("data", folder).out
+    assert warning in unnoise("train", "images", "--data", folder, "data.size=8", "--dry-run").out
+
+
+def test_one_picture_that_cannot_be_read_is_one(refused, tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "a.png").write_bytes(b"no picture")
+    for command in (["data", tmp_path / "own"], ["pack", tmp_path / "own", "-o", tmp_path / "out"]):
+        said = refused(*command)
+        assert said.endswith("the only image cannot be read, a.png: cannot identify image file: save it as PNG or JPEG")

@@ -105,7 +105,13 @@ def _model_left_out(model: str, overrides: list[str] | None, prompts: list[str] 
 
     if "=" in model and not Path(model).exists():
         model, overrides = "", [model, *(overrides or [])]
-    return model or ready_for(" ".join(prompts or [])), overrides
+    if not model:
+        model = ready_for(" ".join(prompts or []))
+        why = (
+            ", which knows most of the words; of those that no caption had together it makes a guess" if prompts else ""
+        )
+        say(f"note: no model was given: {model} is taken{why}")
+    return model, overrides
 
 
 def sample(

@@ -15,6 +15,7 @@ from typing import Literal
 
 from ..errors import BadOption, DataError
 from ..randomness import permutations
+from ._cache import none_can_be_read
 from ._captions import captions_of, without
 from ._labels import number_labels
 from ._pixels import decode_all
@@ -96,7 +97,7 @@ def pack(
     finally:
         packed.discard()
     if not packed.count:
-        raise DataError(f"none of the {len(names)} images can be read, e.g. {broken[0]}: save them as PNG or JPEG")
+        raise DataError(none_can_be_read(sorted(broken)))
     for line in sorted(broken):
         note(f"skipped {line}")
     if broken:
