@@ -181,3 +181,11 @@ def test_what_a_run_learned_and_what_is_gone_is_not_needed_beside_other_data(unn
 def test_a_run_whose_data_is_gone_asks_for_data(refused, own):
     (own / "good.csv").unlink()
     assert "give it with --data" in refused("evaluate", "../own/run", "-n", 50)
+
+
+def test_points_and_pictures_are_not_compared_and_the_message_says_which_is_which(refused, moons):
+    said = refused("evaluate", moons, "--data", "digits")
+    assert (
+        "what the model makes cannot be compared with the real data: points with pictures: give data of one kind"
+        in said
+    )
