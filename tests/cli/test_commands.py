@@ -1,12 +1,14 @@
 """The commands, used as their help says."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from unnoise.pictures import style
+from unnoise.recipes.catalogue import catalogue
 from unnoise.samples import read_recipe
 
 TINY = (
@@ -138,6 +140,15 @@ def test_data_looks_before_training(unnoise):
     assert "1,797 image" in said.out
     assert "0 (178)" in said.out
     assert json.loads(unnoise("data", "digits", "--json").out)["count"] == 1797
+
+
+def test_lists_say_in_words_what_a_part_is():
+    for kind, entries in catalogue().items():
+        for entry in entries:
+            assert not re.search(r"[\\{}]|\bhat|sqrt|nabla|varepsilon|See the module|^[a-z_]+ = ", entry.summary), (
+                kind,
+                entry,
+            )
 
 
 def test_list_names_every_part(unnoise):

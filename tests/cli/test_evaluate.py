@@ -140,3 +140,52 @@ def test_bad_input_is_one_line(refused, moons, tmp_path):
     assert "at least two" in refused("compare", moons)
     assert "steps" in refused("compare", moons, f"{moons}@steps=none")
     assert "ghost" in refused("evaluate", moons, "--features", "ghost")
+
+
+@pytest.fixture
+def own(unnoise, tmp_path, monkeypatch):
+    """A folder in which a run on a table was begun by a relative path, and another folder beside it, where we are now."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    rows = np.random.default_rng(0).normal(size=(200, 2))
+    np.savetxt(tmp_path / "own" / "good.csv", rows, delimiter=",", header="x,y", comments="")
+    monkeypatch.chdir(tmp_path / "own")
+    said = unnoise("train", "spiral", "--data", "good.csv", "--out", "run", *TINY[:-1], "training.steps=4")
+    assert said.code == 0, said
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path / "own"
+
+
+def test_a_run_on_a_relative_path_is_judged_from_another_folder(unnoise, own):
+    said = unnoise("evaluate", "../own/run", "-n", 50, "--metrics", "energy")
+    assert said.code == 0, said
+    assert "copies" in said.out
+
+
+def test_what_a_run_learned_and_what_is_gone_is_not_needed_beside_other_data(unnoise, own):
+    (own / "good.csv").rename("moved.csv")
+    asked = ("evaluate", "../own/run", "-n", 50, "--metrics", "energy", "--data", "moved.csv")
+    said = unnoise(*asked, "--no-memorisation")
+    assert said.code == 0, said
+    assert "--train" not in said.err
+    said = unnoise(*asked)
+    assert said.code == 0, said
+    assert "copies" not in said.out
+    assert "copies were not looked for: what the model learned from is not found" in said.err
+    assert "give it with --train" in said.err
+    said = unnoise(*asked, "--train", "moved.csv")
+    assert said.code == 0, said
+    assert "copies" in said.out
+
+
+def test_a_run_whose_data_is_gone_asks_for_data(refused, own):
+    (own / "good.csv").unlink()
+    assert "give it with --data" in refused("evaluate", "../own/run", "-n", 50)
+
+
+def test_points_and_pictures_are_not_compared_and_the_message_says_which_is_which(refused, moons):
+    said = refused("evaluate", moons, "--data", "digits")
+    assert (
+        "what the model makes cannot be compared with the real data: points with pictures: give data of one kind"
+        in said
+    )

@@ -58,3 +58,46 @@ def test_bad_shards_and_sizes_are_refused_in_one_line(refused, folder, tmp_path)
     assert "give it with --data" in refused("train", "images", "--stream")
     (tmp_path / "bad.tar").write_bytes(b"not a tar file" * 100)
     assert "bad.tar cannot be read as tar" in refused("data", tmp_path / "bad.tar")
+
+
+def test_broken_pictures_are_named_and_left_out_of_the_shards(unnoise, folder, tmp_path):
+    (folder / "cat" / "3.png").write_bytes(b"no picture")
+    whole = (folder / "dog" / "25.png").read_bytes()
+    (folder / "dog" / "25.png").write_bytes(whole[: len(whole) // 2])
+    said = unnoise("pack", folder, "-o", tmp_path / "shards")
+    assert said.out.startswith("1 shard, ")
+    skipped = [line for line in said.err.splitlines() if line.startswith("note: skipped ")]
+    assert [line.split(":")[1] for line in skipped] == [" skipped cat/3.png", " skipped dog/25.png"]
+    assert "note: 38 of 40 images are packed" in said.err
+    looked = unnoise("data", tmp_path / "shards").out
+    assert "38 image, shape (3, 8, 8)" in looked
+    assert "cat (19), dog (19)" in looked
+
+
+def test_pictures_of_mixed_sizes_are_told_and_what_was_made_of_them(unnoise, tmp_path, folder):
+    assert "sizes" not in unnoise("data", folder).out
+    for i, size in enumerate([(16, 16)] * 6 + [(40, 30)] * 3 + [(20, 64)] * 2 + [(33, 32)] * 1):
+        path = tmp_path / "odd" / f"{i:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", size, (20 * i, 0, 0)).save(path)
+    line = (
+        "16 x 16 (6), 40 x 30 (3), 20 x 64 (2) and 1 more size: each was scaled until its smaller side was 16, "
+        "and its middle kept"
+    )
+    assert line in unnoise("data", tmp_path / "odd").out
+    unnoise("pack", tmp_path / "odd", "-o", tmp_path / "shards")
+    assert line in unnoise("data", tmp_path / "shards").out
+
+
+def test_a_dry_run_warns_of_few_pictures_as_the_look_at_data_does(unnoise, folder):
+    warning = "There are only 40 samples: a model will learn them by heart."
+    assert warning in unnoise("data", folder).out
+    assert warning in unnoise("train", "images", "--data", folder, "data.size=8", "--dry-run").out
+
+
+def test_one_picture_that_cannot_be_read_is_one(refused, tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "a.png").write_bytes(b"no picture")
+    for command in (["data", tmp_path / "own"], ["pack", tmp_path / "own", "-o", tmp_path / "out"]):
+        said = refused(*command)
+        assert said.endswith("the only image cannot be read, a.png: cannot identify image file: save it as PNG or JPEG")

@@ -83,8 +83,8 @@ def test_labels_are_watched(rng):
     labels = torch.tensor([0] * 58 + [1] + [5])
     report = inspect_data(points(rng.standard_normal((60, 2)), labels=labels, class_names=("a", "b", "c")))
     assert report.labels == {"a": 58, "b": 1, "c": 0}
-    assert "1 labels lie outside of the 3 classes." in report.warnings
-    assert "1 of 3 labels have no sample, e.g. 'c'." in report.warnings
+    assert "1 label lies outside of the 3 classes." in report.warnings
+    assert "1 of 3 labels has no sample, e.g. 'c'." in report.warnings
     assert "The labels are very unbalanced: 'a' has 58 samples and 'b' 1." in report.warnings
 
 
@@ -94,7 +94,7 @@ def test_few_samples_captions_and_skipped_files_are_told():
     assert report.skipped == ("c.png: cannot identify image file",)
     assert report.warnings == (
         "There are only 2 samples: a model will learn them by heart.",
-        "1 parts could not be read or used, e.g. c.png: cannot identify image file.",
+        "1 part could not be read or used, e.g. c.png: cannot identify image file.",
     )
 
 

@@ -43,3 +43,12 @@ def test_nothing_a_single_image_and_other_files_are_refused_with_what_is_read(tm
     (tmp_path / "a.zip").touch()
     with pytest.raises(DataError, match=r"a.zip cannot be read: give a folder of images"):
         source_of(tmp_path / "a.zip")
+
+
+def test_a_misspelt_shipped_data_set_gets_a_suggestion_and_a_path_none():
+    with pytest.raises(DataError, match=r"comes with unnoise; did you mean 'digits'\? \(known: .*\): give a folder"):
+        source_of("digit")
+    with pytest.raises(DataError, match=r"no data set of that name comes with unnoise \(known: .*digits, .*\): give"):
+        source_of("qqqq")
+    with pytest.raises(DataError, match=r"there is nothing at places/digit: give a folder"):
+        source_of("places/digit")

@@ -248,7 +248,7 @@ def test_a_patch_for_another_number_of_axes_is_refused():
 
 
 def test_points_and_outputs_of_another_size_are_refused():
-    with pytest.raises(IncompatibleParts, match=r"got \(2,\): take network 'mlp'"):
+    with pytest.raises(IncompatibleParts, match=r"got \(2,\): take the network mlp, network\.name=mlp"):
         DiT((2,))
     with pytest.raises(IncompatibleParts, match=r"expected an output of shape \(C, 8, 8\), got \(1, 4, 4\)"):
         DiT((1, 8, 8), (1, 4, 4), config=SMALL)

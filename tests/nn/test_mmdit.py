@@ -238,5 +238,5 @@ def test_bad_options_are_refused(options, message):
 
 
 def test_points_are_refused():
-    with pytest.raises(IncompatibleParts, match=r"got \(2,\): take network 'mlp'"):
+    with pytest.raises(IncompatibleParts, match=r"got \(2,\): take the network mlp, network\.name=mlp"):
         MMDiT((2,), config=SMALL)

@@ -73,7 +73,7 @@ def test_data_smaller_than_the_stride_is_refused(shape):
 
 
 def test_points_are_refused():
-    with pytest.raises(IncompatibleParts, match=r"got \(2,\): take network 'mlp'"):
+    with pytest.raises(IncompatibleParts, match=r"got \(2,\): take the network mlp, network\.name=mlp"):
         UNet((2,))
 
 

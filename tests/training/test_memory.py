@@ -98,7 +98,11 @@ def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does():
         check_memory(Chain(), (10,), 11, 0, free)
     with pytest.raises(BadOption, match="not even one sample fits"):
         check_memory(Chain(), (10,), 11, 0, state_bytes(Chain()))
-    check_memory(Chain(), (10,), 10, 0, free // 2, sharers=4)
+    # Of four that share the weights each has a quarter of the state, and whole weights with their gradients while it works.
+    shared = state_bytes(Chain()) // 4 + 2 * 4 * 2110 + int(1.15 * 440 * 10.5)
+    check_memory(Chain(), (10,), 10, 0, shared, sharers=4)
+    with pytest.raises(BadOption, match="the largest number that fits is 10;"):
+        check_memory(Chain(), (10,), 11, 0, shared, sharers=4)
     with pytest.raises(BadOption, match=r"the largest number that fits is 10; add training\.batch_size=10$"):
         check_memory(Chain(), (10,), 11, 0, free, whole=True)  # of which no part can be worked on alone
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .progress import DataProgress, bar, say
+from .progress import DataProgress, WritesAtTheEnd, bar, say
 from .sample import EMBEDDED
 
 if TYPE_CHECKING:
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from ..data.base import Dataset
     from ..model import Model
 
-draw_app = typer.Typer(no_args_is_help=True, help="Draws processes, models and runs.", rich_markup_mode="markdown")
+draw_app = typer.Typer(
+    cls=WritesAtTheEnd,
+    no_args_is_help=True,
+    help="Draws processes, models and runs.",
+    rich_markup_mode="markdown",
+)
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 ANIMATIONS = (".gif", ".webp", ".apng", ".png")

@@ -98,14 +98,18 @@ def evaluate(
             **asked(embedded_guidance=embedded_guidance),
         )  # fmt: skip
     if judged is None:
-        if stop():
-            say("stopped: what is done stays; the same command goes on from there")
-            sys.exit(128 + (stop.received or 0))
-        return
-    if as_json:
+        _stopped(stop)
+    elif as_json:
         typer.echo(json.dumps(judged.result.values, indent=2))
     else:
         _tell(judged)
+
+
+def _stopped(stop: StopSignals) -> None:
+    """Tells of a stop, where there was one: processes of torchrun but the first end here too."""
+    if stop():
+        say("stopped: what is done stays; the same command goes on from there")
+        sys.exit(128 + (stop.received or 0))
 
 
 def names(text: str | None) -> tuple[str, ...] | None:

@@ -136,6 +136,7 @@ def data(
     from ..data.base import datasets
     from ..data.inspect import inspect_data
     from ..data.open import source_of
+    from ..data.sizes import told_sizes
 
     source = datasets.build(path) if path in datasets and not Path(path).exists() else source_of(path, stream)
     found = source.load(DataProgress())
@@ -156,6 +157,7 @@ def data(
             "samples",
             f"{report.count:,} {report.kind}, shape {report.shape} ({report.values_per_sample:,} values), {report.dtype}",
         ),
+        *([("sizes", sizes)] if (sizes := told_sizes(source, found)) else []),
         ("where", found.layout()),
         *part,
         ("values", span + (f", {report.not_finite:,} not finite" if report.not_finite else "")),

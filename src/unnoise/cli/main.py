@@ -26,6 +26,7 @@ from .lora import lora_app
 from .nll import nll
 from .pack import pack
 from .plan import plan
+from .progress import StoppedInALine
 from .reconstruct import reconstruct
 from .retrieve import retrieve
 from .sample import replay, sample
@@ -36,6 +37,7 @@ from .tune import tune
 
 app = typer.Typer(
     name="unnoise",
+    cls=StoppedInALine,
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode="markdown",

@@ -34,4 +34,4 @@ def pack(
         note=lambda line: typer.echo(f"note: {line}", err=True),
     )  # fmt: skip
     total = sum(shard.stat().st_size for shard in shards)
-    typer.echo(f"{len(shards):,} shards, {total / 1e6:,.1f} MB, in {out}")
+    typer.echo(f"{len(shards):,} {'shard' if len(shards) == 1 else 'shards'}, {total / 1e6:,.1f} MB, in {out}")

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType, TracebackType
+from typing import Any
+
+from typer.core import TyperGroup
 
 from ..recipes.watch import bar as bar
 from ..recipes.watch import console as console
@@ -53,3 +58,35 @@ class StopSignals:
     def __call__(self) -> bool:
         """Whether a stop was asked for."""
         return self.received is not None
+
+
+@contextmanager
+def stopped_with(told: str) -> Iterator[None]:
+    """A context in which Ctrl-C ends the command at once, with a line that says what was written."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"\nstopped: {told}")
+        sys.exit(128 + signal.SIGINT)
+
+
+def nothing_written() -> AbstractContextManager[None]:
+    """A context for work that writes its files at the end, each in one piece."""
+    return stopped_with("nothing was written")
+
+
+class StoppedInALine(TyperGroup):
+    """Commands that Ctrl-C ends with a line, whatever they were doing."""
+
+    told = "what was written before stays, and no file is half written"
+
+    def invoke(self, ctx: Any) -> Any:
+        """See the class."""
+        with stopped_with(self.told):
+            return super().invoke(ctx)
+
+
+class WritesAtTheEnd(StoppedInALine):
+    """The same for commands that write only when all is done."""
+
+    told = "nothing was written"

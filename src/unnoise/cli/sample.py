@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from .places import ADDRESS, DEVICE, ON, PRECISION, WORKERS, place_spec
-from .progress import StopSignals, bar, say
+from .progress import StopSignals, bar, nothing_written, say
 
 MODEL = "A model folder, or the run folder around it; `ready` and `ready-emoji` come with unnoise."
 GUIDANCE = "The scale: 1 is off, 0 unconditional; or a rule and its scale, `apg:4` (`unnoise list guidance`)."
@@ -105,7 +105,13 @@ def _model_left_out(model: str, overrides: list[str] | None, prompts: list[str] 
 
     if "=" in model and not Path(model).exists():
         model, overrides = "", [model, *(overrides or [])]
-    return model or ready_for(" ".join(prompts or [])), overrides
+    if not model:
+        model = ready_for(" ".join(prompts or []))
+        why = (
+            ", which knows most of the words; of those that no caption had together it makes a guess" if prompts else ""
+        )
+        say(f"note: no model was given: {model} is taken{why}")
+    return model, overrides
 
 
 def sample(
@@ -190,7 +196,7 @@ def sample(
 
 def _into_one(out: Path, model: Any, n: int, options: dict[str, Any]) -> None:
     """Samples into one file, with a bar."""
-    with bar() as progress:
+    with nothing_written(), bar() as progress:
         task = progress.add_task("sampling", total=None, facts="")
         made = model.sample(
             n, **options, keep_frames=out.suffix.lower() in (".gif", ".apng"),
@@ -273,7 +279,9 @@ def replay(
     target = out if out is not None else file.with_name(f"{file.stem}-replay{file.suffix}")
     if target.suffix.lower() != file.suffix.lower():
         raise ModelFolderError(f"the same file has the same suffix: write to {target.with_suffix(file.suffix)}")
-    _report(loaded.replay(recipe, None if guide is None else str(guide)).save(target))
+    with nothing_written():
+        made = loaded.replay(recipe, None if guide is None else str(guide))
+    _report(made.save(target))
 
 
 def _report(written: list[Path]) -> None:

@@ -115,6 +115,8 @@ def _follow(run: Run) -> None:
 
 
 def _tell(work: Work, folder: Path) -> None:
+    from ..data.inspect import few_samples
+
     spec, training = work.train.spec, work.recipe.training
     labels = f", {spec.num_classes} labels" if spec.num_classes else ""
     epochs = training.steps * training.batch_size / len(work.train)
@@ -124,4 +126,6 @@ def _tell(work: Work, folder: Path) -> None:
     for name, text in work.summary():
         typer.echo(f"{name:<9} {text}")
     typer.echo(f"training  {training.steps:,} steps of {training.batch_size} samples: {epochs:,.1f} times the data")
+    if few := few_samples(len(work.train)):
+        typer.echo(f"warning   {few}")
     typer.echo(f"out       {folder} (nothing was written)")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .progress import bar, say
+from .progress import bar, console, nothing_written, say
 
 SHOWN = 12
 
@@ -49,12 +49,14 @@ def tune(
     loaded = Model.load(model)
     for note in loaded.notes:
         say(f"note: {note}")
-    with bar() as progress:
+    with nothing_written(), bar() as progress:
         tasks = {}
 
         def show(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = progress.add_task(what, total=total, facts="")
+                if not console.is_terminal:
+                    say(f"{what} ...")
             progress.update(tasks[what], completed=done, total=total)
 
         tuned = search(

@@ -32,7 +32,9 @@ FINDS = ("path", "latents")
 @codecs.register("autoencoder")
 @dataclass(frozen=True)
 class AutoencoderCodec(Codec):
-    """z = (mean of the latents - shift) / scale, with the mean that a trained encoder tells; and the decoder for the way back.
+    """Latents of a trained autoencoder, brought to zero mean and unit variance; and its decoder for the way back.
+
+    z = (mean of the latents - shift) / scale, with the mean that the encoder tells.
 
     In a recipe it is `{name: autoencoder, path: runs/ae}`: all else stands in that folder. A model's folder holds the weights.
 

@@ -15,7 +15,9 @@ from .base import Codec, codecs
 @codecs.register("identity")
 @dataclass(frozen=True)
 class IdentityCodec(Codec):
-    """z = (x - shift) / scale, the same for all channels or for each its own.
+    """The data as it is, shifted and scaled: all channels alike or each by its own.
+
+    z = (x - shift) / scale.
 
     Args:
         shift: One number, or one a channel (axis 1).

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -168,10 +168,18 @@ def _decode_into(out: _PixelFile, album: Album, progress: Progress | None) -> tu
         if progress is not None and (i % 64 == 63 or i == album.total - 1):
             progress("decoding images", i + 1, album.total)
     if out.count == 0:
-        what_to_do = "" if skipped[0].endswith(EMBED) else ": save them as PNG or JPEG"
-        raise DataError(f"none of the {album.total} images can be read, e.g. {skipped[0]}{what_to_do}")
+        raise DataError(none_can_be_read(skipped))
     out.finish()
     return broken, skipped
+
+
+def none_can_be_read(skipped: Sequence[str]) -> str:
+    """The message where no picture can be read, from a line about each."""
+    known = skipped[0].endswith(EMBED)  # the line says what to do
+    if len(skipped) == 1:
+        return f"the only image cannot be read, {skipped[0]}" + ("" if known else ": save it as PNG or JPEG")
+    told = f"none of the {len(skipped)} images can be read, e.g. {skipped[0]}"
+    return told + ("" if known else ": save them as PNG or JPEG")
 
 
 def _decode_to_cache(album: Album, key: str, progress: Progress | None) -> Pictures:

@@ -114,6 +114,14 @@ def inspect_data(data: AnyDataset, most: int = MOST_LOOKED_AT) -> DataReport:
     )
 
 
+def few_samples(count: int) -> str | None:
+    """The warning that so few samples are learned by heart; None for enough."""
+    if count >= FEW_SAMPLES:
+        return None
+    there = "is only 1 sample" if count == 1 else f"are only {count} samples"
+    return f"There {there}: a model will learn {'it' if count == 1 else 'them'} by heart."
+
+
 def _statistics(x: Tensor) -> _Statistics:
     """Range, mean and spread in one pass; parts are merged as by Chan, Golub and LeVeque (1979)."""
     channels = x.shape[1] if x.ndim > 1 else 1
@@ -167,10 +175,10 @@ def _warnings(
     dataset: Dataset, statistics: _Statistics, labels: dict[str, int], outside: int, duplicates: int
 ) -> Iterator[str]:
     count = len(dataset)
-    if count < FEW_SAMPLES:
-        yield f"There are only {count} samples: a model will learn them by heart."
-    if statistics.not_finite:
-        yield f"{statistics.not_finite} values are NaN or infinite: training will refuse them."
+    if few := few_samples(count):
+        yield few
+    if number := statistics.not_finite:
+        yield f"{number} {'value is' if number == 1 else 'values are'} NaN or infinite: training will refuse the data."
     if count > 1 and statistics.low is not None and statistics.low == statistics.high:
         yield f"Every value is {statistics.low:g}: there is nothing to learn."
     elif count > 1 and statistics.constant:
@@ -179,17 +187,18 @@ def _warnings(
     if told := dataset.spec.channels_last:
         yield f"{told[0].upper()}{told[1:]}."
     if duplicates:
-        yield f"{duplicates} of {count} samples equal an earlier one."
+        yield f"{duplicates} of {count} samples {'equals' if duplicates == 1 else 'equal'} an earlier one."
     if dataset.skipped:
-        yield f"{len(dataset.skipped)} parts could not be read or used, e.g. {dataset.skipped[0]}."
+        parts = "part" if len(dataset.skipped) == 1 else "parts"
+        yield f"{len(dataset.skipped)} {parts} could not be read or used, e.g. {dataset.skipped[0]}."
     if outside:
-        yield f"{outside} labels lie outside of the {dataset.spec.num_classes} classes."
+        yield f"{outside} {'label lies' if outside == 1 else 'labels lie'} outside of the {dataset.spec.num_classes} classes."
     yield from _label_warnings(labels)
 
 
 def _label_warnings(labels: dict[str, int]) -> Iterator[str]:
     if empty := [name for name, count in labels.items() if count == 0]:
-        yield f"{len(empty)} of {len(labels)} labels have no sample, e.g. {empty[0]!r}."
+        yield f"{len(empty)} of {len(labels)} labels {'has' if len(empty) == 1 else 'have'} no sample, e.g. {empty[0]!r}."
     present = {name: count for name, count in labels.items() if count}
     if len(present) > MANY_LABELS and 2 * len(present) > sum(present.values()):
         yield f"There are {len(present)} labels for {sum(present.values())} samples: are they measurements, not classes?"

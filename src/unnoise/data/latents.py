@@ -137,7 +137,8 @@ class LatentDataset(AnyDataset):
 
     def layout(self) -> str:
         """See `AnyDataset.layout`."""
-        return f"latents in {len(self.shards):,} shards, mapped into memory"
+        shards = "shard" if len(self.shards) == 1 else "shards"
+        return f"latents in {len(self.shards):,} {shards}, mapped into memory"
 
     def fingerprint(self) -> str:
         """SHA-256 of the latents, the labels and the captions, and of which samples belong to it."""

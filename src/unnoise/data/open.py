@@ -6,7 +6,7 @@ import glob
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, nearest
 from ._pixels import picture_suffixes
 from .base import DataSource, datasets
 from .streaming.store import is_url
@@ -42,6 +42,14 @@ def source_of(path: str | Path, stream: bool = False, **options: Any) -> DataSou
     return source
 
 
+def _shipped_like(path: Path) -> str:
+    """Which data set that comes with unnoise may be meant, for a message; empty for what can only be a place on a disk."""
+    if len(path.parts) != 1 or path.suffix:
+        return ""
+    shipped = [name for name in datasets if "path" not in datasets.schema(name)]
+    return f", and no data set of that name comes with unnoise{nearest(str(path), shipped)}"
+
+
 def _name_of(path: Path) -> str:
     if path.is_dir():
         for kind, name in ((".parquet", "parquet"), (".tar", "shards"), (".arrow", "shards")):
@@ -52,7 +60,7 @@ def _name_of(path: Path) -> str:
         known = _BY_SUFFIX.get(path.suffix)
         if glob.has_magic(str(path)) and known in ("parquet", "shards") and glob.glob(str(path), recursive=True):
             return known
-        raise DataError(f"there is nothing at {path}: give {_SUPPORTED}")
+        raise DataError(f"there is nothing at {path}{_shipped_like(path)}: give {_SUPPORTED}")
     suffix = path.suffix.lower()
     if suffix in _BY_SUFFIX:
         return _BY_SUFFIX[suffix]

@@ -15,13 +15,16 @@ from typing import Literal
 
 from ..errors import BadOption, DataError
 from ..randomness import permutations
+from ._cache import none_can_be_read
 from ._captions import captions_of, without
 from ._labels import number_labels
+from ._pixels import decode_all
 from .base import Progress
 from .folder import find_pictures, folder_labels
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 _ROWS = 256  # of a row group
+_LOOK = 8  # pixels a side: enough to see that a picture can be read
 Kind = Literal["tar", "parquet"]
 
 
@@ -46,7 +49,7 @@ def pack(
     """Packs the pictures in a folder, with their labels and captions, as `FolderDataset` finds them.
 
     Their bytes stay as they are; captions that only some of them have are packed, too. They are shuffled, so that pictures of one
-    label do not lie in one shard.
+    label do not lie in one shard. Broken pictures are left out and named, as a shard no longer knows the names of files.
 
     Args:
         folder: Of the pictures.
@@ -62,7 +65,7 @@ def pack(
         The shards.
 
     Raises:
-        DataError: There are no pictures, one cannot be read, or there are shards in `out` already.
+        DataError: There are no pictures, none can be read, or there are shards in `out` already.
         OSError: The disk is full, or may not be written to; the shards that are whole stay.
     """
     root, place = Path(folder).expanduser(), Path(out).expanduser()
@@ -78,21 +81,35 @@ def pack(
     packed = (
         _Tars(place, size) if kind == "tar" else _Tables(place, size, sorted(set(label_names or ())), any(captions))
     )
+    looked_at = decode_all(((names[i], root / names[i]) for i in order), _LOOK, 0)
+    broken: list[str] = []
     try:
-        for done, i in enumerate(order):
-            path = root / names[i]
-            try:
-                encoded = path.read_bytes()
-            except OSError as error:
-                raise DataError(f"{path} cannot be read: {error.strerror}") from None
-            label = label_names[i] if label_names else None
-            packed.add(_Picture(PurePath(names[i]).suffix.lower(), encoded, label or None, captions[i]))
+        for done, (i, found) in enumerate(zip(order, looked_at, strict=True)):
+            if isinstance(found, str):
+                broken.append(found)
+            else:
+                label = label_names[i] if label_names else None
+                encoded = _read(root / names[i])
+                packed.add(_Picture(PurePath(names[i]).suffix.lower(), encoded, label or None, captions[i]))
             if progress is not None and (done % 64 == 63 or done == len(order) - 1):
                 progress("packing images", done + 1, len(order))
         packed.finish()
     finally:
         packed.discard()
+    if not packed.count:
+        raise DataError(none_can_be_read(sorted(broken)))
+    for line in sorted(broken):
+        note(f"skipped {line}")
+    if broken:
+        note(f"{packed.count:,} of {len(names):,} images are packed, those that can be read")
     return packed.made
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def bytes_of(text: str) -> int:

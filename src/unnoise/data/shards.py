@@ -155,7 +155,7 @@ class ShardsDataset(DataSource):
 
     def _measure(self, reader: Reader) -> tuple[Kind, tuple[int, ...], bool]:
         """The kind and shape of a sample, and whether pictures were found to be grey, from samples all over the data."""
-        some = list(_some(reader))
+        some = list(some_records(reader))
         arrays = [record.value for record in some if isinstance(record.value, np.ndarray)]
         if arrays:
             return "points" if arrays[0].ndim == 1 else "array", tuple(arrays[0].shape), False
@@ -249,7 +249,7 @@ def _labels(entries: Sequence[Entry], column: str) -> tuple[NDArray[np.int32] | 
     return numbers.numpy()[which].astype(np.int32), names
 
 
-def _some(reader: Reader) -> Iterator[Record]:
+def some_records(reader: Reader) -> Iterator[Record]:
     """Samples from places spread over the shards."""
     filled = [i for i, entry in enumerate(reader.entries) if entry.scan.count]
     for shard in filled[:: -(-len(filled) // _PLACES)]:

@@ -7,7 +7,9 @@ from .base import Coefficients, PreconditionedDenoiser, denoisers
 
 @denoisers.register("noise")
 class NoiseDenoiser(PreconditionedDenoiser):
-    r"""The network predicts :math:`\varepsilon`; :math:`x_0 = (x_t - \sigma F) / \alpha`.
+    r"""The network predicts the noise that was mixed into the data.
+
+    The clean data is then :math:`x_0 = (x_t - \sigma F) / \alpha`.
 
     References:
         Denoising Diffusion Probabilistic Models (Ho et al., 2020), Equation 15, https://arxiv.org/abs/2006.11239

@@ -8,7 +8,9 @@ from .base import Coefficients, PreconditionedDenoiser, denoisers
 
 @denoisers.register("score")
 class ScoreDenoiser(PreconditionedDenoiser):
-    r"""The network predicts :math:`\nabla \log p_t(x_t)`; :math:`x_0 = (x_t + \sigma^2 F) / \alpha` (Tweedie).
+    r"""The network predicts the score: the gradient of the log-density of the noisy data.
+
+    The clean data is then :math:`x_0 = (x_t + \sigma^2 F) / \alpha` (Tweedie).
 
     Its target, :math:`-\varepsilon / \sigma`, grows without bound near clean data: train it with a weighting such as `snr`,
     which is :math:`\sigma^2` here.

@@ -8,7 +8,9 @@ from .base import Coefficients, PreconditionedDenoiser, denoisers
 
 @denoisers.register("v")
 class VDenoiser(PreconditionedDenoiser):
-    r"""The network predicts :math:`v = \alpha \varepsilon - \sigma x_0`.
+    r"""The network predicts v, a mix of noise and data: alpha times the noise less sigma times the data.
+
+    .. math:: v = \alpha \varepsilon - \sigma x_0
 
     Solved for the clean data, :math:`x_0 = (\alpha x_t - \sigma F) / (\alpha^2 + \sigma^2)`.
 

@@ -8,7 +8,9 @@ from .base import Coefficients, PreconditionedDenoiser, denoisers
 
 @denoisers.register("velocity")
 class VelocityDenoiser(PreconditionedDenoiser):
-    r"""The network predicts :math:`\dot\alpha x_0 + \dot\sigma \varepsilon`.
+    r"""The network predicts how the noisy data moves in time, as flow matching does.
+
+    .. math:: \dot\alpha x_0 + \dot\sigma \varepsilon
 
     Solved for the clean data, :math:`x_0 = (\dot\sigma x_t - \sigma F) / (\alpha \dot\sigma - \dot\alpha \sigma)`; the bottom
     is positive wherever the log-SNR falls.

@@ -18,7 +18,9 @@ from .pair import ask_both, unwanted_condition
 @guidances.register("classifier_free")
 @dataclass(frozen=True)
 class ClassifierFreeGuidance(Guidance):
-    r""":math:`D = D_\varnothing + g (D_c - D_\varnothing)`, both predictions in one batched network call.
+    r"""Pushes away from what the model makes when asked for nothing; both predictions in one batched network call.
+
+    .. math:: D = D_\varnothing + g (D_c - D_\varnothing)
 
     References:
         Classifier-Free Diffusion Guidance (Ho & Salimans, 2022), https://arxiv.org/abs/2207.12598 (g here is 1 + w there)

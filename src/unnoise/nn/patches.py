@@ -28,7 +28,9 @@ def checked_patch(shape: tuple[int, ...], out_shape: tuple[int, ...], patch: int
     """
     if not 2 <= len(shape) <= 4:
         known = "(C, L), (C, H, W) or (C, T, H, W)"
-        raise IncompatibleParts(f"a transformer needs samples of shape {known}, got {shape}: take network 'mlp'")
+        raise IncompatibleParts(
+            f"a transformer needs samples of shape {known}, got {shape}: take the network mlp, network.name=mlp"
+        )
     size = shape[1:]
     if out_shape[1:] != size:
         wanted = ", ".join(map(str, size))

@@ -32,7 +32,9 @@ class SeedMLPConfig(Checked):
 
 @networks.register("seed_mlp")
 class SeedMLP(Network):
-    """[x, embedding(noise level), embedding(label)] -> hidden -> hidden -> out, with LeakyReLU between.
+    """The textbook network: two hidden layers on the flattened sample, its noise level and its label, with LeakyReLU between.
+
+    [x, embedding(noise level), embedding(label)] -> hidden -> hidden -> out.
 
     Works on the flattened sample, whatever its shape. On points of the plane it has 83,458 parameters, and 87,618 with
     three labels. For better results on the same data take the network "mlp".

@@ -164,7 +164,9 @@ def check_levels(shape: tuple[int, ...], out_shape: tuple[int, ...], config: UNe
     """
     if not 2 <= len(shape) <= 4:
         known = "(C, L), (C, H, W) or (C, T, H, W)"
-        raise IncompatibleParts(f"a U-Net needs samples of shape {known}, got {shape}: take network 'mlp'")
+        raise IncompatibleParts(
+            f"a U-Net needs samples of shape {known}, got {shape}: take the network mlp, network.name=mlp"
+        )
     if out_shape[1:] != shape[1:]:
         wanted = ", ".join(map(str, shape[1:]))
         raise IncompatibleParts(f"a U-Net keeps sizes: expected an output of shape (C, {wanted}), got {out_shape}")

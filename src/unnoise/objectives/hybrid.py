@@ -24,7 +24,9 @@ from .weightings import UniformWeighting, Weighting, weightings
 @objectives.register("hybrid")
 @dataclass(frozen=True)
 class HybridObjective(Objective):
-    """L_simple + weight L_vlb; the bound moves the variance only, its gradient to the mean is stopped.
+    """The plain squared error, and the variational bound for a variance that is learned too.
+
+    L_simple + weight L_vlb; the bound moves the variance only, its gradient to the mean is stopped.
 
     The paper's weight of 0.001 counts the bound in nats a component, where OpenAI's code counts it in bits: 1.44 times as much.
 

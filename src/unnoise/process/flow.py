@@ -20,7 +20,9 @@ BASE_PLACES = 1024
 @schedules.register("flow")
 @dataclass(frozen=True)
 class FlowSchedule(Schedule):
-    r"""Data and noise mixed along a straight line: sigma = u, alpha = 1 - u with u = shift t / (1 + (shift - 1) t).
+    r"""Data and noise mixed along a straight line, as flow matching does; a shift spends more of the time at high noise.
+
+    sigma = u, alpha = 1 - u with u = shift t / (1 + (shift - 1) t).
 
     A shift above 1 spends more of the time at high noise, which large images need; `resized` says how much more. Left to the data,
     it is a number only once the data is known, see `settled`.

@@ -14,7 +14,9 @@ from .vp import LinearBetaSchedule
 @schedules.register("sub_vp")
 @dataclass(frozen=True)
 class SubVPSchedule(LinearBetaSchedule):
-    r"""alpha = exp(-B / 2) and sigma = 1 - exp(-B): the square of the VP SDE's sigma, and so never more than it.
+    r"""The sub-VP SDE: the signal of `vp` with less noise, the square of its sigma.
+
+    alpha = exp(-B / 2) and sigma = 1 - exp(-B), which is never more than the sigma of the VP SDE.
 
     alpha^2 + sigma^2 is below 1 in between. Near clean data the noise grows in proportion to the time, not to its square root.
 

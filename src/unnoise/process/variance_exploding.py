@@ -15,7 +15,9 @@ from .base import Schedule, schedules
 @schedules.register("variance_exploding")
 @dataclass(frozen=True)
 class VarianceExplodingSchedule(Schedule):
-    r"""The signal keeps its scale and noise is added on top: alpha = 1, sigma from 0 to sigma_max.
+    r"""The signal keeps its scale and noise is added on top, as in EDM: sigma from 0 to sigma_max.
+
+    alpha is 1.
 
     Time is that of EDM's grid, :math:`k(t) = (a + t (b - a))^\rho` with :math:`a^\rho = \sigma_{min}`,
     :math:`b^\rho = \sigma_{max}`, moved so that it begins at exactly 0:

@@ -60,7 +60,9 @@ class LinearBetaSchedule(Schedule):
 @schedules.register("vp")
 @dataclass(frozen=True)
 class VPSchedule(LinearBetaSchedule):
-    r"""DDPM's chain in the limit of many levels: alpha = exp(-B / 2) and sigma = sqrt(1 - exp(-B)).
+    r"""The VP SDE: DDPM's chain in the limit of many levels, its beta rising linearly.
+
+    alpha = exp(-B / 2) and sigma = sqrt(1 - exp(-B)).
 
     References:
         Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021), Equation 11 and

@@ -69,7 +69,7 @@ class Logbook:
         Raises:
             OSError: The disk is full.
         """
-        if not isinstance(event, Stepped):
+        if not isinstance(event, Stepped):  # also `Working`: what begins then is no part of a step's time
             self._pace.interrupted()
         match event:
             case Stepped():

@@ -41,7 +41,7 @@ from ..training.checkpoint import (
 )  # fmt: skip
 from ..training.compiling import CompileChoice, CompileTrial, Compiling
 from ..training.execution import begin_state
-from ..training.loop import CheckpointDue, Diverged, Event, Finished, SamplesDue, Stepped, Validated
+from ..training.loop import CheckpointDue, Diverged, Event, Finished, SamplesDue, Stepped, Validated, Working
 from ..training.loop import train as train_loop
 from ..training.parallel import ALONE, Processes
 from ..training.shares import save_shares
@@ -347,11 +347,12 @@ class Run:
         if logbook is not None:
             logbook.went_back(self.state.step, event)
 
-    def _evaluate(self, watcher: Watcher, step: int, logbook: Logbook | None) -> Iterator[Evaluated]:
+    def _evaluate(self, watcher: Watcher, step: int, logbook: Logbook | None) -> Iterator[Working | Evaluated]:
         model = self._firsts_model()
         if model is None or logbook is None:
             return
         assert isinstance(model, Model)
+        yield Working(step, "measuring")
         found = watcher.measure(model, step)
         logbook.write(found.line())
         if found.best:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.base import MOST_IN_PART, AnyDataset, Dataset, DataSource, Progress, datasets
 from ..data.open import source_of
+from ..data.streaming.store import is_url
 from ..model import Model
 from ..shipped import folder_of
 from .any_recipe import AnyRecipe
@@ -67,24 +69,46 @@ def run_data(model: Model, progress: Progress | None = None) -> RunData | None:
     recipe = recipe_beside(model)
     if recipe is None:
         return None
-    return data_of(load_recipe(read_values(recipe)), model.trained.get("data"), progress)
+    return data_of(load_recipe(read_values(recipe)), model.trained.get("data"), progress, recipe.parent)
 
 
-def data_of(recipe: AnyRecipe, known: object, progress: Progress | None = None) -> RunData:
+def data_of(recipe: AnyRecipe, known: object, progress: Progress | None = None, folder: Path | None = None) -> RunData:
     """The data of a run of any kind.
 
     Args:
         recipe: Of the run.
         known: The fingerprint of what was learned; None where nobody knows it.
         progress: Told while data is read.
+        folder: Of the run: a relative path is looked for from the folders around it, too.
 
     Raises:
         DataError: It cannot be read any more.
     """
-    train, held_out = recipe.data.load(progress).split(recipe.training.validation_share, recipe.seed)
+    source = recipe.data if folder is None else _as_begun(recipe.data, folder)
+    train, held_out = source.load(progress).split(recipe.training.validation_share, recipe.seed)
     changed = known not in (None, train.fingerprint())
     part, notes = in_memory(train)
     return RunData(part, held_out.part(), changed, train, notes)
+
+
+def _as_begun(source: DataSource, run: Path) -> DataSource:
+    """A source whose relative paths lead to what they meant where the run was begun, which mostly lies around its folder.
+
+    The recipe keeps them as they were given: so the same command goes on with a run, also where all of it was moved.
+    """
+    found: dict[str, str] = {}
+    for name in ("path", "maps"):
+        given = getattr(source, name, "")
+        if not given or is_url(given) or Path(given).expanduser().is_absolute() or _stands(given):
+            continue
+        places = (str(folder / given) for folder in run.resolve().parents)
+        if place := next(filter(_stands, places), None):
+            found[name] = place
+    return datasets.build({**datasets.describe(source), **found}) if found else source
+
+
+def _stands(path: str) -> bool:
+    return Path(path).expanduser().exists() or (glob.has_magic(path) and bool(glob.glob(path, recursive=True)))
 
 
 def source_like(path: str, model: Model | None, size: int = 0) -> DataSource:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from .run import Run
+    from .run import Run, RunEvent
+
+PATIENCE = 5.0
+"""Seconds after which a line tells what takes so long, where there is no bar to say it."""
 
 console = Console(stderr=True)
 
@@ -50,6 +54,38 @@ class Rate:
         return (after - before) / max(now - then, 1e-9)
 
 
+class _Doing:
+    """What is done now, in the name of a bar; where there is none, a line once it takes long."""
+
+    def __init__(self, progress: Progress, usual: str, **facts: Any) -> None:
+        self._progress, self._usual = progress, usual
+        self.task = progress.add_task(usual, facts="", **facts)
+        self._timer: threading.Timer | None = None
+
+    def __call__(self, what: str = "", where: str = "") -> None:
+        """Begins with `what`, or goes back to the usual."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._progress.update(self.task, description=what or self._usual)
+        if what and not console.is_terminal:
+            self._timer = threading.Timer(PATIENCE, say, [f"{where}  {what} ..."])
+            self._timer.daemon = True
+            self._timer.start()
+
+
+def _told(events: Iterator[RunEvent], doing: _Doing) -> Iterator[RunEvent]:
+    """The events of a run; what is done between them is told."""
+    from ..training.loop import Working
+
+    try:
+        for event in events:
+            doing(*((event.what, f"step {event.step:>7,}") if isinstance(event, Working) else ()))
+            yield event
+    finally:
+        doing()
+
+
 def watch(run: Run, stop: Callable[[], bool] = lambda: False) -> bool:
     """Trains, and shows how it goes: the loss beside its floor, samples a second, the time left.
 
@@ -72,14 +108,14 @@ def watch(run: Run, stop: Callable[[], bool] = lambda: False) -> bool:
 
     settings, rate, smoothed, facts, finished = run.recipe.training, Rate(), None, "", False
     with bar() as progress:
-        task = progress.add_task("training", total=settings.steps, completed=run.state.step, facts="")
-        for event in run.events(stop):
+        doing = _Doing(progress, "training", total=settings.steps, completed=run.state.step)
+        for event in _told(run.events(stop), doing):
             if isinstance(event, Stepped) and (event.step % 10 == 0 or event.step == settings.steps):
                 loss = float(event.loss)
                 smoothed = loss if smoothed is None else 0.98 * smoothed + 0.02 * loss
                 speed = rate(event.step * settings.batch_size)  # 0 until there are two moments to compare
                 facts = f"  loss {smoothed:.4f}" + (f"  {speed:,.0f} samples/s" if speed else "")
-                progress.update(task, completed=event.step, facts=facts)
+                progress.update(doing.task, completed=event.step, facts=facts)
             elif isinstance(event, Validated):
                 floor = f"  (Bayes floor {event.floor.loss:.4f})" if event.floor else ""
                 more = "".join(f"  {name} {value:.4g}" for name, value in event.loss.more.items())

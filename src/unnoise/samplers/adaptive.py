@@ -41,7 +41,9 @@ class AdaptiveState(NamedTuple):
 @samplers.register("adaptive")
 @dataclass(frozen=True)
 class AdaptiveSampler(Sampler):
-    r"""Order 5 with an error estimate of order 4; the grid says where previews are wanted, and costs nothing.
+    r"""Steps as long as an error allows: a Runge-Kutta rule of order 5 with an error estimate of order 4.
+
+    The grid says where previews are wanted, and costs nothing.
 
     Steps are made in :math:`k = \sigma / (\alpha + \sigma)`, the time of flow matching, where the slope is bounded from noise to
     data; each sample has its own. x at the grid's times is read off the curve through the last step, at order 4. Below

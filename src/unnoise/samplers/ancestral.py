@@ -19,7 +19,9 @@ from .ddim import coefficients
 @samplers.register("ancestral")
 @dataclass(frozen=True)
 class AncestralSampler(Sampler):
-    """Euler ancestral, known from k-diffusion. With noise_scale 1 it draws from the same distributions as DDIM with eta.
+    """Euler ancestral, as in k-diffusion: a step below the noise wanted, and fresh noise up to it. One network call a step.
+
+    With noise_scale 1 it draws from the same distributions as DDIM with eta.
 
     References:
         Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021), Appendix F,

@@ -18,7 +18,7 @@ from .base import Sampler, Stepped, mix, samplers, toward
 @samplers.register("annealed_langevin")
 @dataclass(frozen=True)
 class AnnealedLangevinSampler(Sampler):
-    r"""At every level of the grid some Langevin steps whose length goes with the variance of the noise, and a last estimate.
+    r"""Langevin steps at every level of the grid, longer where there is more noise, and a last estimate. Many network calls.
 
     .. math:: x \leftarrow x + \tfrac{a}{2} \nabla \log p_t(x) + \sqrt{a}\, z, \qquad a = q\, \sigma_t^2
 

@@ -95,7 +95,9 @@ def _fitted(
 @samplers.register("arc")
 @dataclass(frozen=True)
 class ArcSampler(Sampler):
-    r"""Adams' predictor and corrector along the angle of signal and noise; one network call a step. See the module's text.
+    r"""Adams' predictor and corrector along the angle of signal and noise, for few steps. One network call a step.
+
+    The module's text derives it.
 
     `weights` are for one model and one grid: row i is what was found by fitting (`unnoise tune`) to be missing in step i,
 

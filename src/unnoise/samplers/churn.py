@@ -33,7 +33,9 @@ def raised(schedule: Schedule, t: float, churn: float, low: float, high: float) 
 @samplers.register("churn")
 @dataclass(frozen=True)
 class ChurnSampler(Sampler):
-    r"""Heun's rule with churn, two network calls a step and one in a step that ends at clean data.
+    r"""Heun's rule with churn: noise is added before each step and taken away with it. Two network calls a step.
+
+    A step that ends at clean data needs one.
 
     From :math:`\sigma / \alpha` the noise level rises to :math:`(1 + \gamma) \sigma / \alpha`, but never beyond the schedule's
     end. The paper's :math:`\gamma` is :math:`\min(S_{churn} / N, \sqrt 2 - 1)` for N steps; here it is given as it is. No noise

@@ -17,7 +17,9 @@ from .base import Sampler, Stepped, samplers
 @samplers.register("consistency")
 @dataclass(frozen=True)
 class ConsistencySampler(Sampler):
-    r""":math:`x_s = \alpha_s D(x_t, t) + \sigma_s z` with fresh noise z, one network call a step.
+    r"""For consistency models such as LCM: an estimate of the clean data, fresh noise on it, and again. One network call a step.
+
+    .. math:: x_s = \alpha_s D(x_t, t) + \sigma_s z
 
     For consistency models, latent ones (LCM) included: their network does not give the mean of the clean data but the end of
     the ODE's path through x_t, so that one step is a sample and more steps mend what the network gets wrong. With an ordinary

@@ -37,7 +37,9 @@ def coefficients(schedule: Schedule, t: float, s: float, eta: float) -> Coeffici
 @samplers.register("ddim")
 @dataclass(frozen=True)
 class DDIMSampler(Sampler):
-    r""":math:`x_s = \alpha_s \hat x_0 + \sqrt{\sigma_s^2 - \eta^2 \tilde\beta}\, \hat\varepsilon + \eta \sqrt{\tilde\beta}\, z`.
+    r"""The estimate of the clean data, noised to the next level: with the noise found, or by eta fresh. One network call a step.
+
+    .. math:: x_s = \alpha_s \hat x_0 + \sqrt{\sigma_s^2 - \eta^2 \tilde\beta}\, \hat\varepsilon + \eta \sqrt{\tilde\beta}\, z
 
     Deterministic at eta 0; DDPM with the posterior's variance at eta 1. At eta 0 it also runs over a rising grid, from data to
     the noise that it comes from; there and back is exact up to the error of first order.

@@ -23,7 +23,9 @@ _NOT_LEARNED = "this model learned no variance: use variance posterior or beta, 
 @samplers.register("ddpm")
 @dataclass(frozen=True)
 class DDPMSampler(Sampler):
-    """Draws x_s from a normal distribution around the posterior's mean; the last step, to clean data, draws nothing.
+    """The original way: every step draws from the posterior, so that it needs many steps. One network call a step.
+
+    x_s is normal around the posterior's mean; the last step, to clean data, draws nothing.
 
     The variance is that of the posterior, that of the forward step ("beta"), or what the model learned between the two.
 

@@ -19,7 +19,9 @@ from .multistep import OnNoise
 @samplers.register("deis")
 @dataclass(frozen=True)
 class DEISSampler(OnNoise):
-    r"""The exponential integrator of Adams and Bashforth: tAB and rhoAB. One network call a step, and one more at order 4.
+    r"""Exponential integrator on the noise, extrapolated by a polynomial (DEIS: tAB and rhoAB). One network call a step.
+
+    At order 4 one more in all.
 
     .. math:: x_s = \frac{\alpha_s}{\alpha_t} x_t + \alpha_s \sum_j \hat\varepsilon_j \int_t^s \ell_j(\tau)\, d(\sigma / \alpha)
 

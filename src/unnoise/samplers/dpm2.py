@@ -39,7 +39,9 @@ def ancestral_plan(schedule: Schedule, t: float, s: float, eta: float, name: Lin
 @samplers.register("dpm2")
 @dataclass(frozen=True)
 class DPM2Sampler(Sampler):
-    """Second order, two network calls a step and one in a step that ends at clean data.
+    """The midpoint rule, as DPM-Solver-2 and k-diffusion have it: second order, two network calls a step.
+
+    A step that ends at clean data needs one.
 
     On the noise line this is DPM-Solver-2. As with Heun's rule that line is taken by itself only on variance-exploding
     schedules; k-diffusion takes it on all. With eta above 0 the step goes down to a lower noise level and fresh noise leads

@@ -55,7 +55,9 @@ def flow_plan(schedule: Schedule, t: float, s: float, order: int) -> Plan:
 @samplers.register("dpm_solver")
 @dataclass(frozen=True)
 class DPMSolverSampler(Sampler):
-    r"""As many network calls a step as its order, and one in a step that ends at clean data.
+    r"""Single steps in log-SNR on the noise (DPM-Solver): order 1 to 3, as many network calls a step as its order.
+
+    A step that ends at clean data needs one.
 
     With :math:`\lambda = \ln(\alpha / \sigma)` the stages of order 2 stand at a half, those of order 3 at one and two thirds
     of the step in lambda. The expansion is in units of sigma / alpha, which hardly any signal makes huge: a step that begins

@@ -33,7 +33,7 @@ class _Weights(NamedTuple):
 @samplers.register("dpmpp_2m")
 @dataclass(frozen=True)
 class DPMSolverPPSampler(Sampler):
-    r"""One network call a step; order 2 by default.
+    r"""DPM-Solver++ with the step before (2M), the default of most models: order 2 by default, one network call a step.
 
     With :math:`\lambda = \ln(\alpha / \sigma)`, :math:`h = \lambda_s - \lambda_t` and r the step before over this one, the
     estimate :math:`\hat x_0 + (\hat x_0 - \hat x_0^{before}) / 2r` is taken to stand still. A step to clean data, or after one

@@ -45,7 +45,9 @@ def ancestral_plan(schedule: Schedule, t: float, s: float, eta: float) -> tuple[
 @samplers.register("dpmpp_2s")
 @dataclass(frozen=True)
 class DPMSolverPP2SSampler(Sampler):
-    """Second order, two network calls a step and one in a step that ends at clean data.
+    """DPM-Solver++ by a stage in the middle of each step (2S): second order, two network calls a step.
+
+    A step that ends at clean data needs one.
 
     With eta above 0 the step goes down to a lower noise level and fresh noise leads up again, as in k-diffusion's ancestral
     form. The solver of the reverse SDE is `DPMSolverPPSDESampler`.

@@ -12,7 +12,7 @@ from .multistep import OnData
 @samplers.register("dpmpp_3m")
 @dataclass(frozen=True)
 class DPMSolverPP3MSampler(OnData):
-    r"""Third order, one network call a step.
+    r"""DPM-Solver++ with the two steps before (3M): third order, one network call a step.
 
     The estimate is the parabola in :math:`\lambda = \ln(\alpha / \sigma)` through its last three values, integrated exactly
     whatever the distances are. The rules of this name in k-diffusion and diffusers differ in three ways: they give the second

@@ -33,7 +33,9 @@ def plan_of(schedule: Schedule, t: float, s: float, eta: float) -> tuple[float, 
 @samplers.register("dpmpp_sde")
 @dataclass(frozen=True)
 class DPMSolverPPSDESampler(Sampler):
-    r"""Two network calls a step, and one in a step that ends at clean data, where no noise is drawn.
+    r"""DPM-Solver++ of the reverse SDE: fresh noise in every step but the last. Two network calls a step.
+
+    A step that ends at clean data needs one, and draws no noise.
 
     The estimate in the middle of the step, in log-SNR, is taken after fresh noise; it stands for the whole step. The noise to
     the middle and that to s are of one Brownian motion in :math:`k = \sigma / \alpha`, as in k-diffusion, and so correlated by

@@ -38,7 +38,7 @@ def euler_step(denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond
 @samplers.register("euler")
 @dataclass(frozen=True)
 class EulerSampler(Sampler):
-    """First order, one network call a step. The same as deterministic DDIM.
+    """Euler's rule: a straight step along the slope, the same as deterministic DDIM. First order, one network call a step.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), Algorithm 1 without its

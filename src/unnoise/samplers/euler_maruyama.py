@@ -21,7 +21,9 @@ from .base import Sampler, Stepped, mix, samplers
 @samplers.register("euler_maruyama")
 @dataclass(frozen=True)
 class EulerMaruyamaSampler(Sampler):
-    r"""Euler's step in time: the drift stands still over the step, and noise of variance g^2 times its length is added.
+    r"""The reverse SDE by its simplest rule: a straight step in time and fresh noise. Needs many steps; one network call each.
+
+    The drift stands still over the step, and noise of variance g^2 times its length is added.
 
     .. math:: x_s = x_t - (t - s) \left(f x_t - \tfrac{1 + \lambda^2}{2} g^2 \nabla \log p_t(x_t)\right)
         + \lambda g \sqrt{t - s}\, z

@@ -41,7 +41,9 @@ def heun_plan(schedule: Schedule, t: float, s: float, name: LineName = "auto") -
 @samplers.register("heun")
 @dataclass(frozen=True)
 class HeunSampler(Sampler):
-    """Second order, two network calls a step and one in a step that ends at clean data.
+    """Heun's rule, as EDM samples: a step of Euler's, corrected by the slope where it ends. Second order, two network calls a step.
+
+    A step that ends at clean data needs one.
 
     The trapezoidal rule is applied in sigma / alpha on variance-exploding schedules, as EDM does, and on all others in
     sigma / (alpha + sigma), which is the time of flow matching. In sigma / alpha, which k-diffusion takes for every schedule,

@@ -12,7 +12,9 @@ from .multistep import OnNoise
 @samplers.register("lms")
 @dataclass(frozen=True)
 class LMSSampler(OnNoise):
-    """The rule of Adams and Bashforth for unequal steps, in sigma / alpha. One network call a step, and one more at order 4.
+    """Linear multistep: the rule of Adams and Bashforth for unequal steps, in sigma / alpha. One network call a step.
+
+    At order 4 one more in all.
 
     k-diffusion's sample_lms begins with Euler's rule and leaves it there, which is of second order whatever follows; here
     the first steps are corrected. A step too long for all estimates takes fewer.

@@ -19,7 +19,9 @@ from .multistep import LONGEST, OnNoise, Past, distance
 @samplers.register("plms")
 @dataclass(frozen=True)
 class PLMSSampler(OnNoise):
-    r"""Pseudo linear multistep: :math:`x_s` is DDIM's for the noise :math:`\sum_j w_j \hat\varepsilon_j`.
+    r"""Pseudo linear multistep, known from early Stable Diffusion: DDIM with the noise extrapolated from the steps before.
+
+    :math:`x_s` is DDIM's for the noise :math:`\sum_j w_j \hat\varepsilon_j`.
 
     The weights are those of a polynomial in time, (55, -59, 37, -9) / 24 where the times stand at equal distances, and their
     like where they do not. As the transfer is not a straight line in time, the whole is of second order, as the paper proves.

@@ -28,7 +28,7 @@ _PREDICTORS: dict[str, Sampler] = {
 @samplers.register("predictor_corrector")
 @dataclass(frozen=True)
 class PredictorCorrectorSampler(Sampler):
-    r"""After each step of the predictor to time s, a number of Langevin steps at s, each with one network call.
+    r"""A step of another sampler, then Langevin steps at the level where it ended, each with one network call.
 
     .. math:: x \leftarrow x + \epsilon \nabla \log p_s(x) + \sqrt{2 \epsilon}\, z, \qquad
         \epsilon = 2 \left(r\, \|z\| / \|\nabla \log p_s(x)\|\right)^2

@@ -37,7 +37,7 @@ def again(interval: Interval, passed: tuple[float, ...], s: float) -> tuple[floa
 @samplers.register("restart")
 @dataclass(frozen=True)
 class RestartSampler(Sampler):
-    """Heun's rule, with repeated intervals.
+    """Heun's rule, with intervals that are run again from fresh noise, which takes away errors made before.
 
     An interval (low, high, repeats), in time, is left by the step that ends at its low end or first goes below. Then noise is
     added up to its high end, and the grid's times from there to where the step has ended are run again, as often as `repeats`

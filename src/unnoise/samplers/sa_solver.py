@@ -13,7 +13,9 @@ from .multistep import OnData
 @samplers.register("sa_solver")
 @dataclass(frozen=True)
 class SASolverSampler(OnData):
-    r"""The family of SDEs with the same marginals, one for each tau, on the clean data in half log-SNR. One call a step.
+    r"""Adams' predictor and corrector with as much fresh noise as tau says: 0 none, 1 the reverse SDE. One network call a step.
+
+    It solves the family of SDEs with the same marginals, one for each tau, on the clean data in half log-SNR.
 
     .. math:: x_s = \frac{\sigma_s}{\sigma_t} e^{-\tau^2 h} x_t + \sigma_s \int (1 + \tau^2)\, e^{-\tau^2 (\lambda_s - \lambda)
         + \lambda} D\, d\lambda + \sigma_s \sqrt{1 - e^{-2 \tau^2 h}}\, z

@@ -15,7 +15,9 @@ from .multistep import OnData
 @samplers.register("unipc")
 @dataclass(frozen=True)
 class UniPCSampler(OnData):
-    r"""UniP of the predictor's order and UniC of one more, on the clean data in half log-SNR. One network call a step.
+    r"""Predictor and corrector on the clean data in half log-SNR (UniP and UniC), for few steps. One network call a step.
+
+    UniC is of one order more than the predictor.
 
     The weights with three estimates and more do not depend on the variant: whatever B(h) is, it cancels in the solution of
     the paper's linear system, which is the integral of the polynomial. With two, as in the paper, the system is not solved

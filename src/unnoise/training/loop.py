@@ -74,6 +74,19 @@ class Validated:
 
 
 @dataclass(frozen=True)
+class Working:
+    """Something that is no step begins, and may take a while.
+
+    Args:
+        step: Updates made so far.
+        what: It in a word or two, such as "validating"; empty where the steps go on.
+    """
+
+    step: int
+    what: str
+
+
+@dataclass(frozen=True)
 class SamplesDue:
     """It is time to draw samples of the averaged model."""
 
@@ -95,7 +108,7 @@ class Finished:
     stopped: bool
 
 
-Event = Stepped | Diverged | Validated | SamplesDue | CheckpointDue | Finished
+Event = Stepped | Diverged | Working | Validated | SamplesDue | CheckpointDue | Finished
 
 
 def train(
@@ -131,6 +144,7 @@ def train(
             "the objective keeps something beside the network that the state does not hold: make it as "
             "TrainState(..., companion=objective.companion(schedule))"
         )
+    yield Working(state.step, "preparing")  # above all the Bayes floor of the validation
     device = next(module.parameters()).device
     share, largest = processes.share(settings.batch_size), max(processes.shares(settings.batch_size))
     examples = trainee.examples(state).until(settings.steps)
@@ -139,9 +153,10 @@ def train(
     validation, floor = trainee.validation(settings, processes)
     gradient = trainee.gradient(state)
     module.train()
+    yield Working(state.step, "")
     while state.step < settings.steps:
         if state.step == 0:  # also where a run went back to its beginning
-            yield _validated(validation, trainee, state, floor)
+            yield from _validated(validation, trainee, state, floor)
         batch = yield from _read(stream, state, lookout, state.step > begun)
         logged = (state.step + 1) % settings.log_every == 0 or state.step + 1 == settings.steps
         measure = logged and not trainee.whole
@@ -158,7 +173,7 @@ def train(
             continue
         yield Stepped(step, loss, learning_rate, norm, _norms(part, norm, settings.batch_size), stream.waiting)
         if step % settings.validate_every == 0 or last:
-            yield _validated(validation, trainee, state, floor)
+            yield from _validated(validation, trainee, state, floor)
         stopping = not last and _asked_to_stop(stop, step, processes, device)
         if step % settings.checkpoint_every == 0 or last or stopping:
             # Weights that are no numbers would take the place of a checkpoint and a model that are good.
@@ -167,6 +182,7 @@ def train(
                 continue
             yield CheckpointDue(step)
         if settings.sample_every and (step % settings.sample_every == 0 or last):
+            yield Working(step, "drawing samples")
             yield SamplesDue(step)
         if stopping:
             yield Finished(step, stopped=True)
@@ -236,7 +252,11 @@ def _asked_to_stop(stop: Callable[[], bool], step: int, processes: Processes, de
     return step % STOP_EVERY == 0 and processes.any(stop(), device)
 
 
-def _validated(validation: Validating, trainee: Trainee, state: TrainState, floor: Strata | None) -> Validated:
+def _validated(
+    validation: Validating, trainee: Trainee, state: TrainState, floor: Strata | None
+) -> Iterator[Working | Validated]:
+    yield Working(state.step, "validating")
     most = min(trainee.micro_batch or MOST_VALIDATED, MOST_VALIDATED)
     with enough_for(min(most, state.settings.validation_size), trainee.whole), Averaged(state):
-        return Validated(state.step, validation.loss(trainee.module, most, state.processes), floor)
+        found = Validated(state.step, validation.loss(trainee.module, most, state.processes), floor)
+    yield found

@@ -82,8 +82,8 @@ def test_real_data_that_was_held_out_is_measured_in_the_same_way(digits, tmp_pat
 
 def test_it_is_said_where_there_is_less_real_data_than_samples(moons, tmp_path):
     few, many = (evaluate(moons, n=n, out=tmp_path / str(n), **QUICK).result for n in (100, 900))
-    assert not any("real data for" in note for note in few.notes)
-    assert any("real data for 500 beside 500 only" in note for note in many.notes)  # of 1,000 points
+    assert not any("real samples with" in note for note in few.notes)
+    assert any("compares only 500 real samples with 500 others" in note for note in many.notes)  # of 1,000 points
 
 
 def test_an_evaluation_goes_on_where_it_was_and_ends_with_the_same_numbers(moons, tmp_path, monkeypatch):

@@ -155,7 +155,7 @@ class ShardedDataset(AnyDataset):
         kind = shards[0].name.rpartition(".")[2]
         where = "at a URL" if shards[0].remote else "here"
         mixed = f"read at {self.lanes} places in turn, {self.window:,} samples shuffled at each"
-        return f"{len(shards):,} {kind} shards, {size}, {where}; {mixed}"
+        return f"{len(shards):,} {kind} {'shard' if len(shards) == 1 else 'shards'}, {size}, {where}; {mixed}"
 
     def fingerprint(self) -> str:
         """SHA-256 of what each shard holds, of the labels and the specification, and of which samples belong to it.

@@ -16,7 +16,9 @@ from .base import Cloud, Estimate, Metric, metrics
 @metrics.register("kid")
 @dataclass(frozen=True)
 class KIDMetric(Metric):
-    r"""The squared maximum mean discrepancy under the kernel :math:`(x^\top y / D + 1)^3`.
+    r"""The squared maximum mean discrepancy under a cubic kernel: a distance of features that is fair for few samples, too.
+
+    The kernel is :math:`(x^\top y / D + 1)^3`.
 
     Unbiased, over all pairs rather than over the usual random subsets, which only add noise. It sees means, covariances
     and skews; for equal distributions it is 0 on average, and so below 0 about half of the time.

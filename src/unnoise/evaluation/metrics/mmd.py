@@ -20,7 +20,9 @@ _FOR_WIDTH = 1000  # real samples whose distances the width is the median of
 @metrics.register("mmd")
 @dataclass(frozen=True)
 class MMDMetric(Metric):
-    r"""The squared maximum mean discrepancy under :math:`\exp(-|x - y|^2 / 2 \sigma^2)`, unbiased.
+    r"""The squared maximum mean discrepancy under a Gaussian kernel as wide as real samples lie apart, unbiased.
+
+    The kernel is :math:`\exp(-|x - y|^2 / 2 \sigma^2)`.
 
     The width is the median distance of real samples, so that the number does not change with the unit of the data.
 

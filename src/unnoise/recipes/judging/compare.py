@@ -160,7 +160,7 @@ def compare(
     if len(subjects) < 2:
         raise BadOption(f"a comparison needs at least two models or folders, got {len(subjects)}")
     settings = EvaluationSettings(seed=seed) if settings is None else settings
-    found = [_find(text, data, train, size, seed, progress) for text in subjects]
+    found = [_find(text, data, train, size, settings, progress) for text in subjects]
     hashes = {real.reference.fingerprint() for _, real in found}
     if len(hashes) > 1:
         raise DataError("these models learned from different data: say with --data what all are compared with")
@@ -184,14 +184,14 @@ def compare(
 
 
 def _find(
-    text: str, data: str | None, train: str | None, size: int, seed: int, progress: Progress | None
+    text: str, data: str | None, train: str | None, size: int, settings: EvaluationSettings, progress: Progress | None
 ) -> tuple[Subject, RealData]:
     from .subject import is_model
 
     path, asked = parse_subject(text)
     if is_model(path):
-        asked.setdefault("seed", seed)
-    return find_subject(path, asked, data=data, train=train, size=size, progress=progress)
+        asked.setdefault("seed", settings.seed)
+    return find_subject(path, asked, data=data, train=train, size=size, progress=progress, copies=settings.memorisation)
 
 
 def _names(subjects: Sequence[str]) -> tuple[str, ...]:

@@ -246,13 +246,15 @@ class Evaluation:
         fewer = [real for real, ours in both if real.num_made < ours.num_made]
         if fewer:
             notes.append(
-                f"there was real data for {fewer[0].num_made:,} beside {fewer[0].num_real:,} only in the column `real`: what "
-                "depends on the number of samples, such as FID, is worse there"
+                f"the column `real` compares only {fewer[0].num_made:,} real samples with {fewer[0].num_real:,} others, as there "
+                "are no more: what depends on the number of samples, such as FID, is worse there"
             )
         copied = None
         if self.settings.memorisation:
             told()
             try:
+                if self.real.unknown:
+                    raise DataError(self.real.unknown)
                 copied = copying(made, self.real, extractor, seen, self.settings.seed, progress)
             except DataError as error:
                 notes.append(f"copies were not looked for: {error}")
@@ -309,7 +311,7 @@ class Evaluation:
             "holds": "evaluation",
             "subject": {"name": self.subject.name, **self.subject.describe(), "n": n},
             "real": {"hash": self.hash, "n": len(reference)},
-            "training data": {"hash": train.fingerprint(), "n": len(train)},
+            "training data": None if self.real.unknown else {"hash": train.fingerprint(), "n": len(train)},
             "held out": None if held_out is None else {"n": len(held_out)},
             "features": about,
             "seed": self.settings.seed,

@@ -195,7 +195,11 @@ def _provenance(page: Page, result: Result, command: str) -> None:
     rows += [
         ("hash of the model" if "sampler" in subject else "hash of the samples", f"`{subject['hash']}`"),
         ("hash of the real data", f"`{values['real']['hash']}`, {values['real']['n']:,} samples"),
-        ("hash of the training data", f"`{values['training data']['hash']}`, {values['training data']['n']:,} samples"),
+        *(
+            [("hash of the training data", f"`{known['hash']}`, {known['n']:,} samples")]
+            if (known := values["training data"])
+            else []
+        ),
         ("features", f"`{features['hash']}`"),
         ("resize", features["resize"]),
         *(

@@ -13,6 +13,8 @@ from ...errors import DataError
 from ...model import Model
 from ..run_data import RunData, in_memory, run_data, source_like
 
+_KINDS = {"image": "pictures", "points": "points", "array": "arrays"}
+
 
 @dataclass(frozen=True)
 class RealData:
@@ -23,12 +25,14 @@ class RealData:
         train: What the model was trained on, or is taken to be: what samples must not be copies of.
         held_out: Real data that the model never saw, the measure of how near to `train` anything comes by chance; or None.
         notes: One line each.
+        unknown: Why it is not known what the model was trained on, where `train` only stands in for it; else empty.
     """
 
     reference: Dataset
     train: Dataset
     held_out: Dataset | None
     notes: tuple[str, ...] = ()
+    unknown: str = ""
 
 
 def real_data(
@@ -37,6 +41,7 @@ def real_data(
     train: str | None = None,
     size: int = 0,
     progress: Progress | None = None,
+    copies: bool = True,
 ) -> RealData:
     """The real data for a model, or for a folder of samples.
 
@@ -46,11 +51,12 @@ def real_data(
         train: Where the data stands that must not be copied; what the run was trained on, else `data`, by default.
         size: Side that images are brought to; 0 leaves them as they are.
         progress: Told while data is read.
+        copies: Whether copies are looked for: else what the run learned is not read where `data` is enough.
 
     Raises:
         DataError: It is not known where the data stands, or it cannot be read or compared.
     """
-    run = run_data(model, progress) if model is not None and (data is None or train is None) else None
+    run, unknown = _of_run(model, data, train, progress, copies)
     notes = ["the data has changed since the model was trained"] if run is not None and run.changed else []
     notes += run.notes if run is not None else ()
     if data is None and run is None:
@@ -67,6 +73,7 @@ def real_data(
         trained = run.train
     else:
         trained = reference
+    if trained is reference and train is None and run is None and not unknown:
         notes.append(
             "what the samples' model was trained on is not known: --data is taken for it (--train says otherwise)"
         )
@@ -79,7 +86,23 @@ def real_data(
     skipped = [f"not read: {line}" for line in reference.skipped[:5]]
     if len(reference.skipped) > 5:
         skipped.append(f"not read: {len(reference.skipped) - 5} more of the real data")
-    return RealData(reference, trained, held_out, (*notes, *skipped, *told))
+    return RealData(reference, trained, held_out, (*notes, *skipped, *told), unknown)
+
+
+def _of_run(
+    model: Model | None, data: str | None, train: str | None, progress: Progress | None, copies: bool
+) -> tuple[RunData | None, str]:
+    """What a run learned from, where that is needed; or why it is not known, where the data that was given is enough."""
+    if model is None or (data is not None and train is not None):
+        return None, ""
+    if data is not None and not copies and model.blueprint.text is None:  # models of words are asked what it held out
+        return None, "nobody asked for it"
+    try:
+        return run_data(model, progress), ""
+    except DataError as error:
+        if data is None:
+            raise DataError(f"the data of the run is not found from here ({error}): give it with --data") from None
+        return None, f"what the model learned from is not found ({error}): give it with --train"
 
 
 def _check(name: str, data: Dataset) -> None:
@@ -128,7 +151,7 @@ def refuse_other_shape(what: str, spec: Spec, real: Spec) -> None:
     """
     if (spec.kind == "image") != (real.kind == "image"):
         raise DataError(
-            f"{what} are {spec.kind} samples and the real data is of {real.kind} samples: give data of one kind"
+            f"{what} cannot be compared with the real data: {_KINDS[spec.kind]} with {_KINDS[real.kind]}: give data of one kind"
         )
     if spec.shape == real.shape:
         return

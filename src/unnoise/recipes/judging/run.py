@@ -56,6 +56,7 @@ def find_subject(
     progress: Progress | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    copies: bool = True,
 ) -> tuple[Subject, RealData]:
     """What is judged, and the real data that it is judged by.
 
@@ -68,6 +69,7 @@ def find_subject(
         progress: Told while data is read.
         device: What a model that stands in a folder is sampled on; one that is given stays where it is.
         precision: Likewise.
+        copies: Whether copies of what was learned are looked for.
 
     Raises:
         DataError: Something cannot be read, or cannot be compared.
@@ -81,7 +83,7 @@ def find_subject(
             raise DataError(f"there is nothing at {what}: give a model, a run folder, or a folder of samples")
         if asked != Request():
             raise BadOption(f"{what} holds samples and no model: sampling options say nothing about it")
-    real = real_data(model, data, train, size, progress)
+    real = real_data(model, data, train, size, progress, copies)
     if model is None:
         return FileSubject(str(what), real.reference.spec, size, progress), real
     return ModelSubject(model, asked, real.reference, real.held_out), real
@@ -159,8 +161,9 @@ def evaluate(
     )
     where: Place = places.build(place, "on")
     subject, real = find_subject(
-        what, asked, data=data, train=train, size=size, progress=progress, device=device, precision=precision
-    )
+        what, asked, data=data, train=train, size=size, progress=progress, device=device, precision=precision,
+        copies=memorisation,
+    )  # fmt: skip
     folder = Path(out) if out is not None else default_folder(subject)
     return judge(subject, real, settings, folder, n, progress, stop, command, place=where)
 

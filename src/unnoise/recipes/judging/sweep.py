@@ -120,7 +120,7 @@ def sweep(
     """
     if y is not None and x.name == y.name:
         raise BadOption(f"x and y are both {x.name}: give two settings")
-    real = real_data(model, data, progress=progress)
+    real = real_data(model, data, progress=progress, copies=False)
     count = (500 if model.spec.kind == "points" else 256) if n is None else n
     asked = Request() if request is None else request
     rows = [_with(asked, y, value) for value in (y.values if y else ("",))]
