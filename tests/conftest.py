@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import re
 import socket
 
 # Read once, when torch is first imported: threads that spin while they wait slow down everything else on the machine.
@@ -116,6 +117,10 @@ class Interpreters:
         for process in members:
             process.join()
         assert [process.exitcode for process in members] == [0] * count, self.said.read_text()
+
+    def told(self):
+        """The rests of lines from `told: ` on; something else that was said without an end of its line may stand before it."""
+        return re.findall("told: .*", self.said.read_text())
 
     def end(self):
         """Ends those that a failed test has left behind."""

@@ -251,7 +251,7 @@ def test_all_processes_go_back_together_where_the_loss_or_gradient_of_one_is_no_
         out = tmp_path / str(count)
         interpreters.said = tmp_path / f"said by {count}"
         interpreters.together(count, SPOILT, out, how, *RECIPE, "training.validation_size=16")
-        told = [line for line in interpreters.said.read_text().splitlines() if line.startswith("told: ")]
+        told = interpreters.told()
         assert len(told) == count
         assert all(TOLD[how][count] in line for line in told)
         named.append({re.search(r"number (\d+) of the training data", line)[1] for line in told})
@@ -295,7 +295,7 @@ def test_a_process_with_other_data_than_the_first_one_is_named_before_anything_i
     points[7, 1] += 1e-3
     np.save(tmp_path / "1" / "points.npy", points)
     interpreters.together(2, OTHER_DATA, *command)
-    told = [line for line in interpreters.said.read_text().splitlines() if line.startswith("told: ")]
+    told = interpreters.told()
     where = platform.node()
     assert told == 2 * [
         f"told: process 1 of 2, on {where}, has other data than the first one: give all machines the same files"

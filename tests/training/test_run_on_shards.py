@@ -187,7 +187,7 @@ def test_processes_of_which_one_loses_its_worker_stop_at_one_step_and_save_it(
 ):
     recipe = [*options(shards, 1), *LARGER, f"machine.parallel={parallel}"]
     interpreters.together(2, LOSES_ITS_READER, tmp_path / "run", *recipe)
-    told = [line for line in interpreters.said.read_text().splitlines() if line.startswith("told: ")]
+    told = interpreters.told()
     found, damaged = newest_whole(tmp_path / "run" / "checkpoints")
     assert not damaged
     assert 2 <= found.step < 24
