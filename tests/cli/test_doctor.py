@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+
 QUICK = ("training.steps=30", "training.sample_every=0", "training.validation_size=16", "training.ema=0.9")
 
 
@@ -88,3 +90,15 @@ def test_an_autoencoder_is_a_patient_too(unnoise, tmp_path):
     first, _, fix, *_ = said.out.splitlines()
     assert first == "error    learning-rate: the learning rate is 0.5, and adamw hardly ever bears more than 0.02"
     assert fix == "         fix: training.lr=0.001"
+
+
+def test_a_run_on_a_relative_path_of_data_is_examined_from_anywhere(unnoise, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.savetxt("own.csv", rng.normal(size=(200, 2)), delimiter=",", header="x,y", comments="")
+    assert unnoise("train", "spiral", "--data", "own.csv", "--out", "run", *QUICK).code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    said = unnoise("doctor", tmp_path / "run", "--seconds", 0.5)
+    assert "own.csv" not in said.out + said.err
+    assert "duplicates" in said.out.splitlines()[-1]  # a check of the data, which was looked at

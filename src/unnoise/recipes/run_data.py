@@ -84,17 +84,21 @@ def data_of(recipe: AnyRecipe, known: object, progress: Progress | None = None, 
     Raises:
         DataError: It cannot be read any more.
     """
-    source = recipe.data if folder is None else _as_begun(recipe.data, folder)
+    source = recipe.data if folder is None else as_begun(recipe.data, folder)
     train, held_out = source.load(progress).split(recipe.training.validation_share, recipe.seed)
     changed = known not in (None, train.fingerprint())
     part, notes = in_memory(train)
     return RunData(part, held_out.part(), changed, train, notes)
 
 
-def _as_begun(source: DataSource, run: Path) -> DataSource:
+def as_begun(source: DataSource, run: Path) -> DataSource:
     """A source whose relative paths lead to what they meant where the run was begun, which mostly lies around its folder.
 
     The recipe keeps them as they were given: so the same command goes on with a run, also where all of it was moved.
+
+    Args:
+        source: As the recipe says.
+        run: The folder of the run.
     """
     found: dict[str, str] = {}
     for name in ("path", "maps"):

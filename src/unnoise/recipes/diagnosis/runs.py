@@ -28,7 +28,7 @@ from ..clip_folder import TrainedClip, load_clip
 from ..codec_folder import read_codec
 from ..metrics import exploded, read_metrics
 from ..recipe import Recipe, load_any_recipe, read_values
-from ..run_data import RunData, data_of
+from ..run_data import RunData, as_begun, data_of
 from .patients import RecipePatient, patient_of
 from .rates import HIGH_RATES
 
@@ -173,7 +173,8 @@ class RunPatient:
     def begun(self) -> RecipePatient | UnnoiseError:
         """The recipe of the run, to be examined as if it were begun here; why it cannot be, where it cannot."""
         try:  # it may have been trained elsewhere
-            return patient_of(replace(self.recipe, machine=MachineSettings()), progress=self._progress)
+            here = replace(self.recipe, machine=MachineSettings(), data=as_begun(self.recipe.data, self.folder))
+            return patient_of(here, progress=self._progress)
         except UnnoiseError as error:
             return error
 
@@ -195,7 +196,7 @@ class RunPatient:
         if self.outcome is None:
             return None
         try:
-            return data_of(self.recipe, self.outcome.trained.get("data"), self._progress)
+            return data_of(self.recipe, self.outcome.trained.get("data"), self._progress, self.folder)
         except UnnoiseError as error:
             return error
 
