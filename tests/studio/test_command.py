@@ -10,15 +10,24 @@ import sys
 import urllib.request
 
 
+def begun(folder):
+    """The command, started in a folder."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "unnoise", "studio", "--port", "0", "--no-browser"],
+        cwd=folder, stderr=subprocess.PIPE, text=True, env={**os.environ, "UNNOISE_API_KEY": ""},
+    )  # fmt: skip
+
+
+def place_of(process):
+    """Where it says that the studio is."""
+    return re.search(r"http://localhost:\d+", process.stderr.readline())[0].replace("localhost", "127.0.0.1")
+
+
 def test_the_command_shows_the_models_that_stand_there_and_ends_with_ctrl_c(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "runs/moons")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "unnoise", "studio", "--port", "0", "--no-browser"],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "UNNOISE_API_KEY": ""},
-    )  # fmt: skip
+    process = begun(tmp_path)
     try:
-        line = process.stderr.readline()
-        url = re.search(r"http://localhost:\d+", line)[0].replace("localhost", "127.0.0.1")
+        url = place_of(process)
         with urllib.request.urlopen(url, timeout=60) as answer:
             assert b"unnoise studio" in answer.read()
         with urllib.request.urlopen(f"{url}/api/models", timeout=60) as answer:
@@ -34,13 +43,9 @@ def test_the_command_shows_the_models_that_stand_there_and_ends_with_ctrl_c(trai
 
 def test_where_no_model_stands_those_that_come_with_unnoise_are_there_and_not_loaded_yet(tmp_path):
     (tmp_path / "ready").mkdir()  # of somebody else, and no model
-    process = subprocess.Popen(
-        [sys.executable, "-m", "unnoise", "studio", "--port", "0", "--no-browser"],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "UNNOISE_API_KEY": ""},
-    )  # fmt: skip
+    process = begun(tmp_path)
     try:
-        line = process.stderr.readline()
-        url = re.search(r"http://localhost:\d+", line)[0].replace("localhost", "127.0.0.1")
+        url = place_of(process)
         with urllib.request.urlopen(f"{url}/api/models", timeout=60) as answer:
             told = json.load(answer)
         assert [each["name"] for each in told["models"]] == ["ready", "ready-emoji"]
