@@ -59,7 +59,7 @@ def test_a_prompt_alone_makes_a_picture_anywhere(unnoise, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     said = unnoise("sample", "--prompt", "a red circle", "-n", 1, "--steps", 4, "-o", "circle.png")
     assert said.code == 0, said
-    assert "note: no model was given: ready is taken, which knows most of the words" in said.err
+    assert "note: no model was given: ready is taken; what no caption had together it guesses at" in said.err
     recipe = read_recipe(tmp_path / "circle.png")
     assert (recipe["model"]["path"], recipe["model"]["hash"]) == ("ready", Model.load().hash)
     assert unnoise("replay", "circle.png", "-o", "again.png").code == 0

@@ -107,9 +107,7 @@ def _model_left_out(model: str, overrides: list[str] | None, prompts: list[str] 
         model, overrides = "", [model, *(overrides or [])]
     if not model:
         model = ready_for(" ".join(prompts or []))
-        why = (
-            ", which knows most of the words; of those that no caption had together it makes a guess" if prompts else ""
-        )
+        why = "; what no caption had together it guesses at" if prompts else ""
         say(f"note: no model was given: {model} is taken{why}")
     return model, overrides
 

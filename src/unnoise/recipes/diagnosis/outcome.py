@@ -51,9 +51,8 @@ class DamagedCheckpoint(RunCheck):
         found, damaged = patient.newest
         place = patient.folder / "checkpoints"
         if found is not None and (weight := patient.foreign_weight):
-            alone = (
-                len(checkpoints(place)) - len(damaged) < 2
-            )  # without it the run would begin anew, and replace its model
+            # Without any the run would begin anew, and replace its model.
+            alone = len(checkpoints(place)) - len(damaged) < 2
             yield Finding(
                 "error",
                 f"the newest checkpoint, {found.path.name}, holds the weights of another network (it differs in {weight})",

@@ -53,9 +53,8 @@ def far_out(x: Tensor) -> FarOut | None:
     at_once = max(1, _MOST_VALUES // max(1, rows[0].numel()))
     away = torch.cat([(part - middle[:, None]).abs().amax(2) for part in rows.split(at_once)])  # (N, C)
     usual = away.median(0).values
-    live = (
-        (usual > 0).nonzero().flatten().tolist()
-    )  # where most samples stand still, any that does not would seem far out
+    # Where most samples stand still, any that does not would seem far out.
+    live = (usual > 0).nonzero().flatten().tolist()
     if len(live) > MANY_CHANNELS:
         together = (away[:, live] / usual[live]).max(1)
         columns = [(live[int(together.indices[together.values.argmax()])], together.values)]
@@ -149,9 +148,8 @@ class Grey(RecipeCheck):
     def look(self, patient: RecipePatient) -> Iterator[Finding]:
         """See `RecipeCheck.look`."""
         x, recipe = patient.data.x, patient.recipe
-        bound = (
-            getattr(getattr(recipe, "codec", None), "learned", False) or not recipe.begins_anew
-        )  # to what asks for three
+        # To a codec or a model that asks for three.
+        bound = getattr(getattr(recipe, "codec", None), "learned", False) or not recipe.begins_anew
         if x.ndim < 3 or x.shape[1] != 3 or bound:
             return
         if not bool((x[:, :1] == x[:, 1:]).all()) or bool((x == x[:1]).all()):
