@@ -76,7 +76,11 @@ for number in (1, 2):
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
 sys.argv = ["-c", *arguments]
 """
-PRELOADED = ["torch", "matplotlib.pyplot", "unnoise.cli.train", "unnoise.recipes.run", "unnoise.model"]
+# What training imports on its way, too: to count the operations of a step takes torch's compiler.
+PRELOADED = [
+    "torch", "torch._dynamo", "torch.utils.flop_counter", "torch.utils.tensorboard", "torch.distributed.fsdp",
+    "torch.distributed.checkpoint", "matplotlib.pyplot", "unnoise.cli.train", "unnoise.recipes.run", "unnoise.model",
+]  # fmt: skip
 
 
 class Interpreters:
