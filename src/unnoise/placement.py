@@ -34,7 +34,8 @@ def placed(
     assert network is not None
     place = find_device(device) if isinstance(device, str) else device
     dtype = compute_dtype(precision, place)
-    if precision == "auto" and step_operations(network, shape, 1) < 3 * WORTH_LOWERING:
+    lowered = dtype != torch.float32
+    if lowered and precision == "auto" and step_operations(network, shape, 1) < 3 * WORTH_LOWERING:
         dtype = torch.float32
     if dtype == torch.float32:
         dtype = dtype_of(network) or dtype

@@ -109,7 +109,7 @@ class Told(torch.nn.Module):
 
 
 def test_what_will_be_kept_is_foretold_without_memory(monkeypatch):
-    network = Told()
+    network = Told().to("meta")
     as_one = kept_bytes(network, (64, 16, 16), 8)
     monkeypatch.setattr(normed, "fits", lambda *_: False)
     between = 2 * 8 * 64 * 16 * 16 * 4

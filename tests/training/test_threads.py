@@ -1,13 +1,18 @@
 """One thread where a step is too small to share, by sizes alone."""
 
+import copy
 import json
 import platform
 
+import pytest
 import torch
 from torch import nn
 
+from unnoise.nn.base import networks
 from unnoise.nn.dit import DiT, DiTConfig
-from unnoise.training.threads import SMALL_STEP, step_operations, threads_for
+from unnoise.precision import lower
+from unnoise.training import threads
+from unnoise.training.threads import SMALL_STEP, place_to_try, step_operations, threads_for
 
 
 class Told(nn.Module):
@@ -26,6 +31,35 @@ def test_operations_are_three_times_those_of_the_forward_pass():
     assert step_operations(dense, (10,), 64) == 3 * 2 * 10 * 20 * 64
     convolution = Told(nn.Conv2d(3, 5, 3, padding=1, bias=False))
     assert step_operations(convolution, (3, 8, 8), 4) == 3 * 2 * 3 * 5 * 9 * 64 * 4
+
+
+SIZES = [
+    ("ddpm_unet", (3, 16, 16)),
+    ("unet", (1, 32)),
+    ("latent_unet", (4, 8, 8)),
+    ("mmdit", (3, 8, 8)),
+    ("mlp", (3, 4, 4)),
+]
+
+
+@pytest.mark.parametrize(("name", "shape"), SIZES)
+def test_what_is_tried_on_the_processor_counts_as_without_memory(monkeypatch, name, shape):
+    network = networks[name](shape)
+    assert place_to_try(network, shape).type == "cpu"
+    tried = step_operations(network, shape, 2)
+    monkeypatch.setattr(threads, "MOST_PLACES", 0)
+    assert place_to_try(network, shape).type == "meta"
+    assert tried == step_operations(network, shape, 2) > 0
+
+
+def test_what_is_large_or_lies_elsewhere_is_not_tried_on_the_processor():
+    small, large = Told(nn.Conv2d(3, 8, 3)), Told(nn.Conv2d(64, 64, 3))
+    assert place_to_try(small, (3, 32, 32)).type == "cpu"
+    assert place_to_try(small, (3, 64, 64)).type == "meta"
+    assert place_to_try(large, (64, 32, 32), 2000).type == "meta"
+    assert place_to_try(copy.deepcopy(small).to("meta"), (3, 32, 32)).type == "meta"
+    lower(small, torch.bfloat16)
+    assert place_to_try(small, (3, 32, 32)).type == "meta"
 
 
 def test_operations_are_those_of_the_network_whatever_library_works_them_out():

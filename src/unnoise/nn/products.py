@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .kernels.library import counted
+
 # Multiplications from which oneDNN is ahead, measured on a Zen 5; the products with transposed factors cost it a copy.
 _WORTH_IT, _WORTH_A_COPY = 1_500_000, 4_000_000
 
@@ -53,7 +55,8 @@ def better_by_onednn(x: Tensor, weight: Tensor) -> bool:
 
 
 def _by_onednn(x: Tensor, weight: Tensor, from_size: int) -> bool:
-    return x.shape[0] * weight.numel() >= from_size and x.dtype == torch.float32 and x.is_cpu and _mkl_holds_back()
+    large = x.shape[0] * weight.numel() >= from_size
+    return large and x.dtype == torch.float32 and x.is_cpu and _mkl_holds_back() and not counted()
 
 
 @functools.cache

@@ -74,7 +74,8 @@ def begin_state(
     if free is not None:
         sharers = processes.count if sharded else 1
         recorded = records and recordable and processes.count == 1
-        twin, size, averages = without_memory(network), last - first, len(settings.averages)
+        size, averages = last - first, len(settings.averages)
+        twin = network if dtype == torch.float32 else without_memory(network)
         lower(twin, dtype)
         check_memory(
             twin, shape, size, machine.micro_batch, free, machine.keeps_as(device), sharers, averages, whole, recorded

@@ -17,7 +17,7 @@ from ..nn.forgetting import forgotten
 from ..nn.kernels.library import meant_for
 from ..precision import dtype_of
 from .sharded import gathered_bytes
-from .threads import inputs_of
+from .threads import inputs_of, place_to_try
 
 MARGIN = 1.15
 """What a step takes beside weights and kept activations (buffers of the layer at work), as a factor."""
@@ -34,7 +34,7 @@ def without_memory(network: nn.Module) -> nn.Module:
 def kept_bytes(
     network: nn.Module, shape: tuple[int, ...], batch_size: int, cond: Condition | None = None, device: str = "cpu"
 ) -> int:
-    """The bytes of activations that a forward pass keeps for the way back; nothing is computed.
+    """The bytes of activations that a forward pass keeps for the way back.
 
     Args:
         network: F(x, noise_level, cond); it may stand on the "meta" device.
@@ -46,8 +46,9 @@ def kept_bytes(
     from torch.func import functional_call
 
     seen: dict[int, int] = {}
-    weights = {name: p.detach().to("meta").requires_grad_(p.requires_grad) for name, p in network.named_parameters()}
-    buffers = {name: b.to("meta") for name, b in network.named_buffers()}
+    place = place_to_try(network, shape, batch_size) if device == "cpu" else torch.device("meta")
+    weights = {name: p.detach().to(place).requires_grad_(p.requires_grad) for name, p in network.named_parameters()}
+    buffers = {name: b.to(place) for name, b in network.named_buffers()}
     own = {tensor.untyped_storage()._cdata for tensor in (*weights.values(), *buffers.values())}
     alive: list[torch.UntypedStorage] = []
 
@@ -59,10 +60,10 @@ def kept_bytes(
         return tensor
 
     dtype = getattr(network, "lowered_to", None) or next(iter(weights.values())).dtype
-    x = torch.zeros(batch_size, *shape, dtype=dtype, device="meta", requires_grad=True)
-    told = None if cond is None else {name: value[:batch_size].to("meta") for name, value in cond.items()}
+    x = torch.zeros(batch_size, *shape, dtype=dtype, device=place, requires_grad=True)
+    told = None if cond is None else {name: value[:batch_size].to(place) for name, value in cond.items()}
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with meant_for(device), forgotten() as spared, hooks:
+    with meant_for(device), forgotten() as spared, hooks, torch.random.fork_rng(devices=[]):
         functional_call(network, {**weights, **buffers}, inputs_of(network, x, told))
     return sum(seen.values())
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from ..nn.base import Condition
+from ..nn.kernels.library import counting
 from ..precision import dtype_of
 from .sharded import local
 
 SMALL_STEP = 1e10  # floating-point operations; below it, waking other threads for every layer costs more than they save
+QUICK, MOST_PLACES = 1e11, 1024
+"""Operations that are worked out sooner than torch's compiler is imported, even if every weight acted once at every place of a
+sample; and places, for attention looks at all pairs of them."""
 
 
 def step_operations(
@@ -33,25 +40,63 @@ def step_operations(
     if len(shape) == 1 or at_least >= SMALL_STEP:
         return at_least
     from torch.func import functional_call
-    from torch.utils.flop_counter import FlopCounterMode
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    # On tensors without memory: there no kernel steps in that the counter does not know, such as oneDNN's or our own.
     held = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    shared_out = any(
-        local(tensor) is not tensor for tensor in held.values()
-    )  # processes bring their shares together themselves
-    unreal = {} if shared_out else {name: tensor.to("meta") for name, tensor in held.items()}
-    device = next(network.parameters()).device if shared_out else torch.device("meta")
+    device = place_to_try(network, shape)
+    if device.type == "meta":
+        held = {name: tensor.to("meta") for name, tensor in held.items()}
     # Nothing is compiled for a single sample, of which the compiler would learn that batch sizes change.
     compiled = getattr(network, "_compiled_call_impl", None) is not None
     as_written = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     training = network.training
     network.eval()
-    with torch.no_grad(), as_written, device, FlopCounterMode(display=False) as counter:
-        told = None if cond is None else {name: value[:1].to(device) for name, value in cond.items()}
-        functional_call(network, unreal, inputs_of(network, torch.zeros(1, *shape, dtype=dtype_of(network)), told))
+    told = None if cond is None else {name: value[:1].to(device) for name, value in cond.items()}
+    # The quickest way of attention on a processor is none that the counter knows.
+    known = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    with torch.no_grad(), as_written, known, counting(), device, _Counter() as counter:
+        functional_call(network, held, inputs_of(network, torch.zeros(1, *shape, dtype=dtype_of(network)), told))
     network.train(training)
-    return 3.0 * counter.get_total_flops() * batch_size
+    return 3.0 * counter.operations * batch_size
+
+
+class _Counter(TorchDispatchMode):
+    """Within it the operations of products and convolutions are summed, by torch's own formulas."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not hidden from torch's compiler, which would be imported for that, and takes seconds."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.operations += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def place_to_try(network: nn.Module, shape: tuple[int, ...], samples: int = 1) -> torch.device:
+    """Where a network is called to see what it does: where it is, or with tensors without memory where that would take long.
+
+    On tensors without memory nothing is computed, but torch imports its compiler for them, which takes seconds.
+
+    Args:
+        network: F(x, noise_level, cond), or another one of x alone.
+        shape: Of one sample of its input.
+        samples: That it is called with.
+    """
+    weights = [*network.parameters(), *network.buffers()]
+    if any(local(tensor) is not tensor for tensor in weights):
+        return weights[0].device  # processes bring their shares together themselves
+    places = math.prod(shape[1:])
+    operations = 2 * places * samples * sum(p.numel() for p in network.parameters())
+    here = all(tensor.device.type == "cpu" and tensor.dtype != torch.bfloat16 for tensor in weights)
+    return torch.device("cpu" if here and operations <= QUICK and places <= MOST_PLACES else "meta")
 
 
 def inputs_of(network: nn.Module, x: Tensor, cond: Condition | None = None) -> tuple[Any, ...]:

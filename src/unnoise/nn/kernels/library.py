@@ -155,10 +155,32 @@ def on_processor(x: Tensor) -> bool:
     return x.device.type == "cpu" or (x.device.type == "meta" and _MEANT.get() == "cpu")
 
 
+_COUNTED: ContextVar[bool] = ContextVar("counted", default=False)
+
+
+@contextmanager
+def counting() -> Iterator[None]:
+    """Within it torch's own, documented operations alone are used, for one who counts them."""
+    token = _COUNTED.set(True)
+    try:
+        yield
+    finally:
+        _COUNTED.reset(token)
+
+
+def counted() -> bool:
+    """Whether somebody counts what is computed."""
+    return not torch.compiler.is_compiling() and _COUNTED.get()
+
+
 def followed() -> bool:
-    """Whether somebody follows what is computed who knows torch's own operations only: a compiler, torch.func, or dual numbers."""
+    """Whether somebody follows what is computed who knows torch's own operations only.
+
+    That is a compiler, torch.func, dual numbers, or a counter.
+    """
     return (
         torch.compiler.is_compiling()
         or bool(torch._C._are_functorch_transforms_active())
         or torch.autograd.forward_ad._current_level >= 0
+        or counted()
     )
