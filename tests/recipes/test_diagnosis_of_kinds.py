@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from PIL import Image
 from unnoise.errors import TrainingDiverged
 from unnoise.recipes.clip_folder import load_clip
 from unnoise.recipes.codec_folder import read_codec, save_codec
+from unnoise.recipes.diagnosis import patients
 from unnoise.recipes.diagnosis import settings as settings_checks
 from unnoise.recipes.diagnosis.base import checks
 from unnoise.recipes.diagnosis.examine import examine_recipe, examine_run
 from unnoise.recipes.diagnosis.patients import RecipePatient
 from unnoise.recipes.diagnosis.runs import RunPatient
+from unnoise.recipes.diagnosis.trial import overfit
 from unnoise.recipes.metrics import read_metrics
 from unnoise.recipes.recipe import load_any_recipe
 from unnoise.recipes.run import Run
@@ -75,6 +78,12 @@ def recipe(kind, place, *options, **more):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return folder_of(tmp_path_factory.mktemp("pictures"), *pictures())
+
+
+@pytest.fixture(autouse=True)
+def _short_trials(monkeypatch):
+    """A batch is tried for 80 steps of 200, which is enough for networks as small as these."""
+    monkeypatch.setattr(patients, "overfit", partial(overfit, most=80))
 
 
 def found_by(checked, seconds=0, progress=None):

@@ -46,6 +46,7 @@ def finished(run, stop=lambda: False):
 
 def test_an_autoencoder_learns_to_give_its_data_back(data, tmp_path):
     longer = {"training__steps": 120, "training__batch_size": 16, "training__ema": 0.9, "loss__pixel": "l2"}
+    longer |= {"training__checkpoint_every": 60, "training__log_every": 20}
     run = finished(Run(recipe(data, **longer), tmp_path / "run"))
     lines = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "psnr" in line]
     assert lines[-1]["psnr"] > lines[0]["psnr"] + 8

@@ -61,7 +61,7 @@ def test_the_reference_is_where_the_exact_flow_leads(schedule):
         ArcSampler(4, 5),
         found.denoiser,
         found.start,
-        make_grid("angle", 2000, schedule, sigma_data=found.denoiser.sigma_data),
+        make_grid("angle", 500, schedule, sigma_data=found.denoiser.sigma_data),
     )
     assert float((found.end - finest).square().mean().sqrt()) < 5e-4
     assert found.uncertainty <= 1e-4 * found.denoiser.sigma_data
@@ -98,7 +98,7 @@ def test_moving_stops_at_a_minimum():
 
 def test_a_search_beats_every_fixed_grid_and_spends_no_more_than_the_budget():
     told = []
-    found = search(problem(n=1600), 6, budgets=(3,), progress=lambda *facts: told.append(facts))
+    found = search(problem(n=400), 6, budgets=(3,), progress=lambda *facts: told.append(facts))
     assert found.tuned.distance < 0.7 * found.table[0].distance
     assert found.fitted < 2 * found.tuned.distance
     assert found.tuned.calls == found.tuned.sampler.network_calls(found.tuned.times) <= 6

@@ -42,10 +42,9 @@ def step_operations(
     from torch.func import functional_call
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    held = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     device = place_to_try(network, shape)
-    if device.type == "meta":
-        held = {name: tensor.to("meta") for name, tensor in held.items()}
+    held = {**dict(network.named_parameters()), **dict(network.named_buffers())} if device.type == "meta" else {}
+    held = {name: tensor.to("meta") for name, tensor in held.items()}
     # Nothing is compiled for a single sample, of which the compiler would learn that batch sizes change.
     compiled = getattr(network, "_compiled_call_impl", None) is not None
     as_written = torch.compiler.set_stance("force_eager") if compiled else nullcontext()

@@ -29,6 +29,7 @@ def test_every_cell_is_the_evaluation_of_its_settings(moons, tmp_path):
             assert picture.width > 200
 
 
+@pytest.mark.usefixtures("quick_features")
 def test_one_setting_alone_makes_one_row(digits, tmp_path):
     made = sweep(Model.load(digits), Axis.parse("sampler=ddim,heun"), n=20, out=tmp_path / "grid",
                  settings=None)  # fmt: skip
