@@ -272,6 +272,14 @@ def test_the_peak_is_a_speed_that_products_do_not_exceed():
     assert peak_memory(cpu) > 50e6
 
 
+@pytest.mark.parametrize(("rate", "sizes"), [(1e9, [256]), (1e12, [256, 1024])])
+def test_a_machine_that_is_slow_with_such_numbers_is_measured_by_a_small_product(monkeypatch, rate, sizes):
+    tried = []
+    monkeypatch.setattr(peak_module, "_rate", lambda size, *_: tried.append(size) or rate + size)
+    assert measured_peak.__wrapped__(torch.bfloat16, torch.device("cpu"), 1) == rate + sizes[-1]
+    assert tried == sizes
+
+
 def test_products_that_a_mac_only_promises_are_waited_for(monkeypatch):
     began = []
     ones, product = torch.ones, torch.mm

@@ -7,7 +7,9 @@ from functools import cache
 
 import torch
 
-_SIZE = {"cpu": 1024, "cuda": 8192}
+_SIZES = {"cpu": (256, 1024), "cuda": (8192,)}
+_LONG = 0.2
+"""Seconds from which a product is not tried: a processor without units for bfloat16 takes as long as that for small ones."""
 
 
 @cache
@@ -19,7 +21,15 @@ def measured_peak(dtype: torch.dtype, device: torch.device, threads: int) -> flo
         device: Where they stand.
         threads: That torch uses on a CPU now; another number is another peak.
     """
-    size = _SIZE.get(device.type, 2048)
+    peak = 0.0
+    for size in _SIZES.get(device.type, (2048,)):
+        if peak and 2 * size**3 / peak > _LONG:
+            break
+        peak = max(peak, _rate(size, dtype, device))
+    return peak
+
+
+def _rate(size: int, dtype: torch.dtype, device: torch.device) -> float:
     a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
     best = float("inf")
     for _ in range(6):
