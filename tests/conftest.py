@@ -29,6 +29,12 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(skip)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """What a test draws without a seed of its own does not depend on the tests that ran before it in the same process."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def compiled_kernels(tmp_path_factory):
     """Where compiled kernels are kept: to compile them takes seconds, which every process with an empty cache would spend anew."""
@@ -83,6 +89,15 @@ PRELOADED = [
 ]  # fmt: skip
 
 
+@contextlib.contextmanager
+def port_for_others():
+    """The number of a port on which processes that are started meanwhile may listen, and which nobody else is given."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))  # and does not listen: so they may bind to it too
+        yield str(held.getsockname()[1])
+
+
 class Interpreters:
     """Starts processes as `python -c CODE ARGUMENTS` does, but where torch and the package are imported already.
 
@@ -113,13 +128,13 @@ class Interpreters:
 
     def together(self, count, code, *arguments, **environment):
         """Several at once, told of each other by the variables that torchrun sets; all must end well."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = str(free.getsockname()[1])
-        told = {**environment, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
+        told = {**environment, "MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(count)}
         told |= {"LOCAL_WORLD_SIZE": str(count), "UNNOISE_THREADS": "1"}  # tests run beside each other
-        members = [self.start(code, *arguments, **told, RANK=str(k), LOCAL_RANK=str(k)) for k in range(count)]
-        for process in members:
-            process.join()
+        with port_for_others() as port:
+            told["MASTER_PORT"] = port
+            members = [self.start(code, *arguments, **told, RANK=str(k), LOCAL_RANK=str(k)) for k in range(count)]
+            for process in members:
+                process.join()
         assert [process.exitcode for process in members] == [0] * count, self.said.read_text()
 
     def told(self):

@@ -94,10 +94,10 @@ def test_two_thousand_points_are_fast():
     points = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()  # what others have of the processor meanwhile does not count
         scatter(points, limits=3.0)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.1  # about 0.013 on an idle core
+        times.append(time.process_time() - start)
+    assert min(times) < 0.1  # about 0.013
 
 
 def test_an_arrow_points_its_way_and_a_greater_one_is_longer():

@@ -68,10 +68,12 @@ def test_a_long_curve_is_thinned_and_keeps_its_end(runs):
 
 
 def test_a_process_of_an_earlier_studio_is_known_again(runs):
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "train", str(runs.folder / "old")])
+    sleeper = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(300)", "train", str(runs.folder / "old")]
+    )
     try:
         note(runs, process=sleeper.pid)
-        until = time.monotonic() + 10  # for a moment after it begins, a process has no words yet
+        until = time.monotonic() + 60  # for a moment after it begins, a process has no words yet
         while runs.facts("old")["state"] != "running" and time.monotonic() < until:
             time.sleep(0.01)
         assert runs.facts("old")["state"] == "running"
@@ -79,7 +81,7 @@ def test_a_process_of_an_earlier_studio_is_known_again(runs):
         with pytest.raises(RunFolderError, match="is at work already"):
             runs.resume("old")
         runs.end("old", stopped=True)
-        sleeper.wait(10)
+        sleeper.wait(60)
         assert runs.facts("old")["state"] == "stopped"
     finally:
         sleeper.kill()

@@ -77,7 +77,11 @@ def copy_of(tmp_path):
     return copied
 
 
-def found_in(folder, seconds=10):
+LONG = 600
+"""Seconds that drawing samples may take: all are drawn, however slow the machine is."""
+
+
+def found_in(folder, seconds=LONG):
     """What the checks of runs find, by name."""
     return {name: finding for name, finding in examine_run(folder, seconds).findings if name in RUN_CHECKS}
 
@@ -104,7 +108,7 @@ def constant(network, picture):
 
 def test_healthy_runs_are_well(points, drawn):
     for folder in (points, drawn):
-        found = examine_run(folder)
+        found = examine_run(folder, LONG)
         assert {name for name in found.named() if name in RUN_CHECKS} == set()
         assert found.healthy
         assert found.notes == (f"drawn: {2048 if folder == points else 256} samples",)
@@ -169,7 +173,7 @@ def test_a_model_that_copies_is_found(tmp_path):
               "network": {"name": "mlp", "width": 128, "depth": 2, "fourier": 0},
               "training": {**POINTS["training"], "steps": 2000, "batch_size": 48}}  # fmt: skip
     train(load_recipe(values), tmp_path / "run", progress=False)
-    found = examine_run(tmp_path / "run")
+    found = examine_run(tmp_path / "run", LONG)
     assert {name for name in found.named() if name in RUN_CHECKS} == {"copies"}
     assert "few-samples" in found.named("warning")  # the cause
     assert "24 samples were seen 4,000 times each" in dict(found.findings)["copies"].cause
@@ -196,7 +200,7 @@ def test_a_run_that_went_back_and_got_through_is_a_warning(points, copy_of):
 def test_a_loss_that_never_fell_is_found(tmp_path):
     slow = {**POINTS["training"], "lr": 1e-9, "steps": 60}
     train(load_recipe({**POINTS, "training": slow}), tmp_path / "run", progress=False)
-    found = examine_run(tmp_path / "run")
+    found = examine_run(tmp_path / "run", LONG)
     assert "loss-flat" in found.named("error")
     assert "learning-rate" in found.named("warning")  # the cause
     assert {name for name in found.named() if name in RUN_CHECKS} <= {"loss-flat", "samples-noise", "noise-scale"}
@@ -206,7 +210,7 @@ def test_a_run_that_starts_from_a_model_need_not_learn_anything(points, tmp_path
     more = {**POINTS["training"], "steps": 200, "lr": 1e-4}
     for i, start in enumerate([{"model": str(points)}, {"model": str(points), "lora": {"rank": 2}}]):
         train(load_recipe({**POINTS, "start": start, "training": more}), tmp_path / f"run-{i}", progress=False)
-        found = examine_run(tmp_path / f"run-{i}")
+        found = examine_run(tmp_path / f"run-{i}", LONG)
         assert {name for name in found.named() if name in RUN_CHECKS} == set()
         assert set(found.unknown) == {"average-lag", "gradients", "loss-flat", "one-batch"}
 
@@ -288,7 +292,7 @@ def test_waiting_is_no_matter_where_it_is_a_part_of_almost_nothing(points, copy_
     folder = copy_of(points)
     rewrite(folder, lambda lines: [{**line, "samples_per_second": 1e6} for line in waiting(lines)])
     assert "waiting" not in found_in(folder)
-    assert "waiting" in examine_run(folder).well
+    assert "waiting" in examine_run(folder, LONG).well
 
 
 @pytest.fixture(scope="module")
@@ -424,7 +428,7 @@ def test_a_run_that_was_trained_on_another_machine_is_looked_at_here(points, cop
     text = (folder / "recipe.yaml").read_text()
     (folder / "recipe.yaml").write_text(text.replace("device: auto", "device: cuda:99"))
     assert "cuda:99" in (folder / "recipe.yaml").read_text()
-    found = examine_run(folder)
+    found = examine_run(folder, LONG)
     assert found.findings == ()
     assert "signal-left" in found.well
 

@@ -36,7 +36,7 @@ def calm(tmp_path_factory):
 
 
 def found_in(folder):
-    return dict(examine_run(folder, 1).findings)
+    return dict(examine_run(folder, 600).findings)
 
 
 def test_a_loss_that_exploded_is_found_with_where_it_began_and_its_fix_heals_it(wild, tmp_path):

@@ -1,6 +1,6 @@
 """What a person sees of a run while it makes no steps."""
 
-import time
+import threading
 
 import pytest
 
@@ -31,10 +31,14 @@ def test_what_takes_long_is_told_before_it_begins(run):
 
 @pytest.mark.parametrize("patience", [0.05, 60.0])
 def test_where_nobody_watches_a_bar_a_line_tells_what_takes_longer(run, monkeypatch, patience):
-    said = []
-    monkeypatch.setattr(watching, "say", said.append)
+    line, said, told, draw = "step       2  drawing samples ...", [], threading.Event(), run.work.draw
+
+    def slow(self, *args):
+        told.wait(30 if patience < 1 else 0.5)
+        return draw(*args)
+
+    monkeypatch.setattr(watching, "say", lambda text: said.append(text) or (text == line and told.set()))
     monkeypatch.setattr(watching, "PATIENCE", patience)
-    draw = run.work.draw
-    monkeypatch.setattr(type(run.work), "draw", lambda self, *args: (time.sleep(0.5), draw(*args)))
+    monkeypatch.setattr(type(run.work), "draw", slow)
     assert watching.watch(run)
-    assert ("step       2  drawing samples ..." in said) == (patience < 1)
+    assert (line in said) == (patience < 1)

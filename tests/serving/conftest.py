@@ -1,5 +1,7 @@
 """Small models behind a real server on a free port, and clients that ask it."""
 
+import json
+import socket
 import threading
 from contextlib import contextmanager
 
@@ -65,6 +67,19 @@ def start(folders, tmp_path):
         yield lambda engine=None, **settings: stack.enter_context(
             serving(folders, tmp_path / "results", engine, **settings)
         )
+
+
+@contextmanager
+def somebody_waits(client, path, asked):
+    """Somebody waits for the answer to a request, in this block, and leaves without it."""
+    body, url = json.dumps(asked).encode(), client.base_url
+    headers = {"host": url.host, "content-type": "application/json", "content-length": len(body)}
+    if "authorization" in client.headers:
+        headers["authorization"] = client.headers["authorization"]
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    with socket.create_connection((url.host, url.port)) as connection:
+        connection.sendall("\r\n".join(lines).encode() + body)
+        yield
 
 
 def error_of(answer, status):

@@ -113,7 +113,7 @@ def test_wrong_requests_are_the_client_s_own_errors(ask, told, kind, param, mess
 
 
 def test_an_error_on_the_way_ends_a_stream_with_it(ask):
-    told = {"steps": 1000, "timeout": 0.3, "n": 64}
+    told = {"steps": 1000, "timeout": 1.0, "n": 64}
     with pytest.raises(openai.APIError, match="was not done within"):
         list(ask.images.generate(model="digits", prompt="", stream=True, partial_images=1, extra_body=told))
 

@@ -5,12 +5,11 @@ import json
 import time
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from unnoise.model import load
 
-from .conftest import SLOW, error_of
+from .conftest import SLOW, error_of, somebody_waits
 
 
 def submit(client, **asked):
@@ -132,24 +131,13 @@ def test_what_was_made_is_there_after_a_restart(start):
 
 
 def test_a_client_that_leaves_a_synchronous_request_ends_it(client):
-    import threading
-
-    import httpx
-
-    before = client.engine.counts["cancelled"]
-
-    def leave():
-        with pytest.raises(httpx.ReadTimeout):
-            client.post("/v1/images/generations", json={"model": "digits", **SLOW}, timeout=0.3)
-
-    thread = threading.Thread(target=leave)
-    thread.start()
-    thread.join()
-    for _ in range(200):
-        if client.engine.counts["cancelled"] > before:
-            return
-        time.sleep(0.05)
-    pytest.fail("the request goes on")
+    before, own = {job.id for job in client.engine.jobs()}, []
+    with somebody_waits(client, "/v1/images/generations", {"model": "digits", **SLOW}):
+        while not (own and own[0].step):
+            own = [job for job in client.engine.jobs() if job.id not in before]
+            time.sleep(0.01)
+    assert own[0].wait(30), "the request goes on"
+    assert own[0].state == "cancelled"
 
 
 def test_a_client_that_never_reads_its_stream_holds_nobody_up(client):

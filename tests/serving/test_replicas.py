@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from unnoise.engine.job import ENDS
 from unnoise.engine.results import Results
 from unnoise.model import load
 
-from .conftest import SLOW, error_of
+from .conftest import SLOW, error_of, somebody_waits
 
 pytestmark = [
     pytest.mark.timeout(290),
@@ -116,9 +117,9 @@ def submit(client, **asked):
     return answer.json()["id"], answer.headers[REPLICA]
 
 
-def events(client, number):
-    """All events of a job, to its end: their kinds and what they tell."""
-    found = []
+def events(client, number, found=None):
+    """All events of a job, to its end, noted as they come: their kinds and what they tell."""
+    found = [] if found is None else found
     with client.stream("GET", f"/v1/jobs/{number}/events") as answer:
         for line in answer.iter_lines():
             if line.startswith("event: "):
@@ -155,24 +156,32 @@ def in_background(work):
     return answer
 
 
+def idle(client):
+    """Waits until the front has heard that nobody has anything to do; it asks every now and then."""
+    nothing = [{"replica": k, "up": True, "waiting": 0, "active": 0} for k in (0, 1)]
+    until(lambda: client.get("/health").json()["replicas"] == nothing)
+
+
+def made_by(client):
+    """How many samples each replica says that it has made."""
+    found = re.findall(r'^unnoise_samples_total\{replica="(.)"\} (\d+)$', client.get("/metrics").text, re.MULTILINE)
+    return {replica: int(count) for replica, count in found}
+
+
 def test_requests_are_shared_out_and_every_replica_makes_the_bytes_of_the_command(server, client, folders):
-    jobs = [submit(client, seed=seed) for seed in (1, 1, 2, 2)]
+    idle(client)
+    before = made_by(client)
+    jobs = [submit(client, seed=seed, steps=60) for seed in (1, 1, 2, 2)]  # long enough to be counted while others come
     assert sorted(replica for _, replica in jobs) == ["0", "0", "1", "1"]
     assert {replica for (_, replica) in jobs[:2]} == {"0", "1"}
     for (number, replica), seed in zip(jobs, (1, 1, 2, 2), strict=True):
         assert events(client, number)[-1][0] == "done"
-        made = load(folders["digits"]).sample(2, steps=5, label="a", seed=seed)
+        made = load(folders["digits"]).sample(2, steps=60, label="a", seed=seed)
         answer = client.get(f"/v1/jobs/{number}/result.png")
         assert (answer.content, answer.headers[REPLICA]) == (made.encode(".png"), replica)
-    figures = client.get("/metrics").text
-    for replica in "01":
-        assert f'unnoise_samples_total{{replica="{replica}"}} 4\n' in figures
-    assert figures.count("# TYPE unnoise_samples_total counter\n") == 1
-    idle = [{"replica": k, "up": True, "waiting": 0, "active": 0} for k in (0, 1)]
-    until = time.monotonic() + 30  # the replicas are asked how they are every now and then
-    while (told := client.get("/health").json()["replicas"]) != idle:
-        assert time.monotonic() < until, told
-        time.sleep(0.05)
+    assert made_by(client) == {replica: count + 4 for replica, count in before.items()}
+    assert client.get("/metrics").text.count("# TYPE unnoise_samples_total counter\n") == 1
+    idle(client)
 
 
 def test_a_job_is_found_followed_and_ended_wherever_it_lives(server, client):
@@ -193,8 +202,9 @@ def test_a_job_is_found_followed_and_ended_wherever_it_lives(server, client):
             for number in jobs.values():
                 error_of(stranger.post(f"/v1/jobs/{number}/cancel"), 404)
         for replica, number in jobs.items():
-            told = in_background(lambda number=number: events(client, number))
-            time.sleep(0.3)
+            seen = []
+            told = in_background(lambda number=number, seen=seen: events(client, number, seen))
+            until(lambda seen=seen: seen)
             answer = another.post(f"/v1/jobs/{number}/cancel")
             assert answer.headers[REPLICA] == replica
             kinds = [kind for kind, _ in told()]
@@ -255,9 +265,12 @@ def test_partial_images_are_streamed_and_who_leaves_ends_the_work(server, client
         rows = [row for row in client.get("/metrics").text.splitlines() if 'state="cancelled"' in row]
         return sum(int(row.split()[-1]) for row in rows)
 
-    before = cancelled()
-    with pytest.raises(httpx.ReadTimeout):
-        client.post("/v1/images/generations", json={"model": "digits", **SLOW}, timeout=0.5)
+    def under_way():
+        return {job["id"] for job in client.get("/v1/jobs").json()["data"] if job["state"] == "running" and job["step"]}
+
+    before, known = cancelled(), under_way()
+    with somebody_waits(client, "/v1/images/generations", {"model": "digits", **SLOW}):
+        until(lambda: under_way() - known)
     with client.stream("POST", "/v1/images/generations", json={**asked, **SLOW}) as answer:
         next(answer.iter_lines())
     until(lambda: cancelled() == before + 2)

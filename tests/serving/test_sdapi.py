@@ -45,10 +45,9 @@ def test_progress_and_interrupt(client):
     asked = {"steps": SLOW["steps"], "batch_size": SLOW["n"]}
     thread = threading.Thread(target=lambda: found.append(client.post("/sdapi/v1/txt2img", json=asked)))
     thread.start()
-    for _ in range(500):
+    told = {"state": {"sampling_step": 0}}
+    while not (told["state"]["sampling_step"] > 2 and told["current_image"]):
         told = client.get("/sdapi/v1/progress").json()
-        if told["state"]["sampling_step"] > 2 and told["current_image"]:
-            break
         time.sleep(0.02)
     assert 0 < told["progress"] < 1
     assert told["eta_relative"] > 0

@@ -15,6 +15,7 @@ import torch
 
 import unnoise
 from unnoise.engine.engine import Engine
+from unnoise.engine.job import Job
 from unnoise.engine.results import Results
 from unnoise.engine.shelf import Shelf
 from unnoise.model import Model
@@ -69,7 +70,7 @@ def trained(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def studio(trained):
+def served(trained):
     """The page, served; trainings of it read data from the folder around the runs alone."""
     import uvicorn
 
@@ -92,6 +93,22 @@ def studio(trained):
     server.should_exit = True
     thread.join(30)
     listening.close()
+
+
+@pytest.fixture
+def studio(served):
+    """The page, served; what a test has asked for ends with it."""
+    yield served
+    for job in served.engine.jobs():
+        job.cancel()
+        assert job.wait(60)
+
+
+@pytest.fixture
+def slow_steps(monkeypatch):
+    """Steps that take as long as those of a large model, so that no work is done before a test has ended it."""
+    tell = Job.tell
+    monkeypatch.setattr(Job, "tell", lambda *told: (time.sleep(0.03), tell(*told)))
 
 
 @pytest.fixture

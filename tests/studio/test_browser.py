@@ -1,8 +1,8 @@
 """The studio in a real browser: what a person does, and the numbers behind what they see."""
 
-import os
 import re
 import shutil
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,6 +64,13 @@ class Visit:
         """The numbers that a figure is drawn from."""
         found = self.page.locator(selector).evaluate("(canvas) => canvas.numbers && Array.from(canvas.numbers)")
         return None if found is None else np.array(found)
+
+    def shows(self, selector, expected, **close):
+        """Waits until a figure is drawn from these numbers, which may still be on their way."""
+        expected, until = pytest.approx(np.asarray(expected).reshape(-1), **close), time.monotonic() + 60
+        while self.numbers(selector) != expected and time.monotonic() < until:
+            self.page.wait_for_timeout(50)
+        assert self.numbers(selector) == expected
 
     def read(self, name, side):
         """A number of the table beside the figure."""
@@ -132,6 +139,14 @@ def test_every_room_opens_fits_phone_and_desktop_and_is_accessible(chromium, stu
         assert (sum(map(int, re.findall(r"\d+", paper)[:3])) < 150) == (scheme == "dark")
 
 
+def crowd():
+    """How many times as long work takes where others have the processors, too, as it takes alone."""
+    began, own = time.perf_counter(), time.thread_time()
+    while time.thread_time() - own < 0.1:
+        pass
+    return (time.perf_counter() - began) / (time.thread_time() - own)
+
+
 def test_the_first_figure_is_there_within_a_second(chromium, studio):
     times = []
     for _ in range(4):
@@ -144,13 +159,10 @@ def test_the_first_figure_is_there_within_a_second(chromium, studio):
             visit.enter("noise")
             visit.page.wait_for_function("() => window.drawn")
             first = visit.page.evaluate("() => performance.getEntriesByName('first-contentful-paint')[0].startTime")
-            times.append((visit.page.evaluate("() => window.drawn"), first))
-    print("ms until the figure, and until the first paint:", times)
-    crowd = max(
-        1.0, os.getloadavg()[0] / (os.cpu_count() or 1)
-    )  # where others work too, all takes as many times longer
-    assert min(first for _, first in times) <= 1000, times
-    assert min(drawn for drawn, _ in times) <= 1000 * crowd, times
+            times.append((visit.page.evaluate("() => window.drawn"), first, crowd()))
+    print("ms until the figure, and until the first paint; how many times as long work took:", times)
+    assert min(first / longer for _, first, longer in times) <= 1000, times
+    assert min(drawn / longer for drawn, _, longer in times) <= 1000, times
 
 
 # Noise
@@ -186,16 +198,14 @@ def test_a_schedule_and_its_options_change_the_curve_and_the_picture(visit):
     visit.page.locator("summary", has_text="Its options").first.click()
     with visit.page.expect_response("**/curve"):
         visit.type("shift", 3)
-    visit.page.wait_for_timeout(100)
     found = levels(schedules.build({"name": "flow", "shift": 3.0}))
     alpha, sigma = found.alpha[500], found.sigma[500]
     x_0, eps = (each.numpy() for each in clean_and_noise(datasets.build("spiral").load(), 300))
-    assert visit.numbers("canvas[data-side='0']") == pytest.approx((alpha * x_0 + sigma * eps).reshape(-1), abs=2e-6)
+    visit.shows("canvas[data-side='0']", alpha * x_0 + sigma * eps, abs=2e-6)
     with visit.page.expect_response("**/noise/data/spiral?n=300&seed=5"):
         visit.type("Seed of the noise", 5)
-    visit.page.wait_for_timeout(100)
     _, eps = (each.numpy() for each in clean_and_noise(datasets.build("spiral").load(), 300, seed=5))
-    assert visit.numbers("canvas[data-side='0']") == pytest.approx((alpha * x_0 + sigma * eps).reshape(-1), abs=2e-6)
+    visit.shows("canvas[data-side='0']", alpha * x_0 + sigma * eps, abs=2e-6)
 
 
 def test_an_answer_that_comes_late_does_not_wipe_a_newer_one(visit):
@@ -218,8 +228,7 @@ def test_an_answer_that_comes_late_does_not_wipe_a_newer_one(visit):
     visit.page.wait_for_timeout(200)
     found, k = levels(schedules.build("cosine")), int(visit.page.locator("#timestep").input_value())
     x_0, eps = (each.numpy() for each in clean_and_noise(datasets.build("spiral").load(), 300, seed=6))
-    expected = found.alpha[k] * x_0 + found.sigma[k] * eps
-    assert visit.numbers("canvas[data-side='0']") == pytest.approx(expected.reshape(-1), abs=2e-6)
+    visit.shows("canvas[data-side='0']", found.alpha[k] * x_0 + found.sigma[k] * eps, abs=2e-6)
 
 
 def test_a_picture_of_ones_own_is_noised_and_stays_in_the_browser(visit, tmp_path):
@@ -282,11 +291,14 @@ def test_generate_waits_for_what_is_known_of_the_model(visit, studio):
     held = []
     visit.page.route("**/api/denoise/models/moons", lambda route: held.append(route))
     visit.enter("denoise")
+    while not held:
+        visit.page.wait_for_timeout(20)
     visit.type("Samples", 7)
     visit.type("Steps", 3)
     visit.page.get_by_role("button", name="Generate").click()
     visit.page.wait_for_timeout(300)
     assert len(held) == 1
+    assert not [each for each in visit.asked if each.method == "POST"]
     held[0].continue_()
     visit.page.wait_for_selector("#step:enabled")
     visit.settle()
@@ -345,18 +357,15 @@ def test_the_exact_denoiser_and_the_score_stand_beside_the_model(visit, studio):
     visit.page.wait_for_function("() => document.querySelector('[data-field=exact]')?.numbers")
     start = [visit.numbers(f"canvas[data-side='{i}'][data-shows='noisy']") for i in (0, 1)]
     assert (start[0] != start[1]).any()
-    visit.page.wait_for_timeout(300)
     t = 0.5  # step 4 of 8 on the even grid
     told = studio.get(f"api/denoise/field/moons?t={t}")
     from .test_noise import values
 
     for which in ("learned", "exact"):
-        assert visit.numbers(f"canvas[data-field={which}]") == pytest.approx(
-            values(told[which]).reshape(-1), rel=1e-5, abs=1e-6
-        )
+        visit.shows(f"canvas[data-field={which}]", values(told[which]), rel=1e-5, abs=1e-6)
 
 
-def test_long_work_can_be_cancelled(visit):
+def test_long_work_can_be_cancelled(visit, slow_steps):
     visit.enter("denoise")
     visit.type("Samples", 600)
     visit.type("Steps", 1000)
@@ -368,23 +377,27 @@ def test_long_work_can_be_cancelled(visit):
 
 
 def long_work(visit, samples=600):
-    """Begins what takes longer than any test; it is seen to make steps."""
+    """Begins what, with `slow_steps`, takes longer than any test; two steps of it are seen."""
     visit.enter("denoise")
     visit.type("Samples", samples)
     visit.type("Steps", 1000)
     visit.page.get_by_role("button", name="Generate").click()
-    visit.page.wait_for_function("() => Number(document.querySelector('.at').innerText.split(' ')[1]) > 3")
+    visit.page.wait_for_function(
+        "() => { const told = document.querySelector('.at').innerText; if (told) (window.seen ??= new Set()).add(told); "
+        "return window.seen?.size > 1; }"
+    )
 
 
-def test_what_was_cancelled_can_be_played_as_far_as_it_was_seen(visit, studio):
+def test_what_was_cancelled_can_be_played_as_far_as_it_was_seen(visit, studio, slow_steps):
     long_work(visit)
     visit.page.get_by_role("button", name="Cancel").click()
+    said = visit.page.locator("#status", has_text="ancelled after step").inner_text()  # which goes away by itself
     visit.page.wait_for_selector("#step:enabled")
     told = visit.page.locator("[data-number=halted]").inner_text()
     halted = re.fullmatch(r"cancelled after step ([\d,]+) of 1,000", told)
     assert halted
     assert told[1:] in visit.page.locator("figcaption").inner_text()
-    assert told[1:] in visit.page.locator("#status").inner_text()
+    assert told[1:] in said
     noisy = "canvas[data-side='0'][data-shows='noisy']"
     last = visit.numbers(noisy)
     visit.slide("#step", 0)
@@ -398,7 +411,7 @@ def test_what_was_cancelled_can_be_played_as_far_as_it_was_seen(visit, studio):
     assert not [job for job in studio.engine.jobs() if not job.ended and not job._unwanted]
 
 
-def test_a_page_that_is_loaded_anew_finds_its_work_and_can_end_it(visit, studio):
+def test_a_page_that_is_loaded_anew_finds_its_work_and_can_end_it(visit, studio, slow_steps):
     long_work(visit)
     (job,) = [each for each in studio.engine.jobs() if not each.ended]
     visit.page.reload()
@@ -426,7 +439,7 @@ def test_an_error_is_gone_with_the_next_try(visit):
 # Steer
 
 
-def test_nine_measurements_are_cancelled_at_once_and_leave_nothing(visit, studio):
+def test_nine_measurements_are_cancelled_at_once_and_leave_nothing(visit, studio, slow_steps):
     before = studio.get("api/gallery")["count"]
     visit.enter("steer")
     visit.type("Samples measured", 512)
@@ -527,7 +540,8 @@ def test_a_run_is_started_paused_resumed_and_finished(visit, studio):
     state = "[data-number=state]"
     visit.page.wait_for_function(f"() => Number(document.querySelector('{state}').dataset.step) > 0", timeout=280_000)
     if visit.page.locator(state).get_attribute("data-state") == "running":
-        visit.page.get_by_role("button", name="Pause").click()
+        pause = visit.page.locator("button", has_text="Pause")
+        pause.evaluate("(button) => button.hidden || button.click()")  # hidden where the run has ended meanwhile
         visit.page.wait_for_selector(f"{state}:is([data-state=paused], [data-state=finished])", timeout=280_000)
     if visit.page.locator(state).get_attribute("data-state") == "paused":
         at = int(visit.page.locator(state).get_attribute("data-step"))

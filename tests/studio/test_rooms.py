@@ -74,7 +74,7 @@ def test_one_stream_tells_of_many_requests_until_the_last_ends(studio):
     assert studio.ask("GET", f"api/jobs/events?of={ids[0]}&of=20200101-000000-000-00000000")[0] == 404
 
 
-def test_what_runs_is_listed_until_it_ends(studio):
+def test_what_runs_is_listed_until_it_ends(studio, slow_steps):
     facts = studio.ask("POST", "api/jobs", {"model": "moons", "n": 300, "steps": 1000, "keep_steps": True})[1]
     assert [each["id"] for each in studio.get("api/jobs")] == [facts["id"]]
     studio.ask("POST", f"api/jobs/{facts['id']}/cancel", {})

@@ -5,7 +5,6 @@ import os
 import platform
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +22,8 @@ from unnoise.training.parallel import ALONE, Processes, connected, first_to_say,
 from unnoise.training.settings import TrainingSettings
 from unnoise.training.shares import read_facts
 from unnoise.training.state import TrainState
+
+from ..conftest import port_for_others
 
 RECIPE = (
     "digits", "training.checkpoint_every=10", "training.validate_every=20", "training.sample_every=0",
@@ -180,19 +181,17 @@ leave()
 
 
 def test_a_run_goes_on_with_the_machines_that_are_left(alone, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     script = tmp_path / "train.py"
     script.write_text(LOSES_A_MACHINE)
     torchrun = [
         sys.executable, "-m", "torch.distributed.run", "--nnodes=1:2", "--nproc-per-node=1", "--max-restarts=3",
-        "--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--rdzv-id=run",
+        "--rdzv-backend=c10d", "--rdzv-id=run",
     ]  # fmt: skip
     # The others meet at the host, which need not be there before them; and so short a last call is enough, as they start together.
     conf = "--rdzv-conf=last_call_timeout=10,keep_alive_interval=1,keep_alive_max_attempt=5,is_host="
-    commands = [[*torchrun, conf + host, str(script), str(tmp_path / "run"), *RECIPE] for host in ("true", "false")]
-    with (tmp_path / "told").open("w+") as told:
+    with port_for_others() as port, (tmp_path / "told").open("w+") as told:
+        torchrun.append(f"--rdzv-endpoint=localhost:{port}")
+        commands = [[*torchrun, conf + host, str(script), str(tmp_path / "run"), *RECIPE] for host in ("true", "false")]
         stays = subprocess.Popen(commands[0], stdout=told, stderr=subprocess.PIPE, text=True)
         leaves = subprocess.Popen(commands[1], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         errors = stays.communicate()[1]

@@ -99,7 +99,7 @@ def test_a_stop_signal_saves_and_exits_and_the_same_command_goes_on(interpreters
     options = ("training.steps=100000", "training.checkpoint_every=100000", "training.sample_every=0")
     command = ("train", "spiral", "--out", folder, *options, "training.validate_every=100000")
     process = interpreters.start(UNNOISE, *command)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     metrics = folder / "metrics.jsonl"
     while not (metrics.is_file() and '"lr"' in metrics.read_text()):
         assert process.is_alive()
@@ -108,7 +108,7 @@ def test_a_stop_signal_saves_and_exits_and_the_same_command_goes_on(interpreters
     assert interpreters.run(UNNOISE, *command) == 2
     assert "another process is training" in interpreters.said.read_text()
     os.kill(process.pid, number)
-    process.join(60)
+    process.join()
     said = interpreters.said.read_text()
     assert process.exitcode == code, said
     assert "stopped and saved at step" in said
@@ -258,8 +258,9 @@ def test_killed_ten_times_by_the_clock_and_resumed_the_weights_are_byte_equal(ru
         command = [sys.executable, "-c", told, broken, "0", *recipe]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             for _ in range(chance.randint(4, 9)):  # events, so that it comes on; three in two steps
+                since = time.perf_counter()
                 process.stdout.readline()
-            time.sleep(chance.uniform(0.0, 0.1))
+            time.sleep(chance.uniform(0.0, 1.5) * (time.perf_counter() - since))
             process.kill()
             assert process.wait() == -signal.SIGKILL, "it was through before it was killed: it needs more steps"
         reached.append(max((load_checkpoint(path).step for path in checkpoints(broken / "checkpoints")), default=0))

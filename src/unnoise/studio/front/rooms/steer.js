@@ -121,7 +121,7 @@ export async function make() {
     await Promise.all(ends.map((facts) => remove(`gallery/${facts.id}`)));
     if (!newest()) return;
     scales.forEach((each, i) => state.measured.set(each, found[i]));
-    draw();
+    drawMeasured(); // and not the cards, of which a person may be pressing a button
   }
 
   async function interpolate(newest) {
@@ -187,6 +187,10 @@ export async function make() {
       h("h2", {}, `From seed ${state.ends[0]?.seed} to seed ${state.ends[1]?.seed}`),
       h("ul", { class: "strip", "aria-label": "Interpolation" }, state.way.map((each) => h("li", { class: "card" }, picture(each, `${each.name} of the way`), h("p", {}, each.name)))),
     );
+    drawMeasured();
+  }
+
+  function drawMeasured() {
     const now = state.measured.get(scale.value) ?? [];
     told.replaceChildren(...NAMES.map((name) => reading(name, now.find((each) => each.name === name))));
     const scales = [...state.measured.keys()].sort((a, b) => a - b);
