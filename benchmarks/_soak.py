@@ -25,10 +25,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from serving import make_model, started
 
 ENDS = ("done", "failed", "cancelled")
+LEAST = 3
+"""Requests of each client, also where the time is over before."""
 
 
 class Soak:
-    """Clients that ask whatever comes to their minds, until time is over.
+    """Clients that ask whatever comes to their minds, until time is over, and each a few times.
 
     Args:
         url: Of the server.
@@ -42,12 +44,13 @@ class Soak:
 
     def client(self, seed):
         """One client; what it does is a function of its seed."""
-        draw = random.Random(seed)
+        draw, asked = random.Random(seed), 0
         kinds = [
             getattr(self, name) for name in ("valid", "job", "cancelled", "invalid", "malformed", "leaving", "silent")
         ]
         with httpx.Client(base_url=self.url, timeout=120) as http:
-            while time.monotonic() < self.until:
+            while asked < LEAST or time.monotonic() < self.until:
+                asked += 1
                 kind = draw.choice(kinds)
                 try:
                     kind(http, draw)

@@ -53,15 +53,16 @@ def make_model(folder):
 @contextmanager
 def started(command):
     """A server in a process of its own, once it answers; gives its address and the number of its process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))  # and does not listen: the server may bind to it too, and nobody else is given it
+    port = held.getsockname()[1]
     process = subprocess.Popen(
         [*map(str, command(port))], env={"OMP_NUM_THREADS": "1", **os.environ}, stderr=subprocess.DEVNULL
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(600):
+        for _ in range(2000):
             try:
                 httpx.get(f"{url}/health")
                 break
@@ -71,6 +72,7 @@ def started(command):
     finally:
         process.terminate()
         process.wait(60)
+        held.close()
 
 
 def ask(client, plain, seed):

@@ -8,7 +8,7 @@ QUICK = ("training.steps=30", "training.sample_every=0", "training.validation_si
 
 
 def test_a_healthy_recipe_ends_with_0_and_one_line_about_what_is_well(unnoise):
-    said = unnoise("doctor", "spiral", "--seconds", 60)
+    said = unnoise("doctor", "spiral", "--seconds", 600)
     assert said.code == 0
     tried, well = said.out.splitlines()
     assert tried.startswith("note     tried: ")

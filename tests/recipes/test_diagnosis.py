@@ -62,14 +62,14 @@ UNET = {"name": "unet", "width": 8, "multipliers": [1, 2], "blocks": 1, "attenti
 
 @pytest.mark.parametrize("name", ["digits", "spiral", "two-moons-labels"])
 def test_the_shipped_recipes_are_well(name):
-    found = examine_recipe(load_recipe(name), seconds=60)
+    found = examine_recipe(load_recipe(name), seconds=600)
     assert found.findings == ()
     assert found.healthy
     assert set(found.well) == {name for name, cls in checks.items() if issubclass(DiffusionPatient, cls.needs)}
 
 
 def test_a_healthy_recipe_is_well():
-    assert spoken(seconds=60) == []
+    assert spoken(seconds=600) == []
 
 
 SETTINGS = {
@@ -272,16 +272,16 @@ def test_labels_that_say_nothing_at_all_are_not_called_slipped(tmp_path):
 def test_a_rate_with_which_one_batch_is_not_learned_is_named():
     options = ["training.lr=1e-5", "training.steps=10000"]
     assert spoken(*options, seconds=0) == []  # by its size alone it could be right
-    found = examine_recipe(recipe(*options), seconds=60)
+    found = examine_recipe(recipe(*options), seconds=600)
     assert found.named("error", "warning") == ["one-batch"]
     assert "too low" in found.findings[0][1].cause
-    assert spoken(*options, *found.findings[0][1].fix.split(), seconds=60) == []
+    assert spoken(*options, *found.findings[0][1].fix.split(), seconds=600) == []
 
 
 def test_a_rate_with_which_one_batch_blows_up_is_named():
     options = ["training.optimizer=sgd", "training.lr=1.9", "training.clip=0"]
     assert spoken(*options, seconds=0) == []
-    found = examine_recipe(recipe(*options), seconds=60)
+    found = examine_recipe(recipe(*options), seconds=600)
     assert found.named("error", "warning") in (["one-batch"], ["gradients"])
     assert "too high" in found.findings[0][1].cause
 
@@ -297,22 +297,22 @@ STANDSTILLS = {
 
 @pytest.mark.parametrize(("options", "why"), STANDSTILLS.values(), ids=STANDSTILLS)
 def test_why_a_batch_is_not_learned_is_told_by_what_its_loss_did(options, why):
-    finding = dict(examine_recipe(recipe(*options), seconds=60).findings)["one-batch"]
+    finding = dict(examine_recipe(recipe(*options), seconds=600).findings)["one-batch"]
     assert finding.severity == "error"
     assert why in finding.cause
-    assert "one-batch" not in examine_recipe(recipe(*options, *finding.fix.split()), seconds=60).named()
+    assert "one-batch" not in examine_recipe(recipe(*options, *finding.fix.split()), seconds=600).named()
 
 
 def test_what_training_refuses_is_told_and_not_called_well(tmp_path):
     assert spoken("objective.noise.offset=0.1") == ["refused"]
-    found = examine_recipe(recipe("objective.noise.offset=0.1"), seconds=60)
+    found = examine_recipe(recipe("objective.noise.offset=0.1"), seconds=600)
     assert "have no channels" in found.findings[0][1].seen
     assert spoken("machine.device=cuda:99") == ["refused"]
     model = tmp_path / "model"
     Model(prepare(recipe()).blueprint, prepare(recipe()).blueprint.build()).save(model)
     start = {"model": str(model), "freeze": "*"}
-    assert spoken(start=start, seconds=60) == ["refused"]
-    assert spoken(start={"model": str(model)}, seconds=60) == []
+    assert spoken(start=start, seconds=600) == ["refused"]
+    assert spoken(start={"model": str(model)}, seconds=600) == []
 
 
 @pytest.fixture
@@ -336,7 +336,7 @@ def half_dead(monkeypatch):
 
 
 def test_weights_without_a_gradient_are_named(half_dead):
-    found = examine_recipe(recipe(network={"name": "half-dead"}), seconds=60)
+    found = examine_recipe(recipe(network={"name": "half-dead"}), seconds=600)
     assert found.named("error", "warning") == ["gradients"]
     assert "unused.weight, unused.bias" in found.findings[0][1].seen
 
@@ -344,7 +344,7 @@ def test_weights_without_a_gradient_are_named(half_dead):
 def test_a_trial_changes_nothing_of_what_it_is_given():
     work = work_of(recipe())
     before = work.recipe.yaml()
-    first, second = overfit(work, seconds=60, most=20), overfit(work, seconds=60, most=20)
+    first, second = overfit(work, seconds=600, most=20), overfit(work, seconds=600, most=20)
     assert first == second
     assert len(first.losses) == 20
     assert first.dead == first.broken == ()
