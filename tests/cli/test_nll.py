@@ -14,7 +14,8 @@ from unnoise.data.base import datasets
 from unnoise.evaluation.bound import variational_bound
 from unnoise.evaluation.likelihood import Moments, dequantised, log_likelihood
 from unnoise.model import Model
-from unnoise.recipes.nll import Evaluation, NLLSettings, choose_data
+from unnoise.recipes.nll import Evaluation, NLLSettings
+from unnoise.recipes.nll_data import choose_data
 
 QUICK = ("training.steps=4", "training.checkpoint_every=2", "training.sample_every=0", "training.validation_size=16")
 TINY = (*QUICK, "network.width=8", "network.depth=1", "training.batch_size=8")

@@ -70,7 +70,8 @@ def nll(
     """
     from ..errors import BadOption
     from ..model import Model
-    from ..recipes.nll import Evaluation, choose_data, default_number
+    from ..recipes.nll import Evaluation
+    from ..recipes.nll_data import choose_data, default_number
 
     if unconditional and label is not None:
         raise BadOption("label: leave it out with --unconditional")

@@ -296,6 +296,23 @@ def run_numbers_picture(run_folder: str | Path, batch_size: int) -> Image.Image 
     return bands([line["step"] * batch_size for line in measured], panels, xlabel="samples seen")
 
 
+def save_run_pictures(run_folder: Path, batch_size: int) -> None:
+    """Writes the loss of a run into its folder, as "loss.png", and what it was measured by, as "evaluation.png".
+
+    Args:
+        run_folder: As `unnoise train` makes it.
+        batch_size: Samples an update.
+
+    Raises:
+        RunFolderError: The folder holds no metrics.
+        MissingExtra: Matplotlib is not installed.
+    """
+    run_loss_picture(run_folder).save(run_folder / "loss.png")
+    numbers = run_numbers_picture(run_folder, batch_size)
+    if numbers is not None:
+        numbers.save(run_folder / "evaluation.png")
+
+
 def learning_rate_picture(settings: Sequence[TrainingSettings]) -> Image.Image:
     """The learning rate of runs at each of their updates, each by the name of its law.
 

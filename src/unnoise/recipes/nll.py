@@ -22,9 +22,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..data.base import Dataset, Progress
+from ..data.base import Dataset
 from ..denoisers.base import Condition, Denoiser
-from ..errors import BadOption, DataError, IncompatibleParts, RunFolderError
+from ..errors import BadOption, IncompatibleParts, RunFolderError
 from ..evaluation.bound import variational_bound
 from ..evaluation.intervals import mean_interval
 from ..evaluation.likelihood import (
@@ -42,7 +42,6 @@ from ..options import Checked, option, plain
 from ..process.base import scales
 from ..process.tabulated import DiscreteSchedule
 from ..randomness import permutations
-from .run_data import in_memory, run_data, source_like
 
 MOST_IN_MOMENTS = 20_000
 """Samples that the prior's mean and covariance are taken over."""
@@ -74,19 +73,6 @@ class NLLSettings(Checked):
     seed: int = option(0, help="of the choice of samples, their dequantisation, the probes and the bound", low=0)
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """Data, and what a person should know of it.
-
-    Args:
-        data: What is evaluated.
-        notes: One line each.
-    """
-
-    data: Dataset
-    notes: tuple[str, ...] = ()
-
-
 class _Stop(Exception):
     """A stop was asked for."""
 
@@ -107,46 +93,6 @@ class _Watched(Denoiser):
         """See `Denoiser.with_variance`."""
         self.called()
         return self.denoiser.with_variance(x_t, t, cond)
-
-
-def choose_data(model: Model, path: str | None = None, progress: Progress | None = None) -> Chosen:
-    """The data at a path, or what the run around a model has held out, else what it was trained on.
-
-    Args:
-        model: Whose data it should be like.
-        path: A folder of images, Parquet, NPY/NPZ or CSV, or a shipped data set's name.
-        progress: Told while data is read.
-
-    Raises:
-        DataError: There is no run to take data from, it cannot be read, or its samples have another shape than the model's.
-    """
-    notes: list[str] = []
-    if path is None:
-        found = run_data(model, progress)
-        if found is None:
-            raise DataError("the model does not stand in a run folder, so its data is not known: give some with --data")
-        if found.changed:
-            notes.append("the data has changed since the model was trained")
-        notes += found.notes
-        data = found.held_out if len(found.held_out) else found.train
-        notes.append("the data that the model was trained on: what it has never seen may be less likely"
-                     if data is found.train else f"the {len(data):,} samples that training has held out")  # fmt: skip
-    else:
-        data, partly = in_memory(source_like(path, model).load(progress))
-        notes += partly
-    if not len(data):
-        raise DataError("the data set has no samples")
-    bad = int((~torch.isfinite(data.x)).flatten(1).any(1).sum())
-    if bad:
-        raise DataError(
-            f"{bad} of {len(data)} samples hold NaN or infinity: they have no likelihood; remove or repair them"
-        )
-    if data.spec.shape != model.spec.shape or (data.spec.kind == "image") != (model.spec.kind == "image"):
-        raise DataError(
-            f"the data has {data.spec.kind} samples of shape {data.spec.shape}, and the model makes {model.spec.kind} samples "
-            f"of shape {model.spec.shape}: likelihoods need data of the model's own kind"
-        )
-    return Chosen(data, tuple(notes))
 
 
 class Evaluation:
@@ -404,11 +350,6 @@ class Evaluation:
         bits = {"bits_per_dim": mean.value, "bits_low": mean.low, "bits_high": mean.high}
         values = nats | {key: bits_per_dim(value, self.size) for key, value in bits.items()}
         return {key: value if math.isfinite(value) else None for key, value in values.items()}
-
-
-def default_number(data: Dataset) -> int:
-    """How many samples are evaluated if nothing is said: 1,000 of few numbers, 100 of pictures, all if there are fewer."""
-    return min(len(data), 1000 if math.prod(data.spec.shape) <= MOST_EXACT else 100)
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

@@ -377,7 +377,10 @@ class Run:
         elif logbook is not None:
             logbook.note(event)
             if isinstance(event, Finished):
-                self._draw_loss()
+                from .gallery import save_run_pictures
+
+                with suppress(MissingExtra):
+                    save_run_pictures(self.folder, self.recipe.training.batch_size)
 
     def _draw_samples(self, step: int, logbook: Logbook | None) -> None:
         model, path = self._firsts_model(), self.folder / "samples" / f"{step:09d}.png"
@@ -385,15 +388,6 @@ class Run:
             self.work.draw(model, path)
             if path.is_file():
                 logbook.picture("samples", path, step)
-
-    def _draw_loss(self) -> None:
-        from .gallery import run_loss_picture, run_numbers_picture
-
-        with suppress(MissingExtra):
-            run_loss_picture(self.folder).save(self.folder / "loss.png")
-            numbers = run_numbers_picture(self.folder, self.recipe.training.batch_size)
-            if numbers is not None:
-                numbers.save(self.folder / "evaluation.png")
 
 
 def _told(skipped: Sequence[str], most: int = 10) -> list[str]:

@@ -48,7 +48,7 @@ def kept_bytes(
     seen: dict[int, int] = {}
     place = place_to_try(network, shape, batch_size) if device == "cpu" else torch.device("meta")
     weights = {name: p.detach().to(place).requires_grad_(p.requires_grad) for name, p in network.named_parameters()}
-    buffers = {name: b.to(place) for name, b in network.named_buffers()}
+    buffers = {name: b.clone().to(place) for name, b in network.named_buffers()}
     own = {tensor.untyped_storage()._cdata for tensor in (*weights.values(), *buffers.values())}
     alive: list[torch.UntypedStorage] = []
 
