@@ -80,6 +80,8 @@ os.environ.update(environment)
 os.chdir(folder)
 for number in (1, 2):
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+# Line by line, in one piece each, so that what several processes say is not mixed.
+sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
 sys.argv = ["-c", *arguments]
 """
 # What training imports on its way, too: to count the operations of a step takes torch's compiler.

@@ -27,7 +27,7 @@ from ..conftest import port_for_others
 
 RECIPE = (
     "digits", "training.checkpoint_every=10", "training.validate_every=20", "training.sample_every=0",
-    "training.batch_size=30", "training.validation_size=64", "network.width=16", "network.multipliers=[1, 2]", "network.blocks=1",
+    "training.batch_size=30", "training.validation_size=16", "network.width=16", "network.multipliers=[1, 2]", "network.blocks=1",
     "machine.precision=fp32", "training.steps=20",
 )  # fmt: skip
 
@@ -249,7 +249,7 @@ def test_all_processes_go_back_together_where_the_loss_or_gradient_of_one_is_no_
     for count in (1, 2):
         out = tmp_path / str(count)
         interpreters.said = tmp_path / f"said by {count}"
-        interpreters.together(count, SPOILT, out, how, *RECIPE, "training.validation_size=16")
+        interpreters.together(count, SPOILT, out, how, *RECIPE)
         told = interpreters.told()
         assert len(told) == count
         assert all(TOLD[how][count] in line for line in told)
