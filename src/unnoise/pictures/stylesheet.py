@@ -40,7 +40,7 @@ pre code { background: none; padding: 0; font-size: 1em; }
   main { padding: 1.5rem 1rem 3rem; }
   h1 { font-size: 1.6rem; }
   figure { overflow-x: auto; }
-  figure img { width: min(calc(var(--width) + 18px), 48rem); max-width: none; }
+  figure img { width: min(calc(var(--width) + 18px), max(100%, var(--width) - 300px)); max-width: none; }
   figcaption { position: sticky; left: 0; }
 }
 @media print { body { background: #ffffff; } figure, pre, table { break-inside: avoid; } }
