@@ -283,9 +283,11 @@ def test_a_killed_replica_is_replaced_and_what_it_had_accepted_is_made_by_anothe
     accepted = [submit(client, n=8, steps=300, seed=seed, strict=False) for seed in range(6)]
     assert sorted(replica for _, replica in accepted) == ["0"] * 3 + ["1"] * 3
 
+    seen = []
+
     def broken_off(number):
         with server.client() as client, pytest.raises(httpx.RemoteProtocolError, match="closed"):
-            events(client, number)
+            events(client, number, seen)
         return True
 
     with server.client() as another:
@@ -294,7 +296,7 @@ def test_a_killed_replica_is_replaced_and_what_it_had_accepted_is_made_by_anothe
         number = until(lambda: {each["id"] for each in client.get("/v1/jobs").json()["data"][:7]} - known).pop()
         home = client.get(f"/v1/jobs/{number}").headers[REPLICA]
         followed = in_background(lambda: broken_off(number))
-        until(lambda: client.get(f"/v1/jobs/{number}").json()["step"] > 2)
+        until(lambda: seen and client.get(f"/v1/jobs/{number}").json()["step"] > 2)
         killed = server.number_of(home)
         os.kill(killed, signal.SIGKILL)
         left = {file.stem for file in (server.results / "waiting").glob("*.json")}

@@ -46,7 +46,7 @@ from ..training.loop import train as train_loop
 from ..training.parallel import ALONE, Processes
 from ..training.shares import save_shares
 from ..training.state import TrainState
-from ..training.threads import step_operations, threads_for
+from ..training.threads import threads_for
 from ..training.trainee import Trainee
 from .any_recipe import AnyRecipe
 from .averaging import SNAPSHOTS, forget_later, keep_snapshot
@@ -293,13 +293,12 @@ class Run:
             yield from self._events(stop)
 
     def _events(self, stop: Callable[[], bool]) -> Iterator[RunEvent]:
-        operations = step_operations(self.state.network, self.work.input_shape, self.recipe.training.batch_size)
-        logbook = self._logbook(operations) if self.processes.first else None
+        logbook = self._logbook() if self.processes.first else None
         settle_in()
         try:
             if self.processes.first and self.watcher is not None:  # who alone measures
                 self.watcher.prepare(self._progress)
-            with threads_for(operations):
+            with threads_for(self.state.operations):
                 yield from CompileChoice(self.folder, self.recipe.machine, self.device).settle(self.trainee, self.state)
                 for event in train_loop(self.trainee, self.state, stop, self._measured):
                     if isinstance(event, Diverged):
@@ -322,10 +321,10 @@ class Run:
         """Whether the model is measured after a step."""
         return self.watcher is not None and self.watcher.due(step, step == self.recipe.training.steps)
 
-    def _logbook(self, operations: float) -> Logbook:
+    def _logbook(self) -> Logbook:
         recipe = self.recipe
         dtype = dtype_of(self.state.network) or torch.float32
-        cost = StepCost(operations, self.processes.count, dtype, self.device)
+        cost = StepCost(self.state.operations, self.processes.count, dtype, self.device)
         run = TrackedRun(self.folder, recipe.describe(), recipe.tracking, self.state.step)
         return Logbook(run, recipe.training, cost)
 

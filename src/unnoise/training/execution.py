@@ -85,6 +85,7 @@ def begin_state(
     else:
         network.to(device)
     state = TrainState(network, settings, dtype, processes, None if companion is None else companion.to(device))
+    state.operations = operations
     state.memory.records = records
     if machine.compile is True:
         compile_network(network)

@@ -44,6 +44,7 @@ class TrainState:
         self.settings = settings
         self.processes = processes
         self.step = 0
+        self.operations = 0.0  # floating-point operations of an update, about, where `begin_state` has counted them
         trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.names, self.parameters = list(trained), list(trained.values())
         wide = torch.float64 if any(p.dtype == torch.float64 for p in self.parameters) else torch.float32

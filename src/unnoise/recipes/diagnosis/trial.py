@@ -13,7 +13,7 @@ from ...training.optimizers.adamw import AdamWOptimizer
 from ...training.rates import ConstantRate
 from ...training.settings import TrainingSettings
 from ...training.state import TrainState
-from ...training.threads import step_operations, threads_for
+from ...training.threads import threads_for
 from ...training.trainee import Trainee
 from ..work import Work
 
@@ -114,7 +114,7 @@ def _learn(work: Work, training: TrainingSettings, seconds: float, most: int) ->
     alive, broken = [False] * len(state.names), [False] * len(state.names)
     trainee.module.train()
     began = time.perf_counter()
-    with threads_for(step_operations(state.network, work.input_shape, size)):
+    with threads_for(state.operations):
         while len(losses) < most and (len(losses) < 2 or time.perf_counter() - began < seconds):
             losses.append(float(gradient.add(batch, 1 / size).mean()))
             for i, view in enumerate(state.gradients.views):
