@@ -84,10 +84,10 @@ for number in (1, 2):
 sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
 sys.argv = ["-c", *arguments]
 """
-# What training imports on its way, too: to count the operations of a step takes torch's compiler.
+# Also what some runs import on their way: those whose weights are shared out import torch's compiler.
 PRELOADED = [
-    "torch", "torch._dynamo", "torch.utils.flop_counter", "torch.utils.tensorboard", "torch.distributed.fsdp",
-    "torch.distributed.checkpoint", "matplotlib.pyplot", "unnoise.cli.train", "unnoise.recipes.run", "unnoise.model",
+    "torch", "torch._dynamo", "torch.utils.tensorboard", "torch.distributed.fsdp", "torch.distributed.checkpoint",
+    "matplotlib.pyplot", "unnoise.cli.train", "unnoise.recipes.run", "unnoise.model",
 ]  # fmt: skip
 
 

@@ -71,6 +71,12 @@ def test_small_networks_stay_as_they_are_where_nobody_asked(model):
     assert placed(double, (3, 8, 8), "cpu", "fp32") is double
 
 
+def test_nothing_is_counted_where_there_is_nothing_faster(model, monkeypatch):
+    monkeypatch.setattr("unnoise.placement.compute_dtype", lambda *_: torch.float32)
+    monkeypatch.setattr("unnoise.placement.step_operations", lambda *_: pytest.fail("counted"))
+    assert placed(model.denoiser, model.blueprint.input_shape, "cpu") is model.denoiser
+
+
 def test_bad_input(model):
     with pytest.raises(BadOption, match="expected auto, cpu, cuda"):
         model.on("toaster")

@@ -5,13 +5,14 @@ import torch
 
 from unnoise.errors import BadOption
 from unnoise.nn.base import networks
+from unnoise.recipes import run as run_module
 from unnoise.recipes.recipe import load_recipe
 from unnoise.recipes.run import Run
 from unnoise.training.execution import begin_state, checkpoint_blocks, training_dtype
 from unnoise.training.machine import MachineSettings
 from unnoise.training.memory import kept_bytes
 from unnoise.training.settings import TrainingSettings
-from unnoise.training.threads import SMALL_STEP
+from unnoise.training.threads import SMALL_STEP, step_operations
 
 CPU = torch.device("cpu")
 
@@ -112,8 +113,6 @@ def test_a_run_that_works_activations_out_again_learns_the_same_and_keeps_less(t
 
 
 def test_to_count_operations_compiles_nothing(monkeypatch):
-    from unnoise.training.threads import step_operations
-
     plain, compiled = dit(), dit()
 
     def compiler(graph, inputs):
@@ -142,6 +141,20 @@ def test_a_compiled_network_learns_as_the_plain_one_does_and_is_kept_for_other_r
         states.append(state.masters.vector.clone())
     torch.testing.assert_close(*states, rtol=1e-5, atol=1e-6)
     assert [file for file in (tmp_path / "compiled").rglob("*") if file.is_file()]
+
+
+def test_a_run_has_the_threads_and_the_cost_of_the_operations_that_were_counted(monkeypatch, tmp_path):
+    state = begin_state(dit(), (2, 8, 8), TrainingSettings(batch_size=2), MachineSettings(), CPU)
+    assert state.operations == step_operations(dit(), (2, 8, 8), 2) > 0
+    asked = []
+    for name in ("threads_for", "StepCost"):
+        made = getattr(run_module, name)
+        monkeypatch.setattr(run_module, name, lambda *of, made=made: asked.append(of[0]) or made(*of))
+    short = ["training.steps=1", "training.validation_size=16", "training.sample_every=0", "network.width=16"]
+    run = Run(load_recipe("digits", short), tmp_path / "run")
+    list(run.events())
+    assert run.state.operations > 0
+    assert asked == [run.state.operations] * 2
 
 
 def test_a_processor_records_nothing():

@@ -51,6 +51,25 @@ def test_a_u_net_keeps_what_its_size_says():
     assert kept_bytes(network, (3, 32, 32), 1) > 3.5 * one
 
 
+class Remembering(Chain):
+    """Draws, and changes what it holds, whenever it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x, noise_level, cond=None):
+        self.calls += 1
+        return super().forward(nn.functional.dropout(x, 0.5), noise_level)
+
+
+def test_counting_leaves_the_network_and_the_random_numbers_as_they_were():
+    network, before = Remembering(), torch.get_rng_state()
+    assert kept_bytes(network, (10,), 3) > 0
+    assert network.calls == 0
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 class Attending(nn.Module):
     """Attention of four heads to nothing but its input."""
 
