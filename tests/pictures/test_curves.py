@@ -108,3 +108,9 @@ def test_a_missing_matplotlib_names_its_extra(monkeypatch, draw):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtra, match=r"drawing curves needs matplotlib.*pip install 'unnoise\[plot\]'"):
         draw()
+
+
+def test_the_only_loss_of_a_short_run_is_seen():
+    curve = loss_curve([5], [0.5], [0.5], validation=([0, 9], [1.0, 0.2]))
+    middle = curve.crop((curve.width // 3, 0, 2 * curve.width // 3, curve.height))  # the legend is at the right
+    assert amount(middle, style.PALETTE[0]) > 10

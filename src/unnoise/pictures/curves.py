@@ -108,7 +108,7 @@ def loss_curve(
     else:
         shown.append(series("smoothed", smoothed, len(x)))
         ax.plot(x, raw, color=blue, linewidth=0.8, alpha=0.28)
-        ax.plot(x, shown[-1], color=blue, linewidth=_STRONG, label="loss, smoothed")
+        ax.plot(x, shown[-1], color=blue, linewidth=_STRONG, label="loss, smoothed", **_dots(x))
     if validation is not None:
         at = series("validation steps", validation[0])
         shown.append(series("validation losses", validation[1], len(at)))
